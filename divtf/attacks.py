@@ -1,0 +1,262 @@
+"""The attacks of section 2.3, by CleverHans, behind one shape and with a guard on every result."""
+
+import dataclasses
+import inspect
+import math
+import weakref
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2.attacks import projected_gradient_descent as cleverhans_pgd
+from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
+from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+
+from divtf.errors import require
+
+# A float32 image plus its perturbation may round to just outside the ball.
+_ROUNDING = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreatModel:
+    """What the attacker may do to an image (section 2.1).
+
+    Attributes:
+        epsilon: largest change of a pixel, in units of the image range; > 0.
+        norm: of the perturbation; "linf" is the paper's and the only one here.
+        clip_min: least pixel value.
+        clip_max: largest pixel value.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    epsilon: float
+    norm: str = "linf"
+    clip_min: float = 0.0
+    clip_max: float = 1.0
+
+    def __post_init__(self):
+        require(math.isfinite(self.epsilon) and self.epsilon > 0, "epsilon > 0", f"epsilon={self.epsilon}")
+        require(self.norm == "linf", "norm as one of {linf}", f"norm={self.norm!r}")
+        require(
+            self.clip_min < self.clip_max,
+            "clip_min < clip_max",
+            f"clip_min={self.clip_min}, clip_max={self.clip_max}",
+        )
+
+
+def _fgsm(logits, x, y, seed, threat: ThreatModel):
+    """One step of epsilon along the gradient's sign; Equation 2."""
+    del seed
+    return fast_gradient_method(logits, x, threat.epsilon, np.inf, y=y, **_clip(threat))
+
+
+def _pgd(logits, x, y, threat: ThreatModel, *, steps, step_size, seed=None, loss=None):
+    """CleverHans's projected gradient ascent; a seed asks for a start at random in the ball."""
+
+    def start(shape, norm, radius, dtype):
+        del norm
+        return tf.random.stateless_uniform(shape, seed, -radius, radius, dtype)
+
+    # CleverHans draws the start from TensorFlow's global generator, which no restart can repeat.
+    with mock.patch.object(cleverhans_pgd, "random_lp_vector", start):
+        return cleverhans_pgd.projected_gradient_descent(
+            logits,
+            x,
+            eps=threat.epsilon,
+            eps_iter=step_size,
+            nb_iter=steps,
+            norm=np.inf,
+            loss_fn=loss,
+            y=y,
+            rand_init=seed is not None,
+            **_clip(threat),
+        )
+
+
+def _rfgsm(logits, x, y, seed, threat: ThreatModel):
+    """FGSM after a random step from U(-epsilon, epsilon), projected back into the ball (section 4.1)."""
+    return _pgd(logits, x, y, threat, steps=1, step_size=threat.epsilon, seed=seed)
+
+
+def _ifgsm(logits, x, y, seed, threat: ThreatModel, *, steps: int = 10):
+    """`steps` steps of epsilon / steps along the gradient's sign; Equations 3 and 4."""
+    del seed
+    return _pgd(logits, x, y, threat, steps=steps, step_size=threat.epsilon / steps)
+
+
+def _mifgsm(logits, x, y, seed, threat: ThreatModel, *, steps: int = 10, decay: float = 1.0):
+    """I-FGSM along an accumulated gradient; Equation 5 with mu = decay.
+
+    CleverHans divides by the mean of |g| where Equation 5 has the sum: the factor goes with the sign.
+    """
+    del seed
+    return momentum_iterative_method(
+        logits,
+        x,
+        eps=threat.epsilon,
+        eps_iter=threat.epsilon / steps,
+        nb_iter=steps,
+        norm=np.inf,
+        y=y,
+        decay_factor=decay,
+        sanity_checks=False,
+        **_clip(threat),
+    )
+
+
+def _pgd_cw(
+    logits, x, y, seed, threat: ThreatModel, *, steps: int = 30, step: float = 0.1, confidence: float = 50.0
+):
+    """Projected gradient ascent on the hinge of Carlini & Wagner, from a random start (section 4.1).
+
+    Steps are of step x epsilon; each member's hinge saturates once another class leads by `confidence`.
+    """
+
+    def hinge(labels, logits):
+        is_true = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+        # The true class must not take part in the maximum, nor a masked zero in its place.
+        others = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=-1)
+        true = tf.reduce_sum(tf.where(is_true, logits, tf.zeros_like(logits)), axis=-1)
+        return tf.minimum(others - true, confidence)
+
+    return _pgd(logits, x, y, threat, steps=steps, step_size=step * threat.epsilon, seed=seed, loss=hinge)
+
+
+ATTACKS: dict[str, Callable[..., tf.Tensor]] = {
+    "fgsm": _fgsm,
+    "rfgsm": _rfgsm,
+    "ifgsm": _ifgsm,
+    "mifgsm": _mifgsm,
+    "pgd_cw": _pgd_cw,
+}
+
+
+class Attack:
+    """An attack with its threat model and parameters; made by `make_attack`."""
+
+    def __init__(self, name: str, threat: ThreatModel, params: dict[str, Any]):
+        self.name = name
+        self.threat = threat
+        self.params = params
+        self._compiled: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+    def __call__(self, target, x, y, *, seed: int = 0) -> tf.Tensor:
+        """Adversarial images for the target's mean member loss and the true labels.
+
+        Args:
+            target: an Ensemble (anything with `member_logits(x) -> [N, B, C]`), or a callable that
+                gives logits [B, C].
+            x: images, float32 [B, H, W, C] in [clip_min, clip_max].
+            y: true class indices, integer [B].
+            seed: of the random start, where the attack has one; each batch should have its own.
+
+        Returns:
+            Images of the shape of x, in the epsilon ball about x and in [clip_min, clip_max].
+
+        Raises:
+            InputError: if x leaves the image range, or its length is not that of y.
+            FloatingPointError: if the result is not finite or breaks the threat model.
+        """
+        x, y = tf.convert_to_tensor(x, tf.float32), tf.cast(y, tf.int64)
+        self._check_input(x, y)
+        if target not in self._compiled:
+            self._compiled[target] = self._compile(target, x.shape[1:])
+        x_adv = self._compiled[target](x, y, tf.stack([seed, 0]))
+        self._check_result(x, x_adv)
+        return x_adv
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that, with target, images and seed, determines the result; as JSON values."""
+        defaults = inspect.signature(ATTACKS[self.name]).parameters.values()
+        params = {p.name: p.default for p in defaults if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        return {"attack": self.name, "params": params | self.params, **dataclasses.asdict(self.threat)}
+
+    def _compile(self, target, image_shape):
+        # The cache must not keep the target alive: a cycle through its own value would.
+        reference = weakref.ref(target)
+        signature = [
+            tf.TensorSpec([None, *image_shape], tf.float32),
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([2], tf.int32),
+        ]
+
+        @tf.function(input_signature=signature)
+        def attack(x, y, seed):
+            logits = relative_logits(reference(), y)
+            labels = tf.repeat(y[:, None], logits(x).shape[1], axis=1)
+            return ATTACKS[self.name](logits, x, labels, seed, self.threat, **self.params)
+
+        return attack
+
+    def _check_input(self, x, y):
+        require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+        low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
+        require(
+            self.threat.clip_min <= low and high <= self.threat.clip_max,
+            f"images in [{self.threat.clip_min}, {self.threat.clip_max}]",
+            f"values from {low:g} to {high:g}",
+        )
+
+    def _check_result(self, x, x_adv):
+        change = float(tf.reduce_max(tf.abs(x_adv - x)))
+        low, high = float(tf.reduce_min(x_adv)), float(tf.reduce_max(x_adv))
+        # Written so that a NaN fails every comparison.
+        within = change <= self.threat.epsilon + _ROUNDING
+        if not (within and self.threat.clip_min <= low and high <= self.threat.clip_max):
+            raise FloatingPointError(
+                f"Expected {self.name} images within {self.threat}. Received: a change of {change:g} and "
+                f"values from {low:g} to {high:g}"
+            )
+
+
+def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
+    """An attack of the paper.
+
+    Args:
+        name: one of `ATTACKS`: fgsm, rfgsm, ifgsm (steps), mifgsm (steps, decay), pgd_cw (steps, step,
+            confidence).
+        threat: budget and image range.
+        **params: other values than the paper's for the parameters above.
+
+    Raises:
+        InputError: for an unknown name or parameter.
+
+    Source: sections 2.3 and 4.1.
+    """
+    require(name in ATTACKS, f"attack as one of {sorted(ATTACKS)}", f"attack={name!r}")
+    signature = inspect.signature(ATTACKS[name]).parameters.values()
+    known = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    require(set(params) <= set(known), f"parameters of {name} among {known}", f"{sorted(params)}")
+    return Attack(name, threat, params)
+
+
+def relative_logits(target, y: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from images to the members' logits relative to the true class's, [B, N, C].
+
+    With labels repeated to [B, N], CleverHans's summed cross-entropy then has the sign gradient of the
+    members' mean loss. Softmax does not see the common shift, but its gradient, which at the true class
+    is a difference of nearly equal numbers once p_y is close to 1, no longer rounds to noise.
+    """
+
+    def logits(x):
+        if hasattr(target, "member_logits"):
+            members = tf.transpose(target.member_logits(x), [1, 0, 2])
+        else:
+            members = tf.convert_to_tensor(target(x))[:, None]
+        return (
+            members
+            - tf.gather(members, tf.repeat(y[:, None], members.shape[1], axis=1), axis=2, batch_dims=2)[
+                ..., None
+            ]
+        )
+
+    return logits
+
+
+def _clip(threat: ThreatModel) -> dict[str, float]:
+    return {"clip_min": threat.clip_min, "clip_max": threat.clip_max}

@@ -1,0 +1,217 @@
+"""The configuration of a run: typed, validated, and the only source of the command's flags.
+
+This module imports no TensorFlow.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from divtf.datasets import DATASETS
+from divtf.errors import InputError, require
+
+ATTACK_NAMES = ("fgsm", "rfgsm", "ifgsm", "mifgsm", "pgd_cw")
+STRATEGIES = ("single", "mirrored")
+PRECISIONS = ("float32", "mixed_bfloat16")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """How a target is trained (sections 4.1 and 4.2).
+
+    Attributes:
+        target: its name in Table 2.
+        gal: whether GAL is added to the cross-entropy (Equation 9).
+        sources: the image sources over which an epoch passes.
+    """
+
+    target: str
+    gal: bool
+    sources: tuple[str, ...]
+
+
+MODES: dict[str, Mode] = {
+    "base": Mode("T_Base", False, ("augmented",)),
+    "div": Mode("T_Div", True, ("augmented", "noise")),
+    "ens": Mode("T_Ens", False, ("augmented", "adversarial")),
+    "ens_div": Mode("T_Ens+Div", True, ("augmented", "noise", "adversarial")),
+    # Not in the paper: how much of T_Div's gain the noise gives without GAL.
+    "noise": Mode("T_Noise", False, ("augmented", "noise")),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The paper's choice for a model: data set and epochs (section 4.1)."""
+
+    dataset: str
+    epochs: int
+
+
+# resnet26 and mix are given no epochs by the paper; they take those of resnet20.
+SETUPS: dict[str, Setup] = {
+    "conv3": Setup("mnist", 10),
+    "conv4": Setup("cifar10", 20),
+    "resnet20": Setup("cifar10", 40),
+    "resnet26": Setup("cifar10", 40),
+    "mix": Setup("cifar10", 40),
+}
+
+
+def _flag(
+    default: Any, help_text: str, check: tuple[Callable[[Any], bool], str] | None = None, **metadata: Any
+) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text, "check": check, **metadata})
+
+
+def _one_of(names: Any) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in names, f"one of {{{', '.join(names)}}}"
+
+
+_POSITIVE = (lambda value: math.isfinite(value) and value > 0, "a number > 0")
+_NOT_NEGATIVE = (lambda value: math.isfinite(value) and value >= 0, "a number >= 0")
+_COUNT = (lambda value: value >= 1, "a whole number >= 1")
+_SEED = (lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)")
+_SLOPE = (lambda value: 0 <= value < 1, "a number in [0, 1)")
+_ATTACKS = (
+    lambda names: set(names) <= set(ATTACK_NAMES) and len(set(names)) == len(names),
+    f"distinct names of {{{', '.join(ATTACK_NAMES)}}}",
+)
+_EPSILONS = (
+    lambda values: len(set(values)) == len(values) and all(0 < value <= 1 for value in values),
+    "distinct numbers in (0, 1]",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One target, from its training to its report. None takes the paper's value for the model.
+
+    Every field is a flag of the command; its metadata hold the flag's help and check.
+
+    Raises:
+        InputError: if a value is out of range or two contradict each other.
+    """
+
+    # What is trained.
+    model: str = _flag("conv3", "Architecture of the members.", _one_of(SETUPS))
+    mode: str = _flag("div", "Defence to train.", _one_of(MODES))
+    num_members: int = _flag(5, "Members of every ensemble: target, surrogate and static model.", _COUNT)
+    activation: str = _flag("leaky_relu", "Activation of the members.", _one_of(("leaky_relu", "relu")))
+    negative_slope: float = _flag(0.1, "Slope of LeakyReLU below zero.", _SLOPE)
+    gal_weight: float = _flag(0.5, "lambda of Equation 9.", _NOT_NEGATIVE)
+    # On what.
+    dataset: str | None = _flag(None, "Data set; default: the paper's for the model.", _one_of(DATASETS))
+    data_dir: str | None = _flag(
+        None, "Data directory of tensorflow-datasets; default: its own.", identity=False
+    )
+    max_train_examples: int | None = _flag(None, "Keep the first training images only.", _COUNT)
+    max_test_examples: int | None = _flag(None, "Keep the first test images only.", _COUNT)
+    # How.
+    epochs: int | None = _flag(None, "Passes over the training data; default: the paper's.", _COUNT)
+    batch_size: int = _flag(128, "Images a step, over all devices.", _COUNT)
+    learning_rate: float = _flag(0.001, "Step size of Adam.", _POSITIVE)
+    weight_decay: float = _flag(0.0, "Decoupled weight decay; 0 is plain Adam.", _NOT_NEGATIVE)
+    schedule: str = _flag("constant", "Learning rate over the run.", _one_of(SCHEDULES))
+    seed: int = _flag(0, "Seed of the target's weights and data.", _SEED)
+    strategy: str = _flag("single", "Devices to train on: one, or all of this machine.", _one_of(STRATEGIES))
+    precision: str = _flag("float32", "Arithmetic of the members in training.", _one_of(PRECISIONS))
+    deterministic: bool = _flag(False, "Bit-equal reruns, at some cost in speed.")
+    # Attacked how.
+    attacks: tuple[str, ...] = _flag(ATTACK_NAMES, "Attacks on the surrogate.", _ATTACKS)
+    epsilons: tuple[float, ...] | None = _flag(None, "l_inf budgets; default: the paper's.", _EPSILONS)
+    max_attack_examples: int | None = _flag(None, "Attack the first test images only.", _COUNT)
+    surrogate_seed: int = _flag(1000, "Seed of the surrogate ensemble.", _SEED)
+    static_seed: int = _flag(2000, "Seed of the static ensemble of modes ens and ens_div.", _SEED)
+    # Kept where.
+    run_dir: str | None = _flag(None, "Run directory; default: made up below runs/.", identity=False)
+    resume: bool = _flag(False, "Go on with an existing run of the same configuration.", identity=False)
+    checkpoint_minutes: float = _flag(
+        10.0, "Time between checkpoints within an epoch.", _POSITIVE, identity=False
+    )
+    export: str | None = _flag(
+        None, "Export a SavedModel: to the run directory, or to --export=PATH.", identity=False, switch=True
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, check = getattr(self, field.name), field.metadata["check"]
+            if value is not None and check is not None:
+                holds, expected = check
+                require(holds(value), f"--{field.name} as {expected}", f"{field.name}={_shown(value)}")
+        require(
+            self.num_members >= 2 or not MODES[self.mode].gal,
+            f"--num_members of at least 2 for mode {self.mode}, whose members are to diverge",
+            f"num_members={self.num_members}",
+        )
+        require(
+            len({self.seed, self.surrogate_seed, self.static_seed}) == 3,
+            "distinct seeds for target, surrogate and static ensemble: the attacker has neither of ours",
+            f"seed={self.seed}, surrogate_seed={self.surrogate_seed}, static_seed={self.static_seed}",
+        )
+
+    def resolved(self) -> "RunConfig":
+        """The configuration with the paper's values in place of None (section 4.1)."""
+        setup = SETUPS[self.model]
+        dataset = self.dataset or setup.dataset
+        defaults = {
+            "dataset": dataset,
+            "epochs": self.epochs or setup.epochs,
+            "epsilons": self.epsilons or DATASETS[dataset].epsilons,
+            "run_dir": self.run_dir or f"runs/{dataset}-{self.model}-{self.mode}-seed{self.seed}",
+        }
+        return dataclasses.replace(self, **defaults)
+
+    @property
+    def largest_epsilon(self) -> float:
+        """epsilon of D_noise and D_adv: the paper's largest for the data set, whatever is attacked."""
+        return DATASETS[self.resolved().dataset or ""].epsilons[-1]
+
+    def training(self) -> dict[str, Any]:
+        """The resolved values on which the trained weights depend, by field name."""
+        attacked = ("attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed")
+        without_static = () if "adversarial" in MODES[self.mode].sources else ("static_seed",)
+        left_out = {*attacked, *without_static, *(() if MODES[self.mode].gal else ("gal_weight",))}
+        return {name: value for name, value in self.identity().items() if name not in left_out}
+
+    def base(self, seed: int) -> "RunConfig":
+        """The same set-up trained in mode base from another seed: a surrogate or static ensemble."""
+        # The other seeds have no meaning there; they only have to differ.
+        others = iter(s for s in (0, 1, 2) if s != seed)
+        return dataclasses.replace(
+            self, mode="base", seed=seed, surrogate_seed=next(others), static_seed=next(others), export=None
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """The resolved values that make this run what it is, as JSON has them."""
+        values = self.resolved()
+        names = [field.name for field in dataclasses.fields(self) if field.metadata.get("identity", True)]
+        return json.loads(json.dumps({name: getattr(values, name) for name in names}))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """A configuration from a JSON object of field values.
+
+        Raises:
+            InputError: for fields that this version does not know, or values out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise InputError(
+                f"Expected fields of this version's configuration. Received: {', '.join(unknown)}"
+            )
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def digest(values: Any) -> str:
+    """A short name for JSON-like values: 12 hexadecimal digits of their SHA-256."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

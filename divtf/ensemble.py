@@ -1,0 +1,282 @@
+"""The ensemble: members trained together by one objective, predicting by their mean probability."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from divtf import layers
+from divtf.alignment import at_least_float32
+from divtf.errors import InputError
+from divtf.objectives import CrossEntropy, GradientAlignment, Terms
+
+_CHECK = "divtf"
+
+
+@keras.saving.register_keras_serializable(package="divtf")
+class Ensemble(keras.Model):
+    """Keras members trained together, served as one classifier.
+
+    Args:
+        members: Keras functional models with distinct names, the same input shape [H, W, C] and the
+            same number of logits; at least 2 of them for GradientAlignment.
+        objective: what `fit` minimises; `CrossEntropy()` or `GradientAlignment(weight)`. Without one,
+            GradientAlignment with the paper's weight.
+        name: Keras name.
+
+    `fit`, `evaluate` and TensorBoard report loss, cross_entropy, accuracy (of the ensemble) and
+    <member>_accuracy; gal and coherence too, except in the training epochs of CrossEntropy, which does
+    not compute them. Labels are class indices [B]. Call gives the log of the mean member probability
+    [B, C], which losses and attacks may take for logits: its softmax is the probability itself.
+
+    Raises:
+        InputError: if the members do not fit together or to the objective.
+
+    Source: Equation 9 and section 3.3.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[keras.Model],
+        objective: CrossEntropy | GradientAlignment | None = None,
+        name: str = "ensemble",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.objective = GradientAlignment() if objective is None else objective
+        self.members = list(members)
+        _check_members(self.members, self.objective)
+        self.num_classes = self.members[0].output_shape[-1]
+        names = ["loss", "cross_entropy", "gal", "coherence", "accuracy"]
+        names += [f"{member.name}_accuracy" for member in self.members]
+        self._measures = {name: keras.metrics.Mean(name=name) for name in names}
+        self.build(self.members[0].input_shape)
+
+    def member_logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Logits of every member, [N, B, C], float32 or wider, for images [B, H, W, C]."""
+        return tf.stack([at_least_float32(member(x, training=training)) for member in self.members])
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Log of the mean member probability, [B, C], for images [B, H, W, C]."""
+        return _log_mean_probability(self.member_logits(x, training=training))
+
+    def compile(self, optimizer="adam", *, jit_compile: bool | str = False, **kwargs) -> None:
+        """Configure `fit` as Keras does; the loss is the objective's, so none is taken.
+
+        Raises:
+            InputError: if a loss is given, or XLA is asked for where it differentiates wrongly: its
+                second-order gradient of max-pooling is not right.
+        """
+        if kwargs.get("loss") is not None:
+            raise InputError(
+                f"Expected no loss: the objective is the loss. Received: loss={kwargs['loss']!r}"
+            )
+        pooled = [m.name for m in self.members if any(map(_is_max_pooling, layers.flat_layers(m)))]
+        if jit_compile is True and isinstance(self.objective, GradientAlignment) and pooled:
+            raise InputError(
+                "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
+                f"Received: jit_compile=True with max-pooling in {pooled}"
+            )
+        super().compile(optimizer=optimizer, jit_compile=jit_compile is True, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as when the model was saved, with room for the optimizer's saved state."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, *args, **kwargs):
+        """Train as `keras.Model.fit`.
+
+        Raises:
+            InputError: if a label is out of range, or a loss or gradient is not finite; the weights
+                are then those before the offending step.
+        """
+        return self._with_clear_errors(super().fit, *args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """Measure as `keras.Model.evaluate`; raises InputError as `fit`."""
+        return self._with_clear_errors(super().evaluate, *args, **kwargs)
+
+    def train_step(self, data) -> dict[str, Any]:
+        """One step on (images [B, H, W, C], labels [B]): the outer tape of Equation 9's gradient."""
+        x, y = self._unpack(data)
+        with tf.GradientTape() as tape:
+            terms = self.objective(self.members, x, y, training=True)
+            loss = self._replica_share(terms.loss)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        with tf.control_dependencies(self._finite(terms, gradients)):
+            gradients = [None if gradient is None else tf.identity(gradient) for gradient in gradients]
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return self._measure(x, y, terms)
+
+    def test_step(self, data) -> dict[str, Any]:
+        """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
+        x, y = self._unpack(data)
+        return self._measure(x, y, self.objective(self.members, x, y, training=False))
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The ensemble's own measures, then any that the user gave to `compile`."""
+        own = list(self._measures.values())
+        # Keras keeps a "loss" tracker of its own, which a custom train_step would leave at zero.
+        names = {metric.name for metric in own}
+        return own + [metric for metric in super().metrics if metric.name not in names]
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Results of the measures that were updated in this phase."""
+        results = super().get_metrics_result()
+        idle = [name for name, measure in self._measures.items() if not float(measure.count) > 0]
+        return {name: result for name, result in results.items() if name not in idle}
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`, serialised."""
+        serialize = keras.saving.serialize_keras_object
+        return super().get_config() | {
+            "members": [serialize(member) for member in self.members],
+            "objective": serialize(self.objective),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects=None) -> "Ensemble":
+        """The inverse of `get_config`."""
+        deserialize = keras.saving.deserialize_keras_object
+        config = dict(config)
+        members = [deserialize(member, custom_objects) for member in config.pop("members")]
+        return cls(members, deserialize(config.pop("objective"), custom_objects), **config)
+
+    def _unpack(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is None or sample_weight is not None:
+            received = "no labels" if y is None else "sample weights"
+            raise InputError(f"Expected (images, labels) batches. Received: {received}")
+        if not y.dtype.is_integer or (y.shape.rank == 2 and y.shape[-1] != 1) or y.shape.rank not in (1, 2):
+            raise InputError(
+                f"Expected labels as integer class indices of shape [batch]. "
+                f"Received: {y.dtype.name} of shape {y.shape}"
+            )
+        y = tf.reshape(y, [-1])
+        in_range = tf.reduce_all((y >= 0) & (y < self.num_classes))
+        expected = f"{_CHECK}: Expected labels in [0, {self.num_classes}). Received: labels from"
+        check = tf.debugging.Assert(in_range, [expected, tf.reduce_min(y), "to", tf.reduce_max(y)])
+        with tf.control_dependencies([check] if check is not None else []):
+            return x, tf.identity(y)
+
+    def _replica_share(self, losses: tf.Tensor) -> tf.Tensor:
+        """This replica's part of the global batch's mean loss; Keras sums gradients over replicas."""
+        count = tf.cast(tf.shape(losses)[0], losses.dtype)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            # The last batch may be split unevenly, so a mean of replica means would be off.
+            count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
+        loss = tf.reduce_sum(losses) / count
+        if self.losses:  # Regularisers of the user's own members.
+            penalty = tf.add_n([tf.cast(penalty, loss.dtype) for penalty in self.losses])
+            loss += penalty / (replicas * len(self.members))
+        return loss
+
+    def _finite(self, terms: Terms, gradients) -> list[tf.Tensor]:
+        """Checks, made in order, that stop the step before it can spoil the weights."""
+        quantities = {"cross_entropy": tf.reduce_sum(terms.cross_entropy), "loss": tf.reduce_sum(terms.loss)}
+        # Loss scaling expects overflowing gradients and skips such steps by itself.
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            quantities["gradient norm"] = tf.linalg.global_norm(gradients)
+        checks: list[tf.Tensor] = []
+        for name, quantity in quantities.items():
+            with tf.control_dependencies(checks[-1:]):
+                checks.append(tf.debugging.check_numerics(quantity, f"{_CHECK}: {name}"))
+        return checks
+
+    def _measure(self, x, y, terms: Terms) -> dict[str, Any]:
+        log_probability = _log_mean_probability(terms.logits)
+        values = terms.means() | {"accuracy": _hits(log_probability, y)}
+        for member, logits in zip(self.members, tf.unstack(terms.logits), strict=True):
+            values[f"{member.name}_accuracy"] = _hits(logits, y)
+        for name, value in values.items():
+            self._measures[name].update_state(value)
+        results = {name: self._measures[name].result() for name in values}
+        for metric in self.metrics:
+            if metric.name not in self._measures:
+                metric.update_state(y, log_probability)
+                results |= (
+                    metric.result() if isinstance(metric.result(), dict) else {metric.name: metric.result()}
+                )
+        return results
+
+    def _with_clear_errors(self, method, *args, **kwargs):
+        try:
+            return method(*args, **kwargs)
+        except tf.errors.InvalidArgumentError as error:
+            if (message := _check_message(str(error), self.optimizer)) is None:
+                raise
+            raise InputError(message) from None
+
+
+def _log_mean_probability(member_logits: tf.Tensor) -> tf.Tensor:
+    """[N, B, C] -> [B, C], exact where probabilities underflow."""
+    count = tf.cast(tf.shape(member_logits)[0], member_logits.dtype)
+    return tf.reduce_logsumexp(tf.nn.log_softmax(member_logits), axis=0) - tf.math.log(count)
+
+
+def _hits(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.argmax(logits, axis=-1, output_type=y.dtype) == y, tf.float32)
+
+
+def _is_max_pooling(layer: keras.layers.Layer) -> bool:
+    return "MaxPool" in type(layer).__name__
+
+
+def _check_message(error: str, optimizer) -> str | None:
+    """What one of the in-graph checks has to say, or None if another operation failed."""
+    if f"{_CHECK}: " not in error:
+        return None
+    text = error.split(f"{_CHECK}: ", 1)[1]
+    if found := re.search(r"(Expected labels.*Received: labels from).*?(-?\d+).*?to.*?(-?\d+)", text):
+        return "{} {} to {}".format(*found.groups())
+    quantity = text.split(" :", 1)[0].strip()
+    step = int(optimizer.iterations) if optimizer is not None else 0
+    return (
+        f"Expected a finite {quantity} in training. Received: NaN or infinity at step {step + 1}; the "
+        f"weights are those after step {step}. A smaller learning rate or GAL weight may help"
+    )
+
+
+def _check_members(members: list[keras.Model], objective: CrossEntropy | GradientAlignment) -> None:
+    least = 2 if isinstance(objective, GradientAlignment) else 1
+    if len(members) < least:
+        raise InputError(
+            f"Expected at least {least} members for {type(objective).__name__}. Received: {len(members)}"
+        )
+    for member in members:
+        if not isinstance(member, keras.Model) or not hasattr(member, "input_shape"):
+            raise InputError(f"Expected members that are Keras functional models. Received: {member!r}")
+    names = [member.name for member in members]
+    if len(set(names)) < len(names):
+        raise InputError(f"Expected members with distinct names. Received: {names}")
+    for what in ("input_shape", "output_shape"):
+        shapes = [getattr(member, what) for member in members]
+        if any(shape != shapes[0] for shape in shapes):
+            raise InputError(f"Expected members of one {what.replace('_', ' ')}. Received: {shapes}")
+    if not isinstance(members[0].output_shape, tuple) or len(members[0].output_shape) != 2:
+        raise InputError(f"Expected members that give logits [B, C]. Received: {members[0].output_shape}")
+    for member in members:
+        if isinstance(objective, GradientAlignment):
+            layers.require_exact_to_second_order(member)
+        if _gives_probabilities(member):
+            raise InputError(
+                f"Expected members that give logits. Received: member {member.name!r} with probabilities "
+                f"(remove its softmax)"
+            )
+
+
+def _gives_probabilities(member: keras.Model) -> bool:
+    """Whether the outputs of random images are distributions, whatever layer makes them so."""
+    shape = [4, *(size or 8 for size in member.input_shape[1:])]
+    images = np.random.default_rng(0).random(shape, dtype="float32")
+    with tf.device("CPU:0"):
+        outputs = np.asarray(member(images, training=False), "float64")
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))

@@ -1,0 +1,197 @@
+"""One target from training to report: section 4 of the paper, stage by stage."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from divtf import report, run_dir
+from divtf.analysis import gradient_statistics
+from divtf.attacks import ThreatModel, make_attack
+from divtf.config import MODES, SETUPS, RunConfig, digest
+from divtf.datasets import ImageData, as_float, load_dataset
+from divtf.ensemble import Ensemble
+from divtf.export import export_saved_model
+from divtf.records import TargetRecord
+from divtf.training import train
+from divtf.transfer import AdversarialSets, evaluate_transfer, weights_digest
+
+SHARED = "shared-models"
+_BATCH = 250
+# Test images for coherence, and images shown in TensorBoard.
+_ALIGNMENT_IMAGES = 2000
+_SHOWN_IMAGES = 8
+
+
+def run(config: RunConfig, say: Callable[[str], object] = print) -> Path:
+    """Train a target, attack it by transfer from a surrogate, report and export.
+
+    A surrogate or static ensemble that is not there yet is trained first, in `shared-models` beside the
+    run directory, where runs of the same data set, model and budget find it.
+
+    Args:
+        config: what to do; None in it takes the paper's value.
+        say: takes a line of progress.
+
+    Returns:
+        The run directory: config.json, metrics.jsonl, checkpoints/, tensorboard/, results.json,
+        report.md, table.csv, pictures and, if asked for, saved_model/.
+
+    Raises:
+        InputError: for input that does not fit, as another run's directory.
+    """
+    config = config.resolved()
+    directory = Path(str(config.run_dir))
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    with run_dir.open_run(directory, config.identity(), resume=config.resume):
+        results = directory / run_dir.RESULTS
+        finished = results.exists()
+        if not finished or _wants_export(config, directory):
+            data = _load(config)
+            signs = _static_signs(config, data, say) if "adversarial" in MODES[config.mode].sources else None
+            target, seconds = train(config, data, directory, signs=signs, say=say)
+            if not finished:
+                run_dir.write_json(
+                    results, _evaluate(config, data, target, seconds, directory, say).to_json()
+                )
+            if _wants_export(config, directory):
+                export_saved_model(target, _export_path(config, directory))
+        report.write_report(directory, [read_record(directory)])
+    return directory
+
+
+def read_record(directory: Path) -> TargetRecord:
+    """What the run in that directory measured."""
+    return TargetRecord.from_json(run_dir.read_json(directory / run_dir.RESULTS))
+
+
+def summary(directory: Path, config: RunConfig) -> str:
+    """Where a finished run's report, pictures, curves and model lie."""
+    names = ["report.md", "coherence.png", "accuracy.png", run_dir.TENSORBOARD]
+    lines = [f"  {name:<14} {directory / name}" for name in names if (directory / name).exists()]
+    if config.export is not None:
+        lines.append(f"  {'SavedModel':<14} {_export_path(config, directory)}")
+    return "\n".join(lines)
+
+
+def shared_ensemble(
+    config: RunConfig, seed: int, data: ImageData, say: Callable[[str], object]
+) -> tuple[Ensemble, Path]:
+    """The ensemble trained as T_Base from a seed of its own, and its directory; trained if need be.
+
+    It serves as surrogate or as static model for every target of the same data set, model and budget.
+    """
+    base = config.base(seed)
+    identity = base.training()
+    home = Path(str(config.run_dir)).parent / SHARED
+    directory = home / f"{config.dataset}-{config.model}-seed{seed}-{digest(identity)}"
+    with run_dir.open_run(directory, identity, resume=True):
+        ensemble, _ = train(base, data, directory, say=lambda line: say(f"[{directory.name}] {line}"))
+    return ensemble, directory
+
+
+def _load(config: RunConfig) -> ImageData:
+    return load_dataset(
+        str(config.dataset),
+        data_dir=config.data_dir,
+        max_train_examples=config.max_train_examples,
+        max_test_examples=config.max_test_examples,
+    )
+
+
+def _static_signs(config: RunConfig, data: ImageData, say: Callable[[str], object]) -> np.ndarray:
+    """Signs of the static ensemble's loss gradient at every training image, int8; section 4.2.
+
+    An FGSM step of 1 without an image range is the sign itself.
+    """
+    static, directory = shared_ensemble(config, config.static_seed, data, say)
+    fgsm = make_attack("fgsm", ThreatModel(1.0, clip_min=-1.0, clip_max=2.0))
+    x = as_float(data.x_train)
+    sets = AdversarialSets(static, directory / "adversarial", batch_size=_BATCH, say=say)
+    say(f"attacks the static model on {len(x)} training images")
+    x_adv, _ = sets.images(fgsm, x, data.y_train)
+    return np.rint(x_adv - x).astype("int8")
+
+
+def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
+    name = MODES[config.mode].target
+    x, y = data.test_set()
+    attacked = slice(config.max_attack_examples)
+    surrogate, surrogate_directory = shared_ensemble(config, config.surrogate_seed, data, say)
+    attacks = [make_attack(a, ThreatModel(epsilon)) for epsilon in config.epsilons for a in config.attacks]
+    sets_directory = surrogate_directory / "adversarial"
+    results = evaluate_transfer(
+        surrogate,
+        {name: target},
+        (x[attacked], y[attacked]),
+        attacks,
+        clean=(x, y),
+        directory=sets_directory,
+        surrogate_name=surrogate_directory.name,
+        batch_size=_BATCH,
+        say=say,
+    )
+    _show_images(surrogate, attacks, x, y, directory)
+    aligned = {"coherence": (), "pair_cosines": ()}
+    if config.num_members > 1:
+        say("measures coherence")
+        statistics = gradient_statistics(target, x[:_ALIGNMENT_IMAGES], y[:_ALIGNMENT_IMAGES])
+        aligned = {
+            "coherence": tuple(statistics.coherence.tolist()),
+            "pair_cosines": tuple(map(tuple, statistics.pair_cosines.tolist())),
+        }
+    return TargetRecord(
+        target=name,
+        model=config.model,
+        dataset=str(config.dataset),
+        seed=config.seed,
+        results=tuple(results),
+        budget=budget(config, data),
+        provenance=run_dir.environment() | {"hours": seconds / 3600, "weights": weights_digest(target)},
+        **aligned,
+    )
+
+
+def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
+    """What a run may spend; `reduced` where that is less than the paper's (section 4.1)."""
+    config = config.resolved()
+    paper = RunConfig(model=config.model, dataset=config.dataset).resolved()
+    limits = (config.max_train_examples, config.max_test_examples, config.max_attack_examples)
+    less = config.num_members < paper.num_members or config.epochs < paper.epochs
+    elsewhere = config.dataset != SETUPS[config.model].dataset
+    return {
+        "members": config.num_members,
+        "epochs": config.epochs,
+        "training images": len(data.x_train),
+        "test images": len(data.x_test),
+        "attacked images": min(len(data.x_test), config.max_attack_examples or len(data.x_test)),
+        "precision": config.precision,
+        "surrogate seed": config.surrogate_seed,
+        "reduced": less or elsewhere or any(limit is not None for limit in limits),
+    }
+
+
+def _show_images(surrogate, attacks, x, y, directory: Path) -> None:
+    """Clean images beside adversarial ones in TensorBoard, at the largest epsilon."""
+    largest = max((attack.threat.epsilon for attack in attacks), default=None)
+    x, y = x[:_SHOWN_IMAGES], y[:_SHOWN_IMAGES]
+    writer = tf.summary.create_file_writer(str(directory / run_dir.TENSORBOARD))
+    with writer.as_default(step=0):
+        for attack in attacks:
+            if attack.threat.epsilon == largest:
+                pairs = tf.concat([x, attack(surrogate, x, y)], axis=2)
+                name = f"clean and {attack.name}, epsilon {largest:g}"
+                tf.summary.image(name, pairs, max_outputs=_SHOWN_IMAGES)
+    writer.close()
+
+
+def _wants_export(config: RunConfig, directory: Path) -> bool:
+    return config.export is not None and not _export_path(config, directory).exists()
+
+
+def _export_path(config: RunConfig, directory: Path) -> Path:
+    return Path(config.export) if config.export else directory / run_dir.SAVED_MODEL

@@ -1,0 +1,86 @@
+"""Export for serving: one SavedModel that needs nothing of divtf."""
+
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from divtf.ensemble import Ensemble
+from divtf.errors import require
+
+_TOLERANCE = 1e-6
+
+
+def export_saved_model(ensemble: Ensemble, path: str | os.PathLike) -> Path:
+    """Write the ensemble as a SavedModel and check that it predicts what the ensemble does.
+
+    Endpoints, each from float32 `images` [batch, H, W, C] with any batch size:
+        serve: `probabilities` [batch, classes], the mean over the members.
+        members: `probabilities` [batch, members, classes].
+        disagreement: `disagreement` [batch], the mean Kullback-Leibler divergence of the members'
+            distributions from their mean, in nats; 0 where all members agree.
+
+    Args:
+        ensemble: a trained ensemble.
+        path: a directory that does not exist yet, or is empty.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: if something is there already; nothing is overwritten.
+        RuntimeError: if the written model predicts otherwise than the ensemble.
+    """
+    path = Path(path)
+    free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    require(free, "a new path for the SavedModel", f"{path}, which exists")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        _archive(ensemble).write_out(str(partial), verbose=False)
+        _check_parity(ensemble, partial)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return path
+
+
+def _archive(ensemble: Ensemble) -> keras.export.ExportArchive:
+    archive = keras.export.ExportArchive()
+    archive.track(ensemble)
+    signature = [tf.TensorSpec([None, *ensemble.members[0].input_shape[1:]], tf.float32, name="images")]
+
+    def members(images):
+        return {"probabilities": _member_probabilities(ensemble, images)}
+
+    def serve(images):
+        return {"probabilities": tf.reduce_mean(_member_probabilities(ensemble, images), axis=1)}
+
+    def disagreement(images):
+        each = _member_probabilities(ensemble, images)
+        mean = tf.reduce_mean(each, axis=1, keepdims=True)
+        # xlogy and xdivy give 0 where a probability is 0, as the divergence has it.
+        divergence = tf.reduce_sum(tf.math.xlogy(each, tf.math.divide_no_nan(each, mean)), axis=-1)
+        return {"disagreement": tf.reduce_mean(divergence, axis=1)}
+
+    for endpoint in (serve, members, disagreement):
+        archive.add_endpoint(endpoint.__name__, endpoint, input_signature=signature)
+    return archive
+
+
+def _member_probabilities(ensemble: Ensemble, images: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(tf.nn.softmax(ensemble.member_logits(images)), [1, 0, 2])
+
+
+def _check_parity(ensemble: Ensemble, path: Path) -> None:
+    shape = ensemble.members[0].input_shape[1:]
+    images = np.random.default_rng(0).random((3, *shape), dtype="float32")
+    served = tf.saved_model.load(str(path)).serve(tf.constant(images))["probabilities"].numpy()
+    worst = float(np.abs(served - np.exp(ensemble.predict(images, verbose=0))).max())
+    if not worst <= _TOLERANCE:
+        raise RuntimeError(
+            f"Expected the SavedModel to predict as the ensemble to {_TOLERANCE}. Received: {worst:g}"
+        )

@@ -1,0 +1,21 @@
+"""The command for one target: python -m divtf.main --model=resnet20 --mode=div."""
+
+from absl import flags
+
+from divtf import cli
+
+
+def main(config) -> None:
+    """Run the configuration and print its table and where things lie."""
+    from divtf import experiment, report  # TensorFlow loads once the flags are known to be right.
+
+    directory = experiment.run(config)
+    print()
+    print(report.table_text([experiment.read_record(directory)]))
+    print(experiment.summary(directory, config))
+
+
+if __name__ == "__main__":
+    cli.define_flags()
+    flags.adopt_module_key_flags(cli)
+    cli.launch(main)

@@ -1,0 +1,154 @@
+"""Records: the numbers that a run measured, as plain values that travel as JSON.
+
+This module imports no TensorFlow, so that reports can be made anywhere.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+SCHEMA = 1
+CLEAN = "clean"
+WORST_CASE = "worst_case"
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson score interval of a proportion.
+
+    Args:
+        correct: number of successes, 0 <= correct <= total.
+        total: number of trials, at least 1.
+        z: standard normal quantile; the default gives 95 % coverage.
+
+    Returns:
+        Lower and upper bound, both in [0, 1].
+
+    Raises:
+        ValueError: if the counts are not those of a proportion.
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+    """
+    if not 0 <= correct <= total or total < 1:
+        raise ValueError(f"Expected 0 <= correct <= total and total >= 1. Received: {correct=}, {total=}")
+    share = correct / total
+    scale = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # The bounds are exact at the ends; rounding would leave 1e-17 there.
+    low = 0.0 if correct == 0 else max(0.0, centre - half)
+    high = 1.0 if correct == total else min(1.0, centre + half)
+    return low, high
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferResult:
+    """Accuracy of one target on one set of images (paper, Table 2: one cell).
+
+    Attributes:
+        target: name of the attacked ensemble, as "T_Div".
+        surrogate: name of the ensemble on which the images were made; "" for clean images.
+        attack: a name of `divtf.attacks.ATTACKS`, `CLEAN`, or `WORST_CASE` (an image counts as
+            correct only if it is so under every attack of this epsilon).
+        epsilon: l_inf budget of the perturbation, in units of the image range; 0 for clean images.
+        correct: images that the target classifies as labelled.
+        total: images tried.
+        saturated: share of the images for which every surrogate member's loss is below 1e-7.
+        adversarial_set: digest of the images, so that equal inputs can be recognised.
+    """
+
+    target: str
+    surrogate: str
+    attack: str
+    epsilon: float
+    correct: int
+    total: int
+    saturated: float = 0.0
+    adversarial_set: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct images, in [0, 1]."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of `accuracy`."""
+        return wilson_interval(self.correct, self.total)
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes, and the accuracy and its interval for readers of the file."""
+        low, high = self.interval
+        return dataclasses.asdict(self) | {"accuracy": self.accuracy, "low": low, "high": high}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "TransferResult":
+        """The inverse of `to_json`; derived values are computed anew."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: record[name] for name in names})
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetRecord:
+    """All that was measured on one target: one row of Table 2 and its share of Figure 4.
+
+    Attributes:
+        target: "T_Base", "T_Div", "T_Ens", "T_Ens+Div" or an ablation's name.
+        model, dataset: registry names.
+        seed: seed of the target's training.
+        results: clean accuracy, then one result for each attack and epsilon.
+        coherence: Eq. 7 on clean test images, one value an image.
+        pair_cosines: mean of Eq. 6 over the same images, [N][N], ones on the diagonal.
+        budget: what was spent: members, epochs, images, precision; "reduced" is true where this is
+            less than the paper's.
+        provenance: command, commit, versions, hours and digests.
+    """
+
+    target: str
+    model: str
+    dataset: str
+    seed: int
+    results: tuple[TransferResult, ...]
+    coherence: tuple[float, ...] = ()
+    pair_cosines: tuple[tuple[float, ...], ...] = ()
+    budget: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def result(self, attack: str, epsilon: float) -> TransferResult | None:
+        """The result of that attack at that epsilon, or None if it was not measured."""
+        for result in self.results:
+            if result.attack == attack and math.isclose(result.epsilon, epsilon, abs_tol=1e-9):
+                return result
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it."""
+        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return record | {"schema": SCHEMA, "results": [result.to_json() for result in self.results]}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "TargetRecord":
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: if the record was written under another schema.
+        """
+        if record.get("schema") != SCHEMA:
+            received = record.get("schema")
+            raise ValueError(f"Expected a record of schema {SCHEMA}. Received: schema={received!r}")
+        values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+        values["results"] = tuple(TransferResult.from_json(result) for result in record["results"])
+        values["coherence"] = tuple(record["coherence"])
+        values["pair_cosines"] = tuple(tuple(row) for row in record["pair_cosines"])
+        return cls(**values)
+
+
+def epsilons(records: Iterable[TargetRecord]) -> Sequence[float]:
+    """The perturbation budgets that occur in the records, ascending, without the clean 0."""
+    return sorted({result.epsilon for record in records for result in record.results} - {0.0})
+
+
+def attacks(records: Iterable[TargetRecord]) -> Sequence[str]:
+    """The attacks that occur in the records, in order of appearance, without clean and worst case."""
+    names = (result.attack for record in records for result in record.results)
+    return [name for name in dict.fromkeys(names) if name not in (CLEAN, WORST_CASE)]

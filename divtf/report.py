@@ -1,0 +1,261 @@
+"""Report: records -> tables in text, Markdown and CSV, and a folder that holds them with the plots.
+
+This module reads records only and imports no TensorFlow, so that any machine can make a report.
+"""
+
+import csv
+import io
+import os
+import pathlib
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from divtf import paper
+from divtf.captions import budgets, gain, measure, provenance, quantity, signed
+from divtf.plots import (
+    accuracy_figure,
+    coherence_figure,
+    gaas_figure,
+    pair_cosine_figure,
+    png,
+)
+from divtf.records import CLEAN, WORST_CASE, TargetRecord
+from divtf.table_picture import table_figure
+from divtf.tables import Cell, Row, Table, tables
+
+__all__ = [
+    "accuracy_figure",
+    "coherence_figure",
+    "gaas_figure",
+    "pair_cosine_figure",
+    "table_csv",
+    "table_figure",
+    "table_markdown",
+    "table_text",
+    "write_report",
+]
+
+WIDTH = 118
+CSV_FIELDS = (
+    *("model", "dataset", "target", "seed", "attack", "epsilon", "correct", "total", "accuracy"),
+    *("low", "high", "saturated", "surrogate", "adversarial_set", "paper_accuracy"),
+)
+READING = """\
+## How to read this
+
+- An accuracy under attack is that of the target on images made on a *surrogate*: an ensemble trained apart.
+  It tells how well attacks transfer. It is no white-box robustness: an attacker who has the target's own
+  gradients is a stronger one, and is not measured here.
+- The worst case counts an image as correct only if the target withstands every attack of that epsilon on
+  it; it is never above the strongest single attack, which is what bold marks.
+- *Saturated* is the share of images for which the loss of every surrogate member is below 1e-7. Input
+  gradients there are partly rounding noise in single precision: attacks may be weaker on these images than
+  they could be, and accuracies under attack may differ by some points between precisions.
+- A Wilson interval covers the choice of test images only. What another training run would give shows in the
+  standard deviation over seeds, where there are several.
+- Coherence is the largest cosine similarity between the input gradients of two members (Eq. 7): low means
+  that what fools one member need not fool another. It is measured on clean test images.
+"""
+
+
+def table_text(records: Iterable[TargetRecord]) -> str:
+    """Table 2 for the console: plain text, aligned, one block for each model and dataset.
+
+    Args:
+        records: targets in any order; several seeds of a target become one row.
+
+    Returns:
+        Accuracies in percent, a `*` after the strongest attack of a row and epsilon, below them the 95 %
+        Wilson intervals (a single seed) or standard deviations (several), and the gain of T_Div over T_Base.
+
+    Source: section 4.2, Table 2.
+    """
+    return "\n\n".join(_text_block(table) for table in tables(records))
+
+
+def table_markdown(records: Iterable[TargetRecord], *, against_paper: bool = False) -> str:
+    """Table 2 as GitHub Markdown, one table for each model and dataset, with a caption.
+
+    Args:
+        records: targets in any order; several seeds of a target become one row.
+        against_paper: below each target add the paper's accuracies and the difference, ours less the paper's,
+            in points.
+
+    Source: section 4.2, Table 2.
+    """
+    return "\n\n".join(_markdown_block(table, against_paper) for table in tables(records)) + "\n"
+
+
+def table_csv(records: Iterable[TargetRecord]) -> str:
+    """All results in long format: one line for each (model, dataset, target, seed, attack, epsilon).
+
+    Returns:
+        Comma-separated values under a header, `CSV_FIELDS`. Accuracies, the paper's too, are shares in
+        [0, 1]; `paper_accuracy` is empty where Table 2 has no such cell.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_FIELDS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for table in tables(records):
+        for record in table.records:
+            for result in record.results:
+                published = table.paper_accuracy(record.target, result.attack, result.epsilon)
+                writer.writerow(
+                    result.to_json()
+                    | {"model": record.model, "dataset": record.dataset, "seed": record.seed}
+                    | {"target": record.target}
+                    | {"paper_accuracy": "" if published is None else round(published / 100, 4)}
+                )
+    return text.getvalue()
+
+
+def write_report(
+    directory: pathlib.Path, records: Iterable[TargetRecord], *, against_paper: bool = False
+) -> dict[str, pathlib.Path]:
+    """Writes report.md, table.csv and the plots; each file appears whole or not at all.
+
+    Args:
+        directory: where to write; made if it is not there.
+        records: what to report. Plots that they hold nothing for are left out.
+        against_paper: as in `table_markdown`.
+
+    Returns:
+        The files by name: "report", "table", and "accuracy", "coherence", "pair_cosines" where drawn.
+    """
+    records = list(records)
+    pictures = {name: png(draw(records)) for name, draw in _pictures(records).items()}
+    files = {"report": "report.md", "table": "table.csv"} | {name: f"{name}.png" for name in pictures}
+    contents = {"report": _report(records, list(pictures), against_paper).encode()}
+    contents |= {"table": table_csv(records).encode()} | pictures
+    paths = {name: pathlib.Path(directory) / file for name, file in files.items()}
+    for name, path in paths.items():
+        _write_atomically(path, contents[name])
+    return paths
+
+
+def _text_block(table: Table) -> str:
+    rows = [line for row in table.rows for line in _text_lines(table, row)]
+    lines = _aligned([["target", CLEAN, *map(_heading, table.columns)], *rows])
+    rule = "-" * max(map(len, lines))
+    notes = [measure(table), *budgets(table), *gain(table)]
+    wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
+    return "\n".join([f"{table.title}: {quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped])
+
+
+def _text_lines(table: Table, row: Row) -> Iterator[list[str]]:
+    """The accuracies of a target, then a line of intervals for each epsilon."""
+    clean = row.cell(CLEAN, 0.0)
+    strongest = {epsilon: row.strongest(table.attacks, epsilon) for epsilon in table.epsilons}
+
+    def number(name: str, epsilon: float) -> str:
+        cell = row.cell(name, epsilon)
+        return f"{_percent(cell):>5}{'*' if name in strongest[epsilon] else ' '}"
+
+    yield [
+        row.target,
+        f"{_percent(clean):>5}",
+        *("/".join(number(name, epsilon) for epsilon in table.epsilons) for name in table.columns),
+    ]
+    for index, epsilon in enumerate(table.epsilons or (0.0,)):
+        cells = [row.cell(name, epsilon) for name in table.columns]
+        label = f"  at {epsilon:g}" if epsilon else ""
+        yield [label, _spread(clean) if index == 0 else "", *map(_spread, cells)]
+
+
+def _aligned(grid: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in grid]
+
+
+def _markdown_block(table: Table, against_paper: bool) -> str:
+    header = ["target", CLEAN, *map(_heading, table.columns), "saturated, %"]
+    rows = [line for row in table.rows for line in _markdown_lines(table, row, against_paper)]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    notes = [f"{quantity(table)[0].upper()}{quantity(table)[1:]}", measure(table, "**bold**")]
+    if against_paper and paper.is_paper_dataset(table.model, table.dataset):
+        published = f"{table.model} on {paper.DATASETS[table.model]}"
+        notes += [
+            f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
+        ]
+    notes += [*budgets(table), *provenance(table), *gain(table)]
+    caption = "\n".join(f"- {note}" for note in notes)
+    return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
+
+
+def _markdown_lines(table: Table, row: Row, against_paper: bool) -> Iterator[list[str]]:
+    strongest = {epsilon: row.strongest(table.attacks, epsilon) for epsilon in table.epsilons}
+
+    def ours(name: str, epsilon: float) -> str:
+        number = _percent(row.cell(name, epsilon))
+        return f"**{number}**" if name in strongest.get(epsilon, ()) else number
+
+    def published(name: str, epsilon: float) -> str:
+        value = table.paper_accuracy(row.target, name, epsilon)
+        return "-" if value is None else f"{value:.1f}"
+
+    def difference(name: str, epsilon: float) -> str:
+        value, cell = table.paper_accuracy(row.target, name, epsilon), row.cell(name, epsilon)
+        return "-" if value is None or cell is None else signed(cell.accuracy - value)
+
+    def line(label: str, show: Callable[[str, float], str], small: bool, last: str) -> list[str]:
+        cells = []
+        for name, epsilons in [(CLEAN, (0.0,)), *((name, table.epsilons) for name in table.columns)]:
+            text = " / ".join(show(name, epsilon) for epsilon in epsilons)
+            spreads = " / ".join(_spread(row.cell(name, epsilon)) for epsilon in epsilons)
+            cells.append(f"{text}<br><sub>{spreads}</sub>" if small else text)
+        return [label, *cells, last]
+
+    shares = [row.saturated(epsilon) for epsilon in table.epsilons]
+    saturated = " / ".join("-" if share is None else f"{share:.1f}" for share in shares)
+    yield line(f"{row.target}, ours" if against_paper else row.target, ours, True, saturated or "-")
+    if against_paper:
+        yield line(f"{row.target}, paper", published, False, "")
+        yield line(f"{row.target}, difference", difference, False, "")
+
+
+def _percent(cell: Cell | None) -> str:
+    return "-" if cell is None else f"{cell.accuracy:.1f}"
+
+
+def _spread(cell: Cell | None) -> str:
+    return "" if cell is None else cell.spread
+
+
+def _heading(name: str) -> str:
+    return "worst case" if name == WORST_CASE else name
+
+
+def _pictures(records: Sequence[TargetRecord]) -> dict[str, Callable[[Sequence[TargetRecord]], Any]]:
+    """The plots for which the records hold values, in the order of the report."""
+    there = {
+        "accuracy": (accuracy_figure, any(table.columns for table in tables(records))),
+        "coherence": (coherence_figure, any(record.coherence for record in records)),
+        "pair_cosines": (pair_cosine_figure, any(record.pair_cosines for record in records)),
+    }
+    return {name: draw for name, (draw, has_values) in there.items() if has_values}
+
+
+def _report(records: Sequence[TargetRecord], pictures: Sequence[str], against_paper: bool) -> str:
+    titles = {
+        "accuracy": "Accuracy against epsilon",
+        "coherence": "Distribution of coherence (paper, Figure 4)",
+        "pair_cosines": "Mean cosine similarity of the members' input gradients (Eq. 6)",
+    }
+    commands = dict.fromkeys(str(record.provenance.get("command") or "not recorded") for record in records)
+    parts = ["# Transfer robustness", "Made by:", "```\n" + "\n".join(commands) + "\n```"]
+    parts += ["## Accuracy under transfer attacks (paper, Table 2)"]
+    parts += [table_markdown(records, against_paper=against_paper).rstrip()]
+    parts += [f"## {titles[name]}\n\n![{titles[name]}]({name}.png)" for name in pictures]
+    return "\n\n".join([*parts, READING])
+
+
+def _write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,171 @@
+"""Run directories: who may write there, how files get there whole, and what a run has recorded.
+
+This module imports no TensorFlow.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from divtf.errors import InputError, require
+
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+SAVED_MODEL = "saved_model"
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def open_run(path: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
+    """Hold a run directory for this process alone, new or of the same configuration.
+
+    Args:
+        path: the directory; made if it is not there.
+        config: JSON values that identify the run.
+        resume: whether an existing run of that configuration may be gone on with.
+
+    Raises:
+        InputError: if the directory holds a run of another configuration, or one of this configuration
+            and `resume` is false, or something that is not a run; or if a living process holds it.
+        OSError: if the directory cannot be written.
+    """
+    require(not path.exists() or path.is_dir(), "a directory", f"{path}, which is a file")
+    entries = {entry.name for entry in path.iterdir()} - {_LOCK} if path.exists() else set()
+    path.mkdir(parents=True, exist_ok=True)
+    with _lock(path / _LOCK):
+        if entries:
+            _check_same(path, config, resume)
+        else:
+            write_json(path / CONFIG, config)
+        _append_environment(path / ENVIRONMENT)
+        yield path
+
+
+def _append_environment(path: Path) -> None:
+    """Keep one environment for each time the run was started or gone on with."""
+    write_json(path, [*(read_json(path) if path.exists() else []), environment()])
+
+
+def _check_same(path: Path, config: Mapping[str, Any], resume: bool) -> None:
+    require((path / CONFIG).exists(), "an empty or new run directory", f"{path}, which holds other files")
+    stored = read_json(path / CONFIG)
+    if different := sorted(k for k in {*stored, *config} if stored.get(k) != config.get(k)):
+        shown = ", ".join(f"{k}={stored.get(k)!r} there, {config.get(k)!r} here" for k in different)
+        raise InputError(f"Expected a run directory of this configuration. Received: {path} with {shown}")
+    require(resume, "--resume to go on with an existing run", f"{path} without --resume")
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    # The kernel drops the lock with the process, however it dies.
+    with path.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            holder = handle.read().strip() or "?"
+            raise InputError(
+                f"Expected a run directory that no living process holds. Received: {path.parent}, held by "
+                f"process {holder}"
+            ) from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file to; it takes the place of `path` once it is whole on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: Keras and NumPy go by it.
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+        _sync_directory(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: if it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"Expected JSON in {path}. Received: {error}") from None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on beside the configuration: versions, machine, commit, command."""
+    packages = ("divtf", "tensorflow", "keras", "cleverhans", "tensorflow-datasets", "numpy")
+    return {
+        # -m keeps the module's name only in orig_argv.
+        "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        **{name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """Commit of the source tree, "-dirty" where files differ from it; "" outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+
+    def ask(*question: str) -> str:
+        return subprocess.run([*git, *question], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        ask("ls-files", "--error-unmatch", Path(__file__).name)  # Fails in somebody else's checkout.
+        return ask("rev-parse", "HEAD") + ("-dirty" if ask("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

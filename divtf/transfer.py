@@ -1,0 +1,229 @@
+"""Black-box evaluation by transfer: surrogate x attack x epsilon -> images -> every target (section 4.1)."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from divtf import run_dir
+from divtf.alignment import true_class_margin
+from divtf.attacks import Attack
+from divtf.config import digest
+from divtf.errors import require
+from divtf.records import CLEAN, WORST_CASE, TransferResult
+
+# Below this loss float32 gives a member's gradient few right digits, if the loss is not written with care.
+SATURATED_LOSS = 1e-7
+
+
+class AdversarialSets:
+    """Adversarial images of one surrogate, made once and kept in a directory.
+
+    A set's name is a digest of all that it depends on: attack, threat model, surrogate weights, images,
+    labels, seed, batch size and library versions. Its manifest holds these and the SHA-256 of the file,
+    which is checked whenever the set is read; a file that fails is made again.
+
+    Args:
+        surrogate: the attacked ensemble, or a callable that gives logits.
+        directory: where sets are kept; None keeps nothing.
+        seed: of the attacks' random starts.
+        batch_size: images attacked at a time.
+        say: takes a line of progress.
+    """
+
+    def __init__(
+        self,
+        surrogate,
+        directory: Path | None = None,
+        *,
+        seed: int = 0,
+        batch_size: int = 250,
+        say: Callable[[str], object] = lambda line: None,
+    ):
+        self._surrogate = surrogate
+        self._directory = directory
+        self._seed = seed
+        self._batch_size = batch_size
+        self._say = say
+        self._surrogate_digest = weights_digest(surrogate) if directory else ""
+
+    def images(self, attack: Attack, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
+        """Adversarial images of x, float32 in its shape, and the digest of their file ("" if not kept)."""
+        if self._directory is None:
+            return self._make(attack, x, y), ""
+        manifest = self._manifest(attack, x, y)
+        stem = f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}"
+        path, manifest_path = self._directory / f"{stem}.npy", self._directory / f"{stem}.json"
+        if manifest_path.exists():
+            stored = run_dir.read_json(manifest_path)
+            if path.exists() and run_dir.file_digest(path) == stored["sha256"]:
+                return np.load(path, allow_pickle=False), stored["sha256"]
+            self._say(f"{path} is not the file of its manifest; making it again")
+        x_adv = self._make(attack, x, y)
+        with run_dir.atomic_path(path) as partial, partial.open("wb") as handle:
+            np.save(handle, x_adv, allow_pickle=False)
+        sha256 = run_dir.file_digest(path)
+        run_dir.write_json(manifest_path, manifest | {"sha256": sha256})
+        return x_adv, sha256
+
+    def saturated(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Share of the images for which the loss of every surrogate member is below 1e-7."""
+        losses = []
+        for i in range(0, len(x), self._batch_size):
+            logits = _member_logits(self._surrogate, tf.constant(x[i : i + self._batch_size]))
+            labels = tf.broadcast_to(y[i : i + self._batch_size], logits.shape[:-1])
+            losses.append(tf.nn.softplus(true_class_margin(logits, labels)).numpy())
+        return float((np.concatenate(losses, axis=1).max(axis=0) < SATURATED_LOSS).mean())
+
+    def _make(self, attack, x, y):
+        batches = [
+            attack(
+                self._surrogate,
+                x[i : i + self._batch_size],
+                y[i : i + self._batch_size],
+                seed=self._seed + i,
+            ).numpy()
+            for i in range(0, len(x), self._batch_size)
+        ]
+        return np.concatenate(batches)
+
+    def _manifest(self, attack, x, y) -> dict[str, Any]:
+        return attack.describe() | {
+            "surrogate": self._surrogate_digest,
+            "images": array_digest(x),
+            "labels": array_digest(y),
+            "count": len(x),
+            "seed": self._seed,
+            "batch_size": self._batch_size,
+            **{name: metadata.version(name) for name in ("tensorflow", "cleverhans")},
+        }
+
+
+def evaluate_transfer(
+    surrogate,
+    targets,
+    dataset,
+    attacks: Iterable[Attack],
+    *,
+    clean=None,
+    directory: Path | None = None,
+    surrogate_name: str = "surrogate",
+    seed: int = 0,
+    batch_size: int = 250,
+    say: Callable[[str], object] = lambda line: None,
+) -> list[TransferResult]:
+    """Accuracy of every target on adversarial images of the surrogate: rows of Table 2.
+
+    Args:
+        surrogate: an Ensemble, or a callable that gives logits [B, C].
+        targets: the same, one or several: a mapping from names, or a sequence (then each goes by its
+            `name`).
+        dataset: images [n, H, W, C] in [0, 1] and integer labels [n] to attack: a pair of arrays, or a
+            tf.data.Dataset of batches.
+        attacks: made by `make_attack`.
+        clean: images and labels for clean accuracy; None takes `dataset`.
+        directory: keeps the adversarial sets for further calls; None keeps nothing.
+        surrogate_name: for the results.
+        seed: of the attacks' random starts.
+        batch_size: images at a time.
+        say: takes a line of progress.
+
+    Returns:
+        For each target the clean result, one for each attack, and for each epsilon the worst case: an
+        image counts as correct there if it is so under all attacks of that epsilon.
+
+    Raises:
+        InputError: if images, labels and attacks do not fit.
+    """
+    x, y = _arrays(dataset)
+    x_clean, y_clean = (x, y) if clean is None else _arrays(clean)
+    named = _named(targets)
+    sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size, say=say)
+    attacks = list(attacks)
+    saturated = sets.saturated(x, y) if attacks else 0.0
+    results = {
+        name: [_clean_result(name, target, x_clean, y_clean, batch_size)] for name, target in named.items()
+    }
+    survivors: dict[tuple[str, float], np.ndarray] = {}
+    for number, attack in enumerate(attacks, 1):
+        epsilon = attack.threat.epsilon
+        say(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
+        x_adv, file_digest = sets.images(attack, x, y)
+        for name, target in named.items():
+            hits = predictions(target, x_adv, batch_size) == y
+            survivors[name, epsilon] = survivors.get((name, epsilon), True) & hits
+            results[name].append(
+                TransferResult(
+                    name,
+                    surrogate_name,
+                    attack.name,
+                    epsilon,
+                    int(hits.sum()),
+                    len(y),
+                    saturated,
+                    file_digest,
+                )
+            )
+    for (name, epsilon), hits in survivors.items():
+        results[name].append(
+            TransferResult(name, surrogate_name, WORST_CASE, epsilon, int(hits.sum()), len(y), saturated)
+        )
+    return [result for rows in results.values() for result in rows]
+
+
+def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
+    """Class indices [n] that the target gives the images."""
+    if isinstance(target, keras.Model):
+        return target.predict(x, batch_size=batch_size, verbose=0).argmax(axis=-1)
+    batches = [np.asarray(target(tf.constant(x[i : i + batch_size]))) for i in range(0, len(x), batch_size)]
+    return np.concatenate(batches).argmax(axis=-1)
+
+
+def array_digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and values."""
+    hasher = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    hasher.update(np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()
+
+
+def weights_digest(model) -> str:
+    """SHA-256 of a Keras model's weights, in their order."""
+    require(isinstance(model, keras.Model), "a Keras model, whose weights can be told apart", f"{model!r}")
+    hasher = hashlib.sha256()
+    for weight in model.get_weights():
+        hasher.update(array_digest(weight).encode())
+    return hasher.hexdigest()
+
+
+def _clean_result(name, target, x, y, batch_size) -> TransferResult:
+    hits = predictions(target, x, batch_size) == y
+    return TransferResult(name, "", CLEAN, 0.0, int(hits.sum()), len(y))
+
+
+def _member_logits(target, x: tf.Tensor) -> tf.Tensor:
+    return (
+        target.member_logits(x) if hasattr(target, "member_logits") else tf.convert_to_tensor(target(x))[None]
+    )
+
+
+def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(dataset, tf.data.Dataset):
+        batches = [(x.numpy(), y.numpy()) for x, y in dataset]
+        dataset = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
+    x, y = (np.asarray(part) for part in dataset)
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    return x, y.reshape(-1)
+
+
+def _named(targets) -> Mapping[str, Any]:
+    if isinstance(targets, Mapping):
+        return targets
+    several: Sequence = targets if isinstance(targets, Sequence) else [targets]
+    names = [getattr(target, "name", f"target_{i}") for i, target in enumerate(several)]
+    require(len(set(names)) == len(names), "targets with distinct names, or a mapping from names", f"{names}")
+    return dict(zip(names, several, strict=True))
