@@ -191,7 +191,8 @@ class Attack:
             labels = tf.repeat(y[:, None], logits(x).shape[1], axis=1)
             return ATTACKS[self.name](logits, x, labels, seed, self.threat, **self.params)
 
-        return attack
+        # One trace serves all batches. Concrete, it is not mistaken for needless retracing.
+        return attack.get_concrete_function()
 
     def _check_input(self, x, y):
         require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")

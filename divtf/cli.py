@@ -6,8 +6,9 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from divtf.config import RunConfig
 from divtf.errors import InputError
@@ -33,16 +34,21 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     hints = typing.get_type_hints(RunConfig)
     for field in dataclasses.fields(RunConfig):
         kind = _without_none(hints[field.name])
-        options = {"help": field.metadata["help"], "flag_values": flag_values}
+        options: dict[str, Any] = {"help": field.metadata["help"], "flag_values": flag_values}
         if field.metadata.get("switch"):
             flag = _SwitchFlag(
                 _SwitchParser(), None, field.name, field.default, field.metadata["help"], boolean=True
             )
             flags.DEFINE_flag(flag, flag_values)
         elif typing.get_origin(kind) is tuple:
-            flags.DEFINE_list(field.name, list(field.default) if field.default else None, **options)
+            default: Any = field.default
+            flags.DEFINE_list(field.name, default and list(default), **options)
         else:
-            define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+            define: dict[Any, Callable] = {
+                bool: flags.DEFINE_bool,
+                int: flags.DEFINE_integer,
+                float: flags.DEFINE_float,
+            }
             define.get(kind, flags.DEFINE_string)(field.name, field.default, **options)
 
 
@@ -52,7 +58,7 @@ def config_from_flags(flag_values: flags.FlagValues = FLAGS) -> RunConfig:
     Raises:
         InputError: if a value does not fit.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(RunConfig):
         value = flag_values[field.name].value
         kind = _without_none(typing.get_type_hints(RunConfig)[field.name])
@@ -63,6 +69,7 @@ def config_from_flags(flag_values: flags.FlagValues = FLAGS) -> RunConfig:
 def launch(main: Callable[[RunConfig], object]) -> None:
     """Parse the flags, call main with the configuration, and print a user's error as one line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
 
     def run(arguments: Sequence[str]) -> int:
         try:
@@ -84,14 +91,14 @@ def launch(main: Callable[[RunConfig], object]) -> None:
     app.run(run)
 
 
-def _without_none(hint: typing.Any) -> typing.Any:
+def _without_none(hint: Any) -> Any:
     """int | None -> int."""
     if isinstance(hint, types.UnionType):
         return next(part for part in typing.get_args(hint) if part is not type(None))
     return hint
 
 
-def _as_tuple(name: str, texts: list[str], kind: typing.Any) -> tuple:
+def _as_tuple(name: str, texts: list[str], kind: Any) -> tuple:
     item = typing.get_args(kind)[0]
     try:
         return tuple(item(text.strip()) for text in texts)

@@ -97,6 +97,7 @@ class RunConfig:
         InputError: if a value is out of range or two contradict each other.
     """
 
+    # Where the default is None, `resolved` puts the paper's value; the types are those after that.
     # What is trained.
     model: str = _flag("conv3", "Architecture of the members.", _one_of(SETUPS))
     mode: str = _flag("div", "Defence to train.", _one_of(MODES))
@@ -105,14 +106,14 @@ class RunConfig:
     negative_slope: float = _flag(0.1, "Slope of LeakyReLU below zero.", _SLOPE)
     gal_weight: float = _flag(0.5, "lambda of Equation 9.", _NOT_NEGATIVE)
     # On what.
-    dataset: str | None = _flag(None, "Data set; default: the paper's for the model.", _one_of(DATASETS))
+    dataset: str = _flag(None, "Data set; default: the paper's for the model.", _one_of(DATASETS))
     data_dir: str | None = _flag(
         None, "Data directory of tensorflow-datasets; default: its own.", identity=False
     )
     max_train_examples: int | None = _flag(None, "Keep the first training images only.", _COUNT)
     max_test_examples: int | None = _flag(None, "Keep the first test images only.", _COUNT)
     # How.
-    epochs: int | None = _flag(None, "Passes over the training data; default: the paper's.", _COUNT)
+    epochs: int = _flag(None, "Passes over the training data; default: the paper's.", _COUNT)
     batch_size: int = _flag(128, "Images a step, over all devices.", _COUNT)
     learning_rate: float = _flag(0.001, "Step size of Adam.", _POSITIVE)
     weight_decay: float = _flag(0.0, "Decoupled weight decay; 0 is plain Adam.", _NOT_NEGATIVE)
@@ -123,12 +124,12 @@ class RunConfig:
     deterministic: bool = _flag(False, "Bit-equal reruns, at some cost in speed.")
     # Attacked how.
     attacks: tuple[str, ...] = _flag(ATTACK_NAMES, "Attacks on the surrogate.", _ATTACKS)
-    epsilons: tuple[float, ...] | None = _flag(None, "l_inf budgets; default: the paper's.", _EPSILONS)
+    epsilons: tuple[float, ...] = _flag(None, "l_inf budgets; default: the paper's.", _EPSILONS)
     max_attack_examples: int | None = _flag(None, "Attack the first test images only.", _COUNT)
     surrogate_seed: int = _flag(1000, "Seed of the surrogate ensemble.", _SEED)
     static_seed: int = _flag(2000, "Seed of the static ensemble of modes ens and ens_div.", _SEED)
     # Kept where.
-    run_dir: str | None = _flag(None, "Run directory; default: made up below runs/.", identity=False)
+    run_dir: str = _flag(None, "Run directory; default: made up below runs/.", identity=False)
     resume: bool = _flag(False, "Go on with an existing run of the same configuration.", identity=False)
     checkpoint_minutes: float = _flag(
         10.0, "Time between checkpoints within an epoch.", _POSITIVE, identity=False
@@ -158,18 +159,23 @@ class RunConfig:
         """The configuration with the paper's values in place of None (section 4.1)."""
         setup = SETUPS[self.model]
         dataset = self.dataset or setup.dataset
-        defaults = {
+        defaults: dict[str, Any] = {
             "dataset": dataset,
             "epochs": self.epochs or setup.epochs,
             "epsilons": self.epsilons or DATASETS[dataset].epsilons,
-            "run_dir": self.run_dir or f"runs/{dataset}-{self.model}-{self.mode}-seed{self.seed}",
         }
-        return dataclasses.replace(self, **defaults)
+        resolved = dataclasses.replace(self, **defaults)
+        return dataclasses.replace(resolved, run_dir=self.run_dir or f"runs/{resolved.name}")
+
+    @property
+    def name(self) -> str:
+        """A name for the run, for directories."""
+        return f"{self.dataset}-{self.model}-{self.mode}-seed{self.seed}"
 
     @property
     def largest_epsilon(self) -> float:
         """epsilon of D_noise and D_adv: the paper's largest for the data set, whatever is attacked."""
-        return DATASETS[self.resolved().dataset or ""].epsilons[-1]
+        return DATASETS[self.resolved().dataset].epsilons[-1]
 
     def training(self) -> dict[str, Any]:
         """The resolved values on which the trained weights depend, by field name."""
@@ -204,7 +210,8 @@ class RunConfig:
             raise InputError(
                 f"Expected fields of this version's configuration. Received: {', '.join(unknown)}"
             )
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**fields)
 
 
 def digest(values: Any) -> str:

@@ -118,7 +118,7 @@ def augmented(images, seed, mixture: Mixture, signs=None) -> tf.Tensor:
 
 
 def noisy(images, seed, mixture: Mixture, signs=None) -> tf.Tensor:
-    """D_noise: images + normal noise of sigma = epsilon / 2 cut at 2 sigma, clipped to [0, 1]; section 4.1."""
+    """D_noise: images + normal noise (sigma = epsilon / 2, cut at 2 sigma), clipped; section 4.1."""
     del signs
     noise = tf.random.stateless_truncated_normal(tf.shape(images), seed, stddev=mixture.epsilon / 2)
     return tf.clip_by_value(images + noise, 0, 1)

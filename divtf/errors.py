@@ -1,5 +1,7 @@
 """Errors that a user can mend, in one form of words."""
 
+from typing import Any
+
 
 class InputError(ValueError):
     """What the user gave does not fit; the message says what was expected and what was received.
@@ -8,11 +10,18 @@ class InputError(ValueError):
     """
 
 
-def require(holds: bool, expected: str, received: str) -> None:
+def require(holds: bool, expected: str, received: str = "", **values: Any) -> None:
     """Raise InputError unless the condition holds.
+
+    Args:
+        holds: the condition.
+        expected: what was expected.
+        received: what was received, in words.
+        **values: what was received, by name.
 
     Raises:
         InputError: "Expected {expected}. Received: {received}".
     """
     if not holds:
-        raise InputError(f"Expected {expected}. Received: {received}")
+        named = ", ".join(f"{name}={value}" for name, value in values.items())
+        raise InputError(f"Expected {expected}. Received: {received or named}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,7 +44,7 @@ def run(config: RunConfig, say: Callable[[str], object] = print) -> Path:
         InputError: for input that does not fit, as another run's directory.
     """
     config = config.resolved()
-    directory = Path(str(config.run_dir))
+    directory = Path(config.run_dir)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -87,7 +88,7 @@ def shared_ensemble(
     """
     base = config.base(seed)
     identity = base.training()
-    home = Path(str(config.run_dir)).parent / SHARED
+    home = Path(config.run_dir).parent / SHARED
     directory = home / f"{config.dataset}-{config.model}-seed{seed}-{digest(identity)}"
     with run_dir.open_run(directory, identity, resume=True):
         ensemble, _ = train(base, data, directory, say=lambda line: say(f"[{directory.name}] {line}"))
@@ -96,7 +97,7 @@ def shared_ensemble(
 
 def _load(config: RunConfig) -> ImageData:
     return load_dataset(
-        str(config.dataset),
+        config.dataset,
         data_dir=config.data_dir,
         max_train_examples=config.max_train_examples,
         max_test_examples=config.max_test_examples,
@@ -136,7 +137,7 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
         say=say,
     )
     _show_images(surrogate, attacks, x, y, directory)
-    aligned = {"coherence": (), "pair_cosines": ()}
+    aligned: dict[str, Any] = {}
     if config.num_members > 1:
         say("measures coherence")
         statistics = gradient_statistics(target, x[:_ALIGNMENT_IMAGES], y[:_ALIGNMENT_IMAGES])
@@ -147,7 +148,7 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
     return TargetRecord(
         target=name,
         model=config.model,
-        dataset=str(config.dataset),
+        dataset=config.dataset,
         seed=config.seed,
         results=tuple(results),
         budget=budget(config, data),

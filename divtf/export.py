@@ -78,7 +78,8 @@ def _member_probabilities(ensemble: Ensemble, images: tf.Tensor) -> tf.Tensor:
 def _check_parity(ensemble: Ensemble, path: Path) -> None:
     shape = ensemble.members[0].input_shape[1:]
     images = np.random.default_rng(0).random((3, *shape), dtype="float32")
-    served = tf.saved_model.load(str(path)).serve(tf.constant(images))["probabilities"].numpy()
+    loaded = tf.saved_model.load(str(path))  # Its functions do not keep it alive.
+    served = loaded.serve(tf.constant(images))["probabilities"].numpy()
     worst = float(np.abs(served - np.exp(ensemble.predict(images, verbose=0))).max())
     if not worst <= _TOLERANCE:
         raise RuntimeError(

@@ -14,13 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from divtf.errors import require
+
 ORDERS = (4, 16, 36, 64)
-
-
-def _require(condition: bool, expected: str, **received: Any) -> None:
-    if not condition:
-        values = ", ".join(f"{name}={value}" for name, value in received.items())
-        raise ValueError(f"Expected {expected}. Received: {values}")
 
 
 def regular_hadamard(order: int) -> np.ndarray:
@@ -33,7 +29,7 @@ def regular_hadamard(order: int) -> np.ndarray:
         int8 array [k, k], symmetric.
     """
     why = "Hadamard orders are 1, 2 or multiples of 4, regular ones 4 u^2: the paper's k = 25 has no matrix"
-    _require(order in ORDERS, "one of {4, 16, 36, 64}", order=f"{order}. {why}")
+    require(order in ORDERS, "one of {4, 16, 36, 64}", order=f"{order}. {why}")
     if order == 36:
         # The 36 cells of a 6 x 6 Latin square, adjacent if they share row, column or symbol, are a strongly
         # regular graph (36, 15, 6, 6): A^2 = 9 I + 6 J and A J = 15 J, so (J - 2A)^2 = 36 I, row sum 6
@@ -50,7 +46,7 @@ def regular_hadamard(order: int) -> np.ndarray:
 def _stretched_rows(order: int, dimensions: int) -> np.ndarray:
     """Rows of H, each entry repeated over floor(D / k) neighbours, then D mod k zeros: float32 [k, D]."""
     rows = regular_hadamard(order).astype(np.float32)
-    _require(dimensions >= order, "dimensions >= order", dimensions=dimensions, order=order)
+    require(dimensions >= order, "dimensions >= order", dimensions=dimensions, order=order)
     return np.pad(np.repeat(rows, dimensions // order, axis=1), ((0, 0), (0, dimensions % order)))
 
 
@@ -73,8 +69,8 @@ def orthogonal_perturbations(gradient_signs: Any, order: int, epsilon: float) ->
     """
     signs = tf.convert_to_tensor(gradient_signs)
     fits = signs.shape.rank == 2 and signs.dtype.is_floating
-    _require(fits, "floating signs [B, D]", shape=signs.shape, dtype=signs.dtype.name)
-    _require(0 < epsilon < math.inf, "a finite epsilon > 0", epsilon=epsilon)
+    require(fits, "floating signs [B, D]", shape=signs.shape, dtype=signs.dtype.name)
+    require(0 < epsilon < math.inf, "a finite epsilon > 0", epsilon=epsilon)
     rows = tf.cast(float(epsilon) * _stretched_rows(order, signs.shape[1]).astype(np.float64), signs.dtype)
     return tf.where(signs >= 0, tf.ones_like(signs), -tf.ones_like(signs))[:, None] * rows
 
@@ -99,13 +95,13 @@ class GaasResult:
 def _check(target: Any, x: Any, y: Any, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, np.float32), np.asarray(y)
     paired = x.ndim >= 2 and y.ndim == 1 and len(x) == len(y) and x.size > 0
-    _require(paired, "x [B, ...] and y [B] of equal length B >= 1", x=x.shape, y=y.shape)
+    require(paired, "x [B, ...] and y [B] of equal length B >= 1", x=x.shape, y=y.shape)
     inside = np.float32(low) <= x.min() and x.max() <= np.float32(high)
-    _require(inside and low < high, f"x within [{low}, {high}]", min=x.min(), max=x.max())
+    require(inside and low < high, f"x within [{low}, {high}]", min=x.min(), max=x.max())
     shape = tuple(tf.convert_to_tensor(target(tf.constant(x[:1]))).shape)
-    _require(len(shape) == 2 and shape[0] == 1 < shape[1], "a target's logits [1, C >= 2]", shape=shape)
+    require(len(shape) == 2 and shape[0] == 1 < shape[1], "a target's logits [1, C >= 2]", shape=shape)
     valid = y.dtype.kind in "iu" and y.min() >= 0 and y.max() < shape[1]
-    _require(valid, f"integer labels y within [0, {shape[1]})", dtype=y.dtype, min=y.min(), max=y.max())
+    require(valid, f"integer labels y within [0, {shape[1]})", dtype=y.dtype, min=y.min(), max=y.max())
     return x, y.astype(np.int32)
 
 
@@ -142,7 +138,7 @@ def _graphs(target: Any, shape: tuple[int, ...], low: float, high: float) -> tup
             tape.watch(x)
             objective = _aligned_objective(members(x), y)
         gradients = tape.gradient(objective, x)
-        _require(gradients is not None, "a target differentiable in x", gradient=gradients)
+        require(gradients is not None, "a target differentiable in x", gradient=gradients)
         return _predict(target, x), gradients
 
     @tf.function(input_signature=[images, images, images, tf.TensorSpec([])], autograph=False)
@@ -189,8 +185,8 @@ def gaas(
         ValueError: for inputs outside the above, NaN outputs or gradients, or no image correctly classified.
     """
     positive = len(epsilons) > 0 and all(0 < epsilon < math.inf for epsilon in epsilons)
-    _require(positive, "one or more finite epsilons > 0", epsilons=epsilons)
-    _require(len(orders) * batch_size > 0, "orders, batch_size > 0", orders=orders, batch_size=batch_size)
+    require(positive, "one or more finite epsilons > 0", epsilons=epsilons)
+    require(len(orders) * batch_size > 0, "orders, batch_size > 0", orders=orders, batch_size=batch_size)
     x, y = _check(target, x, y, clip_min, clip_max)
     rows = {int(order): _stretched_rows(order, x[0].size).reshape(order, *x.shape[1:]) for order in orders}
     differentiate, predict_perturbed = _graphs(target, x.shape[1:], float(clip_min), float(clip_max))
@@ -202,15 +198,15 @@ def gaas(
         kept = predictions == batch_y
         batch_x, batch_y, gradients = batch_x[kept], batch_y[kept], gradients[kept]
         known = predictions.min() >= 0 and np.isfinite(gradients).all()
-        _require(known, "finite outputs and gradients", first_image_of_batch=start)
+        require(known, "finite outputs and gradients", first_image_of_batch=start)
         signs = np.where(gradients >= 0, np.float32(1), np.float32(-1))
         images += len(batch_x)
         zero_gradients += int((gradients == 0).all(axis=tuple(range(1, x.ndim))).sum())
         for (epsilon, order), histogram in histograms.items() if len(batch_x) else ():
             found = predict_perturbed(batch_x, signs, rows[order], epsilon).numpy()  # [k, B]
-            _require(found.min() >= 0, "outputs without NaN", epsilon=epsilon, first_image_of_batch=start)
+            require(found.min() >= 0, "outputs without NaN", epsilon=epsilon, first_image_of_batch=start)
             histogram += np.bincount((found != batch_y).sum(axis=0), minlength=order + 1)
-    _require(images > 0, "an image that the target classifies correctly", correct=images, images=len(x))
+    require(images > 0, "an image that the target classifies correctly", correct=images, images=len(x))
     results = []
     for (epsilon, order), histogram in histograms.items():
         share = np.cumsum(histogram[::-1])[-2::-1] / images  # with at least m = 1..k successes

@@ -31,7 +31,7 @@ def main(config: RunConfig) -> None:
     parts = _parts(config)
     from divtf import experiment, report
 
-    root = Path(str(parts[0].run_dir)).parent
+    root = Path(parts[0].run_dir).parent
     records = []
     for number, part in enumerate(parts, 1):
         print(
@@ -45,7 +45,7 @@ def main(config: RunConfig) -> None:
     for name, path in paths.items():
         print(f"  {name:<14} {path}")
     for part in parts:
-        print(f"{MODES[part.mode].target}\n{experiment.summary(Path(str(part.run_dir)), part)}")
+        print(f"{MODES[part.mode].target}\n{experiment.summary(Path(part.run_dir), part)}")
 
 
 def _parts(config: RunConfig) -> list[RunConfig]:
@@ -59,11 +59,8 @@ def _parts(config: RunConfig) -> list[RunConfig]:
     for model in models:
         for seed in map(int, seeds):
             for mode in modes:
-                part = dataclasses.replace(
-                    config, model=model, mode=mode, seed=seed, resume=True, run_dir=None
-                )
-                name = Path(str(part.resolved().run_dir)).name
-                parts.append(dataclasses.replace(part, run_dir=str(root / name)).resolved())
+                part = dataclasses.replace(config, model=model, mode=mode, seed=seed, resume=True).resolved()
+                parts.append(dataclasses.replace(part, run_dir=str(root / part.name)))
     return parts
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,13 @@ def _fit(ensemble, state, config, mixture, directory, checkpoints, say) -> None:
     options = {
         "validation_data": mixture.data.test_set(_MONITORED),
         "validation_batch_size": config.batch_size,
-        "callbacks": [recorder],
-        "verbose": 2 if os.environ.get("CI") else "auto",
+        "callbacks": [recorder, Progress(say, state, config.epochs, per_epoch)],
+        "shuffle": False,  # The mixture shuffles by itself.
+        "verbose": 0,
     }
-    say(
-        f"trains {MODES[config.mode].target}: {config.num_members} x {config.model}, {config.epochs} epochs of "
-        f"{mixture.examples_per_epoch} images"
-    )
+    images = f"{mixture.examples_per_epoch} images"
+    target = MODES[config.mode].target
+    say(f"trains {target}: {config.num_members} x {config.model}, {config.epochs} epochs of {images}")
     try:
         if done:  # The rest of an interrupted epoch is an epoch of fewer steps to Keras.
             ensemble.fit(
@@ -242,6 +242,38 @@ class Recorder(keras.callbacks.Callback):
         self._state.seconds += now - self._clock
         self._checkpoints.save(self.model, self._state)
         self._clock = self._saved = time.monotonic()
+
+
+class Progress(keras.callbacks.Callback):
+    """Says how training goes: a line now and then, and one at the end of each epoch."""
+
+    _SHOWN = ("loss", "cross_entropy", "gal", "coherence", "accuracy")
+    _SECONDS = 10.0
+
+    def __init__(self, say: Callable[[str], object], state: State, epochs: int, per_epoch: int):
+        super().__init__()
+        self._say = say
+        self._state = state
+        self._epochs = epochs
+        self._per_epoch = per_epoch
+        self._last = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Say the running means, unless it was done a moment ago."""
+        if time.monotonic() - self._last > self._SECONDS:
+            self._last = time.monotonic()
+            epoch, step = divmod(self._state.step - 1, self._per_epoch)
+            self._line(f"epoch {epoch + 1}/{self._epochs}, step {step + 1}/{self._per_epoch}", logs or {})
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Say the epoch's means in training, and on the monitored test images."""
+        logs = logs or {}
+        self._line(f"epoch {epoch + 1}/{self._epochs} trained", logs)
+        self._line(f"epoch {epoch + 1}/{self._epochs} on test images", logs, prefix="val_")
+
+    def _line(self, head: str, logs: Mapping[str, Any], prefix: str = "") -> None:
+        values = [f"{n} {float(logs[prefix + n]):.4f}" for n in self._SHOWN if prefix + n in logs]
+        self._say(f"{head}: {', '.join(values)}")
 
 
 def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
