@@ -144,6 +144,9 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
         aligned = {
             "coherence": tuple(statistics.coherence.tolist()),
             "pair_cosines": tuple(map(tuple, statistics.pair_cosines.tolist())),
+            "gradients": {
+                name: getattr(statistics, name) for name in ("gal", "zero_entries", "zero_products")
+            },
         }
     return TargetRecord(
         target=name,

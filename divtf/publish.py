@@ -50,7 +50,9 @@ def insert(readme: str, name: str, text: str) -> str:
     marks = f"<!-- {name} -->", f"<!-- /{name} -->"
     pattern = re.compile(f"({re.escape(marks[0])}\n).*?({re.escape(marks[1])})", re.DOTALL)
     if len(pattern.findall(readme)) != 1:
-        raise InputError(f"Expected the marks {marks[0]} and {marks[1]} once in the README. Received: neither")
+        raise InputError(
+            f"Expected the marks {marks[0]} and {marks[1]} once in the README. Received: neither"
+        )
     return pattern.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", readme)
 
 

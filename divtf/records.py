@@ -99,6 +99,8 @@ class TargetRecord:
         results: clean accuracy, then one result for each attack and epsilon.
         coherence: Eq. 7 on clean test images, one value an image.
         pair_cosines: mean of Eq. 6 over the same images, [N][N], ones on the diagonal.
+        gradients: means over the same images: "gal" (Eq. 8), and the shares of zero entries and of zero
+            product terms in the input gradients (section 3.4).
         budget: what was spent: members, epochs, images, precision; "reduced" is true where this is
             less than the paper's.
         provenance: command, commit, versions, hours and digests.
@@ -111,6 +113,7 @@ class TargetRecord:
     results: tuple[TransferResult, ...]
     coherence: tuple[float, ...] = ()
     pair_cosines: tuple[tuple[float, ...], ...] = ()
+    gradients: Mapping[str, float] = dataclasses.field(default_factory=dict)
     budget: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
