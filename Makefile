@@ -8,8 +8,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := divtf tests benchmarks setup.py
 
-# 1 hides TensorFlow's lines about instruction sets and keeps its warnings. Plots need no display.
-export TF_CPP_MIN_LOG_LEVEL ?= 1
 export MPLBACKEND ?= Agg
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 

@@ -46,7 +46,7 @@ def input_gradients(
         training: whether the members run in training mode.
 
     Returns:
-        logits [N, B, C], losses [N, B] and gradients [N, B, D], float32 or wider.
+        logits [N, B, C], losses [N, B] and gradients [N, B, D], all of one type, float32 or wider.
 
     Source: section 3.2.2, the gradients J_i of Equation 6.
     """
@@ -64,7 +64,7 @@ def input_gradients(
         losses = tf.nn.softplus(margins)
         total = tf.reduce_sum(losses + DIRECTION_FLOOR * margins)
     gradients = tape.gradient(total, inputs)
-    flat = [tf.reshape(at_least_float32(gradient), [tf.shape(x)[0], -1]) for gradient in gradients]
+    flat = [tf.reshape(tf.cast(gradient, losses.dtype), [tf.shape(x)[0], -1]) for gradient in gradients]
     return logits, losses, tf.stack(flat)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+import numbers
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,10 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+from cleverhans.tf2.attacks import momentum_iterative_method as cleverhans_mim
 from cleverhans.tf2.attacks import projected_gradient_descent as cleverhans_pgd
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
-from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+from cleverhans.tf2.utils import compute_gradient
 
 from divtf.errors import require
 
@@ -95,18 +97,27 @@ def _mifgsm(logits, x, y, seed, threat: ThreatModel, *, steps: int = 10, decay: 
     CleverHans divides by the mean of |g| where Equation 5 has the sum: the factor goes with the sign.
     """
     del seed
-    return momentum_iterative_method(
-        logits,
-        x,
-        eps=threat.epsilon,
-        eps_iter=threat.epsilon / steps,
-        nb_iter=steps,
-        norm=np.inf,
-        y=y,
-        decay_factor=decay,
-        sanity_checks=False,
-        **_clip(threat),
-    )
+
+    def scaled_gradient(*args):
+        gradient = compute_gradient(*args)
+        largest = tf.reduce_max(tf.abs(gradient), axis=range(1, gradient.shape.rank), keepdims=True)
+        return tf.math.divide_no_nan(gradient, largest)
+
+    # CleverHans divides by 1e-12 at least, and saturated members' gradients are less than that;
+    # Equation 5 does not depend on a gradient's scale.
+    with mock.patch.object(cleverhans_mim, "compute_gradient", scaled_gradient):
+        return cleverhans_mim.momentum_iterative_method(
+            logits,
+            x,
+            eps=threat.epsilon,
+            eps_iter=threat.epsilon / steps,
+            nb_iter=steps,
+            norm=np.inf,
+            y=y,
+            decay_factor=decay,
+            sanity_checks=False,
+            **_clip(threat),
+        )
 
 
 def _pgd_cw(
@@ -135,6 +146,14 @@ ATTACKS: dict[str, Callable[..., tf.Tensor]] = {
     "pgd_cw": _pgd_cw,
 }
 
+# Parameter -> what it must be, in words and as a test.
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "steps": ("whole steps >= 1", lambda steps: isinstance(steps, numbers.Integral) and steps >= 1),
+    "step": ("0 < step <= 1, in units of epsilon", lambda step: 0 < step <= 1),
+    "decay": ("finite decay >= 0", lambda decay: 0 <= decay < math.inf),
+    "confidence": ("confidence >= 0", lambda confidence: confidence >= 0),
+}
+
 
 class Attack:
     """An attack with its threat model and parameters; made by `make_attack`."""
@@ -159,14 +178,16 @@ class Attack:
             Images of the shape of x, in the epsilon ball about x and in [clip_min, clip_max].
 
         Raises:
-            InputError: if x leaves the image range, or its length is not that of y.
+            InputError: if x leaves the image range, or y is not one class index for each image.
             FloatingPointError: if the result is not finite or breaks the threat model.
         """
-        x, y = tf.convert_to_tensor(x, tf.float32), tf.cast(y, tf.int64)
+        x, y = tf.cast(x, tf.float32), tf.convert_to_tensor(y)
         self._check_input(x, y)
         if target not in self._compiled:
             self._compiled[target] = self._compile(target, x.shape[1:])
-        x_adv = self._compiled[target](x, y, tf.stack([seed, 0]))
+        compiled, classes = self._compiled[target]
+        _check_labels(y, classes)
+        x_adv = compiled(x, tf.cast(y, tf.int64), tf.stack([seed, 0]))
         self._check_result(x, x_adv)
         return x_adv
 
@@ -184,17 +205,21 @@ class Attack:
             tf.TensorSpec([None], tf.int64),
             tf.TensorSpec([2], tf.int32),
         ]
+        classes = 0
 
         @tf.function(input_signature=signature)
         def attack(x, y, seed):
+            nonlocal classes
             logits = relative_logits(reference(), y)
-            labels = tf.repeat(y[:, None], logits(x).shape[1], axis=1)
+            _, members, classes = logits(x).shape
+            labels = tf.repeat(y[:, None], members, axis=1)
             return ATTACKS[self.name](logits, x, labels, seed, self.threat, **self.params)
 
         # One trace serves all batches. Concrete, it is not mistaken for needless retracing.
-        return attack.get_concrete_function()
+        return attack.get_concrete_function(), classes
 
     def _check_input(self, x, y):
+        require(y.shape.rank == 1 and y.dtype.is_integer, "integer labels [B]", f"{y.dtype.name} {y.shape}")
         require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
         low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
         require(
@@ -225,7 +250,7 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
         **params: other values than the paper's for the parameters above.
 
     Raises:
-        InputError: for an unknown name or parameter.
+        InputError: for an unknown name or parameter, or a value out of range.
 
     Source: sections 2.3 and 4.1.
     """
@@ -233,6 +258,10 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
     signature = inspect.signature(ATTACKS[name]).parameters.values()
     known = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY]
     require(set(params) <= set(known), f"parameters of {name} among {known}", f"{sorted(params)}")
+    for param, value in params.items():
+        if param in _RANGES:
+            expected, fits = _RANGES[param]
+            require(fits(value), expected, f"{param}={value!r}")
     return Attack(name, threat, params)
 
 
@@ -257,6 +286,11 @@ def relative_logits(target, y: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
         )
 
     return logits
+
+
+def _check_labels(y: tf.Tensor, classes: int) -> None:
+    low, high = int(tf.reduce_min(y)), int(tf.reduce_max(y))
+    require(low >= 0 and high < classes, f"labels in [0, {classes})", f"labels from {low} to {high}")
 
 
 def _clip(threat: ThreatModel) -> dict[str, float]:

@@ -3,15 +3,14 @@
 import dataclasses
 import os
 import sys
-import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
 
-from divtf.config import RunConfig
-from divtf.errors import InputError
+from divtf.config import RunConfig, field_type
+from divtf.errors import InputError, require
 
 FLAGS = flags.FLAGS
 
@@ -25,21 +24,16 @@ class _SwitchParser(flags.ArgumentParser):
         return {"true": "", "false": None}.get(argument, argument) if isinstance(argument, str) else argument
 
 
-class _SwitchFlag(flags.Flag):
-    boolean = True
-
-
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     """Declare a flag for every field of RunConfig."""
-    hints = typing.get_type_hints(RunConfig)
     for field in dataclasses.fields(RunConfig):
-        kind = _without_none(hints[field.name])
-        options: dict[str, Any] = {"help": field.metadata["help"], "flag_values": flag_values}
+        kind, help_text = field_type(field.name), field.metadata["help"]
+        options: dict[str, Any] = {"help": help_text, "flag_values": flag_values}
         if field.metadata.get("switch"):
-            flag = _SwitchFlag(
-                _SwitchParser(), None, field.name, field.default, field.metadata["help"], boolean=True
+            switch: Any = flags.Flag(
+                _SwitchParser(), None, field.name, field.default, help_text, boolean=True
             )
-            flags.DEFINE_flag(flag, flag_values)
+            flags.DEFINE_flag(switch, flag_values)
         elif typing.get_origin(kind) is tuple:
             default: Any = field.default
             flags.DEFINE_list(field.name, default and list(default), **options)
@@ -52,57 +46,91 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
             define.get(kind, flags.DEFINE_string)(field.name, field.default, **options)
 
 
-def config_from_flags(flag_values: flags.FlagValues = FLAGS) -> RunConfig:
+def config_from_flags(flag_values: flags.FlagValues = FLAGS, **overrides: Any) -> RunConfig:
     """The configuration that the parsed flags ask for.
+
+    Args:
+        flag_values: where the flags of `define_flags` were parsed.
+        **overrides: values of fields, in place of their flags'.
 
     Raises:
         InputError: if a value does not fit.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(RunConfig):
-        value = flag_values[field.name].value
-        kind = _without_none(typing.get_type_hints(RunConfig)[field.name])
-        values[field.name] = _as_tuple(field.name, value, kind) if isinstance(value, list) else value
-    return RunConfig(**values)
+        value, kind = flag_values[field.name].value, field_type(field.name)
+        items = typing.get_args(kind)
+        values[field.name] = parse_list(field.name, value, items[0]) if isinstance(value, list) else value
+    return RunConfig(**values | overrides)
 
 
-def launch(main: Callable[[RunConfig], object]) -> None:
-    """Parse the flags, call main with the configuration, and print a user's error as one line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.set_verbosity(logging.WARNING)
+def parse_list(name: str, texts: Sequence[str], kind: type) -> tuple:
+    """The values of a list flag.
 
-    def run(arguments: Sequence[str]) -> int:
-        try:
-            if arguments[1:]:
-                raise InputError(f"Expected flags only. Received: {' '.join(arguments[1:])}")
-            main(config_from_flags())
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
-            print(
-                f"error: Expected a usable file or directory{where}. Received: {error.strerror}",
-                file=sys.stderr,
-            )
-            return 2
-        return 0
-
-    app.run(run)
-
-
-def _without_none(hint: Any) -> Any:
-    """int | None -> int."""
-    if isinstance(hint, types.UnionType):
-        return next(part for part in typing.get_args(hint) if part is not type(None))
-    return hint
-
-
-def _as_tuple(name: str, texts: list[str], kind: Any) -> tuple:
-    item = typing.get_args(kind)[0]
+    Raises:
+        InputError: if one is not of the kind.
+    """
     try:
-        return tuple(item(text.strip()) for text in texts)
+        return tuple(kind(text.strip()) for text in texts)
     except ValueError:
         raise InputError(
-            f"Expected --{name} as a comma-separated list of {item.__name__}. Received: {','.join(texts)}"
+            f"Expected --{name} as a comma-separated list of {kind.__name__}. Received: {','.join(texts)}"
         ) from None
+
+
+def launch(
+    main: Callable[[Any], object], read: Callable[[flags.FlagValues], object] = config_from_flags
+) -> None:
+    """Run a command: parse its flags, and call main with what `read` makes of them.
+
+    A user's error becomes one line and a non-zero exit code.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(lambda arguments: execute(main, read, arguments), flags_parser=parse)
+
+
+def launch_without_config(main: Callable[[], object]) -> None:
+    """Run a command that has flags of its own and no RunConfig, as `launch` does."""
+    launch(lambda _: main(), lambda _: None)
+
+
+def parse(arguments: Sequence[str], flag_values: flags.FlagValues = FLAGS) -> list[str]:
+    """Parse a command line, program name first; what is left of it is returned.
+
+    Raises:
+        SystemExit: with code 2 if it cannot be parsed, and 0 after --help.
+    """
+    try:
+        return flag_values(list(arguments))
+    except (flags.Error, UnicodeDecodeError) as error:
+        reason = str(error).removeprefix("ERROR:: ")
+        raise SystemExit(_fail(f"Expected flags as --help lists them. Received: {reason}")) from None
+    except SystemExit:
+        raise SystemExit(0) from None  # absl leaves with 1 after it has printed the help.
+
+
+def execute(
+    main: Callable[[Any], object],
+    read: Callable[[flags.FlagValues], object],
+    arguments: Sequence[str],
+    flag_values: flags.FlagValues = FLAGS,
+) -> int:
+    """Call main with what `read` makes of the parsed flags; returns the exit code."""
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        require(not arguments[1:], "flags only", " ".join(arguments[1:]))
+        main(read(flag_values))
+    except InputError as error:
+        return _fail(str(error))
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        return _fail(f"Expected a usable file or directory{where}. Received: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return _fail("Expected to finish. Received: an interrupt; --resume goes on from the last checkpoint")
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return 2

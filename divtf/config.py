@@ -4,9 +4,14 @@ This module imports no TensorFlow.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
+import numbers
+import os
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,9 +77,10 @@ def _one_of(names: Any) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in names, f"one of {{{', '.join(names)}}}"
 
 
+_TYPES = {str: "text", bool: "true or false"}
 _POSITIVE = (lambda value: math.isfinite(value) and value > 0, "a number > 0")
 _NOT_NEGATIVE = (lambda value: math.isfinite(value) and value >= 0, "a number >= 0")
-_COUNT = (lambda value: value >= 1, "a whole number >= 1")
+_COUNT = (lambda value: 1 <= value < 2**31, "a whole number in [1, 2^31)")
 _SEED = (lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)")
 _SLOPE = (lambda value: 0 <= value < 1, "a number in [0, 1)")
 _ATTACKS = (
@@ -82,8 +88,8 @@ _ATTACKS = (
     f"distinct names of {{{', '.join(ATTACK_NAMES)}}}",
 )
 _EPSILONS = (
-    lambda values: len(set(values)) == len(values) and all(0 < value <= 1 for value in values),
-    "distinct numbers in (0, 1]",
+    lambda values: 0 < len(set(values)) == len(values) and all(0 < value <= 1 for value in values),
+    "distinct numbers in (0, 1], at least one",
 )
 
 
@@ -94,7 +100,7 @@ class RunConfig:
     Every field is a flag of the command; its metadata hold the flag's help and check.
 
     Raises:
-        InputError: if a value is out of range or two contradict each other.
+        InputError: if a value is of another type or out of range, or two contradict each other.
     """
 
     # Where the default is None, `resolved` puts the paper's value; the types are those after that.
@@ -140,10 +146,11 @@ class RunConfig:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value, check = getattr(self, field.name), field.metadata["check"]
-            if value is not None and check is not None:
-                holds, expected = check
-                require(holds(value), f"--{field.name} as {expected}", f"{field.name}={_shown(value)}")
+            value = _adopted(getattr(self, field.name), field_type(field.name))
+            # Equal values of another type, as 1 for 1.0, would give the run another digest.
+            object.__setattr__(self, field.name, value)
+            if value is not None or field.default is not None:
+                _check_field(field, value)
         require(
             self.num_members >= 2 or not MODES[self.mode].gal,
             f"--num_members of at least 2 for mode {self.mode}, whose members are to diverge",
@@ -210,8 +217,42 @@ class RunConfig:
             raise InputError(
                 f"Expected fields of this version's configuration. Received: {', '.join(unknown)}"
             )
-        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-        return cls(**fields)
+        return cls(**values)
+
+
+@functools.cache
+def field_type(name: str) -> Any:
+    """The type of a RunConfig field's value, None aside: int for `int | None`."""
+    hint = typing.get_type_hints(RunConfig)[name]
+    if isinstance(hint, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def _adopted(value: Any, kind: Any) -> Any:
+    """The value in its field's type, if it is a number, path or list that has the same meaning there."""
+    if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_adopted(item, typing.get_args(kind)[0]) for item in value)
+    if isinstance(value, os.PathLike) and kind is str:
+        return os.fspath(value)
+    number: Any = {int: numbers.Integral, float: numbers.Real}.get(kind, ())
+    return kind(value) if isinstance(value, number) and not isinstance(value, bool) else value
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_has_type(item, typing.get_args(kind)[0]) for item in value)
+    return type(value) is kind
+
+
+def _check_field(field: dataclasses.Field, value: Any) -> None:
+    kind = field_type(field.name)
+    holds, expected = field.metadata["check"] or (lambda _: True, _TYPES.get(kind, ""))
+    require(
+        _has_type(value, kind) and holds(value),
+        f"--{field.name} as {expected}",
+        f"{field.name}={_shown(value)}",
+    )
 
 
 def digest(values: Any) -> str:

@@ -75,10 +75,12 @@ def load_dataset(
         max_test_examples: keep only the first test images.
 
     Raises:
-        InputError: for an unknown name, data that cannot be had, or images or labels that do not fit
-            the specification.
+        InputError: for an unknown name, a limit below 1, data that cannot be had, or images or labels
+            that do not fit the specification.
     """
     require(name in DATASETS, f"dataset as one of {sorted(DATASETS)}", f"dataset={name!r}")
+    for limit in (max_train_examples, max_test_examples):
+        require(limit is None or limit >= 1, "at least one example", f"max_examples={limit}")
     spec = DATASETS[name]
     train, test = spec.load(data_dir)
     arrays = []

@@ -91,8 +91,8 @@ class Ensemble(keras.Model):
         """Train as `keras.Model.fit`.
 
         Raises:
-            InputError: if a label is out of range, or a loss or gradient is not finite; the weights
-                are then those before the offending step.
+            InputError: if a label is out of range, or a loss or gradient is not finite; the trainable
+                weights are then those before the offending step.
         """
         return self._with_clear_errors(super().fit, *args, **kwargs)
 
@@ -109,8 +109,7 @@ class Ensemble(keras.Model):
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_variables)
         with tf.control_dependencies(self._finite(terms, gradients)):
-            gradients = [None if gradient is None else tf.identity(gradient) for gradient in gradients]
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._measure(x, y, terms)
 
     def test_step(self, data) -> dict[str, Any]:
@@ -129,7 +128,9 @@ class Ensemble(keras.Model):
     def get_metrics_result(self) -> dict[str, Any]:
         """Results of the measures that were updated in this phase."""
         results = super().get_metrics_result()
-        idle = [name for name, measure in self._measures.items() if not float(measure.count) > 0]
+        idle = [
+            name for name, measure in self._measures.items() if not tf.convert_to_tensor(measure.count) > 0
+        ]
         return {name: result for name, result in results.items() if name not in idle}
 
     def get_config(self) -> dict[str, Any]:
@@ -154,12 +155,13 @@ class Ensemble(keras.Model):
         if y is None or sample_weight is not None:
             received = "no labels" if y is None else "sample weights"
             raise InputError(f"Expected (images, labels) batches. Received: {received}")
+        x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)  # eager batches may be NumPy's
         if not y.dtype.is_integer or (y.shape.rank == 2 and y.shape[-1] != 1) or y.shape.rank not in (1, 2):
             raise InputError(
                 f"Expected labels as integer class indices of shape [batch]. "
                 f"Received: {y.dtype.name} of shape {y.shape}"
             )
-        y = tf.reshape(y, [-1])
+        y = tf.reshape(tf.cast(y, tf.int64), [-1])
         in_range = tf.reduce_all((y >= 0) & (y < self.num_classes))
         expected = f"{_CHECK}: Expected labels in [0, {self.num_classes}). Received: labels from"
         check = tf.debugging.Assert(in_range, [expected, tf.reduce_min(y), "to", tf.reduce_max(y)])
@@ -235,13 +237,13 @@ def _check_message(error: str, optimizer) -> str | None:
     if f"{_CHECK}: " not in error:
         return None
     text = error.split(f"{_CHECK}: ", 1)[1]
-    if found := re.search(r"(Expected labels.*Received: labels from).*?(-?\d+).*?to.*?(-?\d+)", text):
+    if found := re.search(r"(Expected labels.*?labels from).*?(-?\d+).*?(-?\d+)", text, re.DOTALL):
         return "{} {} to {}".format(*found.groups())
     quantity = text.split(" :", 1)[0].strip()
     step = int(optimizer.iterations) if optimizer is not None else 0
     return (
         f"Expected a finite {quantity} in training. Received: NaN or infinity at step {step + 1}; the "
-        f"weights are those after step {step}. A smaller learning rate or GAL weight may help"
+        f"trainable weights are those after step {step}. A smaller learning rate or GAL weight may help"
     )
 
 
@@ -261,8 +263,11 @@ def _check_members(members: list[keras.Model], objective: CrossEntropy | Gradien
         shapes = [getattr(member, what) for member in members]
         if any(shape != shapes[0] for shape in shapes):
             raise InputError(f"Expected members of one {what.replace('_', ' ')}. Received: {shapes}")
-    if not isinstance(members[0].output_shape, tuple) or len(members[0].output_shape) != 2:
-        raise InputError(f"Expected members that give logits [B, C]. Received: {members[0].output_shape}")
+    inputs, outputs = members[0].input_shape, members[0].output_shape
+    if not isinstance(inputs, tuple):
+        raise InputError(f"Expected members of one input. Received: {inputs}")
+    if not isinstance(outputs, tuple) or len(outputs) != 2 or outputs[-1] < 2:
+        raise InputError(f"Expected members that give logits [B, C >= 2]. Received: {outputs}")
     for member in members:
         if isinstance(objective, GradientAlignment):
             layers.require_exact_to_second_order(member)

@@ -14,12 +14,16 @@ from divtf.attacks import ThreatModel, make_attack
 from divtf.config import MODES, SETUPS, RunConfig, digest
 from divtf.datasets import ImageData, as_float, load_dataset
 from divtf.ensemble import Ensemble
-from divtf.export import export_saved_model
+from divtf.errors import InputError
+from divtf.export import export_saved_model, require_free
 from divtf.records import TargetRecord
 from divtf.training import train
 from divtf.transfer import AdversarialSets, evaluate_transfer, weights_digest
 
 SHARED = "shared-models"
+_ADVERSARIAL = "adversarial"
+# Where this run exported to, so that it is known for its own when the run is gone on with.
+_EXPORTS = "exports.json"
 _BATCH = 250
 # Test images for coherence, and images shown in TensorBoard.
 _ALIGNMENT_IMAGES = 2000
@@ -48,26 +52,34 @@ def run(config: RunConfig, say: Callable[[str], object] = print) -> Path:
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    # What the user can mend is found out first, so that a refused run leaves no directory behind.
+    finished, exporting = (directory / run_dir.RESULTS).exists(), _wants_export(config, directory)
+    data = None if finished and not exporting else load_data(config)
     with run_dir.open_run(directory, config.identity(), resume=config.resume):
-        results = directory / run_dir.RESULTS
-        finished = results.exists()
-        if not finished or _wants_export(config, directory):
-            data = _load(config)
-            signs = _static_signs(config, data, say) if "adversarial" in MODES[config.mode].sources else None
-            target, seconds = train(config, data, directory, signs=signs, say=say)
+        if data is not None:
+            target, seconds = _train(config, data, directory, say)
             if not finished:
-                run_dir.write_json(
-                    results, _evaluate(config, data, target, seconds, directory, say).to_json()
-                )
-            if _wants_export(config, directory):
-                export_saved_model(target, _export_path(config, directory))
+                record = _evaluate(config, data, target, seconds, directory, say)
+                run_dir.write_json(directory / run_dir.RESULTS, record.to_json())
+            if exporting:
+                _export(target, _export_path(config, directory), directory)
         report.write_report(directory, [read_record(directory)])
     return directory
 
 
 def read_record(directory: Path) -> TargetRecord:
-    """What the run in that directory measured."""
-    return TargetRecord.from_json(run_dir.read_json(directory / run_dir.RESULTS))
+    """What the run in that directory measured.
+
+    Raises:
+        InputError: if its results are not those of a run of this version.
+    """
+    path = directory / run_dir.RESULTS
+    try:
+        return TargetRecord.from_json(run_dir.read_json(path))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"Expected the results of a run in {path}. Received: {error!r}") from None
 
 
 def summary(directory: Path, config: RunConfig) -> str:
@@ -88,14 +100,30 @@ def shared_ensemble(
     """
     base = config.base(seed)
     identity = base.training()
-    home = Path(config.run_dir).parent / SHARED
+    # Made absolute, the directory "." has a parent too.
+    home = Path(config.run_dir).absolute().parent / SHARED
     directory = home / f"{config.dataset}-{config.model}-seed{seed}-{digest(identity)}"
-    with run_dir.open_run(directory, identity, resume=True):
-        ensemble, _ = train(base, data, directory, say=lambda line: say(f"[{directory.name}] {line}"))
+
+    def say_whose(line: str) -> None:
+        say(f"[{directory.name}] {line}")
+
+    with run_dir.open_run(directory, identity, resume=True, waiting=say_whose):
+        ensemble, _ = train(base, data, directory, say=say_whose)
     return ensemble, directory
 
 
-def _load(config: RunConfig) -> ImageData:
+def _train(config: RunConfig, data: ImageData, directory: Path, say) -> tuple[Ensemble, float]:
+    signs = _static_signs(config, data, say) if "adversarial" in MODES[config.mode].sources else None
+    return train(config, data, directory, signs=signs, say=say)
+
+
+def load_data(config: RunConfig) -> ImageData:
+    """The images of the run, as many as it is to have.
+
+    Raises:
+        InputError: if they cannot be had.
+    """
+    config = config.resolved()
     return load_dataset(
         config.dataset,
         data_dir=config.data_dir,
@@ -112,7 +140,7 @@ def _static_signs(config: RunConfig, data: ImageData, say: Callable[[str], objec
     static, directory = shared_ensemble(config, config.static_seed, data, say)
     fgsm = make_attack("fgsm", ThreatModel(1.0, clip_min=-1.0, clip_max=2.0))
     x = as_float(data.x_train)
-    sets = AdversarialSets(static, directory / "adversarial", batch_size=_BATCH, say=say)
+    sets = AdversarialSets(static, directory / _ADVERSARIAL, batch_size=_BATCH, say=say)
     say(f"attacks the static model on {len(x)} training images")
     x_adv, _ = sets.images(fgsm, x, data.y_train)
     return np.rint(x_adv - x).astype("int8")
@@ -122,17 +150,16 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
     name = MODES[config.mode].target
     x, y = data.test_set()
     attacked = slice(config.max_attack_examples)
-    surrogate, surrogate_directory = shared_ensemble(config, config.surrogate_seed, data, say)
+    surrogate, surrogate_directory = _surrogate(config, data, say)
     attacks = [make_attack(a, ThreatModel(epsilon)) for epsilon in config.epsilons for a in config.attacks]
-    sets_directory = surrogate_directory / "adversarial"
     results = evaluate_transfer(
         surrogate,
         {name: target},
         (x[attacked], y[attacked]),
         attacks,
         clean=(x, y),
-        directory=sets_directory,
-        surrogate_name=surrogate_directory.name,
+        directory=surrogate_directory and surrogate_directory / _ADVERSARIAL,
+        surrogate_name=surrogate_directory.name if surrogate_directory else "",
         batch_size=_BATCH,
         say=say,
     )
@@ -158,6 +185,13 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
         provenance=run_dir.environment() | {"hours": seconds / 3600, "weights": weights_digest(target)},
         **aligned,
     )
+
+
+def _surrogate(
+    config: RunConfig, data: ImageData, say: Callable[[str], object]
+) -> tuple[Ensemble | None, Path | None]:
+    """The surrogate and its directory; neither if nothing is attacked."""
+    return shared_ensemble(config, config.surrogate_seed, data, say) if config.attacks else (None, None)
 
 
 def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
@@ -194,7 +228,30 @@ def _show_images(surrogate, attacks, x, y, directory: Path) -> None:
 
 
 def _wants_export(config: RunConfig, directory: Path) -> bool:
-    return config.export is not None and not _export_path(config, directory).exists()
+    """Whether the SavedModel is asked for and not there yet.
+
+    Raises:
+        InputError: if its place is taken by something else: better said before the training than after.
+    """
+    if config.export is None:
+        return False
+    path = _export_path(config, directory)
+    ours = not config.export or str(path.absolute()) in _exports(directory)
+    if ours and path.exists():
+        return False
+    require_free(path)
+    return True
+
+
+def _export(target: Ensemble, path: Path, directory: Path) -> None:
+    # Noted before it is made: the move to its place is all or nothing.
+    run_dir.write_json(directory / _EXPORTS, sorted({*_exports(directory), str(path.absolute())}))
+    export_saved_model(target, path)
+
+
+def _exports(directory: Path) -> list[str]:
+    path = directory / _EXPORTS
+    return run_dir.read_json(path) if path.exists() else []
 
 
 def _export_path(config: RunConfig, directory: Path) -> Path:

@@ -35,8 +35,7 @@ def export_saved_model(ensemble: Ensemble, path: str | os.PathLike) -> Path:
         RuntimeError: if the written model predicts otherwise than the ensemble.
     """
     path = Path(path)
-    free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    require(free, "a new path for the SavedModel", f"{path}, which exists")
+    require_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
@@ -48,22 +47,33 @@ def export_saved_model(ensemble: Ensemble, path: str | os.PathLike) -> Path:
     return path
 
 
+def require_free(path: Path) -> None:
+    """Refuse a place for a SavedModel that something takes already; an empty directory is free.
+
+    Raises:
+        InputError: names the path.
+    """
+    free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    require(free, "a new path for the SavedModel", f"{path}, which exists")
+
+
 def _archive(ensemble: Ensemble) -> keras.export.ExportArchive:
     archive = keras.export.ExportArchive()
     archive.track(ensemble)
     signature = [tf.TensorSpec([None, *ensemble.members[0].input_shape[1:]], tf.float32, name="images")]
 
     def members(images):
-        return {"probabilities": _member_probabilities(ensemble, images)}
+        return {"probabilities": tf.exp(_member_log_probabilities(ensemble, images))}
 
     def serve(images):
-        return {"probabilities": tf.reduce_mean(_member_probabilities(ensemble, images), axis=1)}
+        each = tf.exp(_member_log_probabilities(ensemble, images))
+        return {"probabilities": tf.reduce_mean(each, axis=1)}
 
     def disagreement(images):
-        each = _member_probabilities(ensemble, images)
-        mean = tf.reduce_mean(each, axis=1, keepdims=True)
-        # xlogy and xdivy give 0 where a probability is 0, as the divergence has it.
-        divergence = tf.reduce_sum(tf.math.xlogy(each, tf.math.divide_no_nan(each, mean)), axis=-1)
+        # Logarithms stay finite where probabilities underflow.
+        each = _member_log_probabilities(ensemble, images)
+        mean = tf.reduce_logsumexp(each, axis=1, keepdims=True) - tf.math.log(float(each.shape[1]))
+        divergence = tf.reduce_sum(tf.exp(each) * (each - mean), axis=-1)
         return {"disagreement": tf.reduce_mean(divergence, axis=1)}
 
     for endpoint in (serve, members, disagreement):
@@ -71,12 +81,12 @@ def _archive(ensemble: Ensemble) -> keras.export.ExportArchive:
     return archive
 
 
-def _member_probabilities(ensemble: Ensemble, images: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(tf.nn.softmax(ensemble.member_logits(images)), [1, 0, 2])
+def _member_log_probabilities(ensemble: Ensemble, images: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(tf.nn.log_softmax(ensemble.member_logits(images)), [1, 0, 2])
 
 
 def _check_parity(ensemble: Ensemble, path: Path) -> None:
-    shape = ensemble.members[0].input_shape[1:]
+    shape = [size or 32 for size in ensemble.members[0].input_shape[1:]]
     images = np.random.default_rng(0).random((3, *shape), dtype="float32")
     loaded = tf.saved_model.load(str(path))  # Its functions do not keep it alive.
     served = loaded.serve(tf.constant(images))["probabilities"].numpy()

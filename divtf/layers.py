@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from divtf.errors import InputError
+from divtf.errors import InputError, require
 
 _REGISTER = keras.saving.register_keras_serializable(package="divtf")
 
@@ -29,8 +29,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(**kwargs)
         self.supports_masking = False
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, mask=None):
         """Normalise [..., channels on `axis`] by the batch's (training) or the moving statistics."""
+        # Models that had Keras's layer here pass the argument on when they are cloned.
+        require(mask is None, "no mask in divtf's BatchNormalization", "an input with a mask")
         x = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
         if training and self.trainable:
             mean = tf.reduce_mean(x, axis=self._reduction_axes)
@@ -130,14 +132,17 @@ def convert_member(member: keras.Model) -> keras.Model:
 
     def replace(layer):
         config = layer.get_config()
-        if type(layer) is keras.layers.BatchNormalization:
+        if type(layer) is keras.layers.BatchNormalization and not (layer.synchronized or layer.renorm):
             return BatchNormalization.from_config(config)
         return layer.__class__.from_config(config)
 
     copy = keras.models.clone_model(member, clone_function=replace, recursive=True)
     copy.set_weights(member.get_weights())
     if left := wrong_to_second_order(copy):
-        raise InputError(f"Expected layers that divtf can replace. Received: {_names(left)}")
+        raise InputError(
+            f"Expected layers that divtf can replace: BatchNormalization that is not synchronized and has "
+            f"no renorm. Received: {_names(left)}"
+        )
     return copy
 
 

@@ -132,9 +132,12 @@ def build_member(
     )
     require(0 <= negative_slope < 1, "negative_slope in [0, 1)", f"negative_slope={negative_slope}")
     with _dtype_policy(dtype):
-        inputs = keras.Input(tuple(input_shape), name="images")
-        logits = MODELS[name](_Layers(activation, negative_slope, seed), inputs, num_classes)
-        return keras.Model(inputs, logits, name=name + name_suffix)
+        # Keras's default, float32, would round the images and the input gradients of a float64 member.
+        images = keras.Input(
+            tuple(input_shape), name="images", dtype=keras.config.dtype_policy().variable_dtype
+        )
+        logits = MODELS[name](_Layers(activation, negative_slope, seed), images, num_classes)
+        return keras.Model(images, logits, name=name + name_suffix)
 
 
 @contextlib.contextmanager

@@ -49,9 +49,10 @@ READING = """\
   gradients is a stronger one, and is not measured here.
 - The worst case counts an image as correct only if the target withstands every attack of that epsilon on
   it; it is never above the strongest single attack, which is what bold marks.
-- *Saturated* is the share of images for which the loss of every surrogate member is below 1e-7. Input
-  gradients there are partly rounding noise in single precision: attacks may be weaker on these images than
-  they could be, and accuracies under attack may differ by some points between precisions.
+- *Saturated* is the share of images for which the loss of every surrogate member is below 1e-7. Softmax's own
+  gradient is partly rounding noise there in single precision. Attacks here take logits relative to the true
+  class, which keeps the direction down to losses near 1e-38; figures of attacks that do not may differ by
+  points where this share is large.
 - A Wilson interval covers the choice of test images only. What another training run would give shows in the
   standard deviation over seeds, where there are several.
 - Coherence is the largest cosine similarity between the input gradients of two members (Eq. 7): low means

@@ -9,9 +9,10 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,25 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 SAVED_MODEL = "saved_model"
 _LOCK = ".lock"
+_PARTIAL = ".partial-"
 
 
 @contextlib.contextmanager
-def open_run(path: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
+def open_run(
+    path: Path,
+    config: Mapping[str, Any],
+    *,
+    resume: bool,
+    waiting: Callable[[str], object] | None = None,
+) -> Iterator[Path]:
     """Hold a run directory for this process alone, new or of the same configuration.
 
     Args:
         path: the directory; made if it is not there.
         config: JSON values that identify the run.
         resume: whether an existing run of that configuration may be gone on with.
+        waiting: takes a line if another process holds the directory, and then waits for that process;
+            None does not wait.
 
     Raises:
         InputError: if the directory holds a run of another configuration, or one of this configuration
@@ -43,15 +53,33 @@ def open_run(path: Path, config: Mapping[str, Any], *, resume: bool) -> Iterator
         OSError: if the directory cannot be written.
     """
     require(not path.exists() or path.is_dir(), "a directory", f"{path}, which is a file")
-    entries = {entry.name for entry in path.iterdir()} - {_LOCK} if path.exists() else set()
+    require(not _is_foreign(path), "an empty or new run directory", f"{path}, which holds other files")
     path.mkdir(parents=True, exist_ok=True)
-    with _lock(path / _LOCK):
-        if entries:
+    with _lock(path / _LOCK, waiting):
+        # Looked at only now: whoever held the lock before may have made the run.
+        if (path / CONFIG).exists():
             _check_same(path, config, resume)
         else:
             write_json(path / CONFIG, config)
+        _sweep(path)
         _append_environment(path / ENVIRONMENT)
         yield path
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a directory holds files, but no run; a run may have been killed before it said what it is."""
+    if not path.exists() or (path / CONFIG).exists():
+        return False
+    return any(entry.name != _LOCK and not entry.name.startswith(_PARTIAL) for entry in path.iterdir())
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process left half written; the lock says that none writes here now."""
+    for left in [*path.glob(f"{_PARTIAL}*"), *(path / CHECKPOINTS).glob(f"{_PARTIAL}*")]:
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _append_environment(path: Path) -> None:
@@ -60,8 +88,8 @@ def _append_environment(path: Path) -> None:
 
 
 def _check_same(path: Path, config: Mapping[str, Any], resume: bool) -> None:
-    require((path / CONFIG).exists(), "an empty or new run directory", f"{path}, which holds other files")
     stored = read_json(path / CONFIG)
+    require(isinstance(stored, dict), f"a configuration in {path / CONFIG}", f"{stored!r:.80}")
     if different := sorted(k for k in {*stored, *config} if stored.get(k) != config.get(k)):
         shown = ", ".join(f"{k}={stored.get(k)!r} there, {config.get(k)!r} here" for k in different)
         raise InputError(f"Expected a run directory of this configuration. Received: {path} with {shown}")
@@ -69,7 +97,7 @@ def _check_same(path: Path, config: Mapping[str, Any], resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path, waiting: Callable[[str], object] | None) -> Iterator[None]:
     # The kernel drops the lock with the process, however it dies.
     with path.open("a+") as handle:
         try:
@@ -77,10 +105,13 @@ def _lock(path: Path) -> Iterator[None]:
         except BlockingIOError:
             handle.seek(0)
             holder = handle.read().strip() or "?"
-            raise InputError(
-                f"Expected a run directory that no living process holds. Received: {path.parent}, held by "
-                f"process {holder}"
-            ) from None
+            if waiting is None:
+                raise InputError(
+                    f"Expected a run directory that no living process holds. Received: {path.parent}, held "
+                    f"by process {holder}"
+                ) from None
+            waiting(f"waits for process {holder}, which holds {path.parent}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
         handle.seek(0)
         handle.truncate()
         handle.write(str(os.getpid()))
@@ -93,7 +124,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file to; it takes the place of `path` once it is whole on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: Keras and NumPy go by it.
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
     try:
         yield partial
         with partial.open("rb") as handle:

@@ -1,7 +1,10 @@
 """The command for Table 2: every defence of every model, side by side with the paper's figures."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -9,27 +12,51 @@ from divtf import cli
 from divtf.config import MODES, SETUPS, RunConfig
 from divtf.errors import require
 
-FLAGS = flags.FLAGS
 _PAPER_MODES = ["base", "div", "ens", "ens_div"]
 
 
-def define_flags() -> None:
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Declare what this command has beside the flags of one run."""
-    flags.DEFINE_list("models", ["conv3"], "Models of the table, in order.")
-    flags.DEFINE_list("modes", _PAPER_MODES, "Defences of the table, in order.")
+    options: dict[str, Any] = {"flag_values": flag_values}
+    flags.DEFINE_list("models", ["conv3"], "Models of the table, in order.", **options)
+    flags.DEFINE_list("modes", _PAPER_MODES, "Defences of the table, in order.", **options)
     flags.DEFINE_list(
-        "seeds", None, "Seeds of the targets; several give mean and deviation. Default: --seed."
+        "seeds",
+        None,
+        "Seeds of the targets; several give mean and deviation. Default: --seed.",
+        **options,
     )
 
 
-def main(config: RunConfig) -> None:
-    """Run every part that is not done yet; write and print the table.
+def parts_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunConfig]:
+    """The runs of the table, in order: models, then seeds, then modes.
 
-    --model, --mode and --seed are taken from --models, --modes and --seeds; --run_dir is the directory
-    that holds the parts' run directories and the table.
+    --run_dir is the directory that holds their run directories and the table.
+
+    Raises:
+        InputError: if a value does not fit.
     """
-    parts = _parts(config)
-    from divtf import experiment, report
+    for one, several in (("model", "models"), ("mode", "modes")):
+        require(not flag_values[one].present, f"--{several} for this command", f"--{one}")
+    models = _distinct("models", flag_values.models, SETUPS)
+    modes = _distinct("modes", flag_values.modes, MODES)
+    seeds = _distinct("seeds", cli.parse_list("seeds", flag_values.seeds or [str(flag_values.seed)], int))
+    root = Path(flag_values.run_dir or "runs/table2")
+    parts = []
+    for model, seed, mode in itertools.product(models, seeds, modes):
+        part = cli.config_from_flags(flag_values, model=model, mode=mode, seed=seed, resume=True).resolved()
+        parts.append(dataclasses.replace(part, run_dir=str(root / part.name)))
+    require(
+        len(parts) == 1 or not flag_values.export,
+        "--export without a path for several targets, each of which is exported to its own run directory",
+        f"--export={flag_values.export}",
+    )
+    return parts
+
+
+def main(parts: Sequence[RunConfig]) -> None:
+    """Run every part that is not done yet; write and print the table."""
+    from divtf import experiment, report  # TensorFlow loads once the flags are known to be right.
 
     root = Path(parts[0].run_dir).parent
     records = []
@@ -48,24 +75,15 @@ def main(config: RunConfig) -> None:
         print(f"{MODES[part.mode].target}\n{experiment.summary(Path(part.run_dir), part)}")
 
 
-def _parts(config: RunConfig) -> list[RunConfig]:
-    models, modes = list(FLAGS.models), list(FLAGS.modes)
-    require(bool(models) and set(models) <= set(SETUPS), f"--models among {sorted(SETUPS)}", f"{models}")
-    require(bool(modes) and set(modes) <= set(MODES), f"--modes among {sorted(MODES)}", f"{modes}")
-    seeds = FLAGS.seeds or [str(config.seed)]
-    require(all(seed.isdigit() for seed in seeds), "--seeds as whole numbers >= 0", ",".join(seeds))
-    root = Path(config.run_dir or "runs/table2")
-    parts = []
-    for model in models:
-        for seed in map(int, seeds):
-            for mode in modes:
-                part = dataclasses.replace(config, model=model, mode=mode, seed=seed, resume=True).resolved()
-                parts.append(dataclasses.replace(part, run_dir=str(root / part.name)))
-    return parts
+def _distinct(name: str, values: Sequence, known=None) -> Sequence:
+    among = f" of {{{', '.join(known)}}}" if known else ""
+    holds = 0 < len(set(values)) == len(values) and (known is None or set(values) <= set(known))
+    require(holds, f"--{name} as distinct values{among}, at least one", ",".join(map(str, values)))
+    return values
 
 
 if __name__ == "__main__":
     cli.define_flags()
     define_flags()
     flags.adopt_module_key_flags(cli)
-    cli.launch(main)
+    cli.launch(main, parts_from_flags)

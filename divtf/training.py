@@ -73,11 +73,13 @@ def train(
     )
     checkpoints = Checkpoints(directory / run_dir.CHECKPOINTS, say)
     total = mixture.steps_per_epoch * config.epochs
-    with _strategy(config).scope():
+    with _devices(config):
         state = checkpoints.restore()
         if state is None:
             ensemble = build_ensemble(config, data.spec, precision=config.precision)
             ensemble.compile(_optimizer(config, total))
+            # Otherwise the first step makes its variables, and has to be traced a second time without that.
+            ensemble.optimizer.build(ensemble.trainable_variables)
             state = State()
         else:
             ensemble = state.ensemble
@@ -91,7 +93,6 @@ def _fit(ensemble, state, config, mixture, directory, checkpoints, say) -> None:
     per_epoch = mixture.steps_per_epoch
     recorder = Recorder(state, directory, checkpoints, per_epoch, config.checkpoint_minutes * 60)
     epoch, done = divmod(state.step, per_epoch)
-    batches = iter_distributed(mixture.batches(state.step))
     options = {
         "validation_data": mixture.data.test_set(_MONITORED),
         "validation_batch_size": config.batch_size,
@@ -102,20 +103,38 @@ def _fit(ensemble, state, config, mixture, directory, checkpoints, say) -> None:
     images = f"{mixture.examples_per_epoch} images"
     target = MODES[config.mode].target
     say(f"trains {target}: {config.num_members} x {config.model}, {config.epochs} epochs of {images}")
-    try:
-        if done:  # The rest of an interrupted epoch is an epoch of fewer steps to Keras.
-            ensemble.fit(
-                batches, initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=per_epoch - done, **options
-            )
-            batches, epoch = mixture.batches((epoch + 1) * per_epoch), epoch + 1
-        ensemble.fit(batches, initial_epoch=epoch, epochs=config.epochs, steps_per_epoch=per_epoch, **options)
-    except InputError as error:
-        last = checkpoints.newest()
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint was made before"
-        raise InputError(f"{error}; {kept}") from None
+
+    def fit(first: int, last: int, steps: int) -> None:
+        """Epochs `first` to `last`, counted from 0, the last one left out."""
+        batches = _split_by_batch(mixture.batches(state.step))
+        ensemble.fit(batches, initial_epoch=first, epochs=last, steps_per_epoch=steps, **options)
+
+    with contextlib.closing(recorder):
+        try:
+            if done:  # The rest of an interrupted epoch is an epoch of fewer steps to Keras.
+                fit(epoch, epoch + 1, per_epoch - done)
+                epoch += 1
+            if epoch < config.epochs:
+                fit(epoch, config.epochs, per_epoch)
+        except InputError as error:
+            last = checkpoints.newest
+            kept = f"the last good checkpoint is {last}" if last else "no checkpoint was made before"
+            raise InputError(f"{error}; {kept}") from None
 
 
-def iter_distributed(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
+    """The trained ensemble of a finished run, in float32.
+
+    Raises:
+        InputError: if the directory has no whole checkpoint.
+    """
+    state = Checkpoints(directory / run_dir.CHECKPOINTS).restore()
+    if state is None:
+        raise InputError(f"Expected a whole checkpoint in {directory / run_dir.CHECKPOINTS}. Received: none")
+    return _in_float32(state.ensemble, config, spec)
+
+
+def _split_by_batch(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The dataset, to be split batch by batch over the replicas rather than by files."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -142,9 +161,14 @@ class State:
 
 
 class Checkpoints:
-    """The newest two checkpoints of a run: a .keras file each, and a JSON file with its hash and state."""
+    """The newest two checkpoints of a run: a .keras file each, and a JSON file with its hash and state.
+
+    Attributes:
+        newest: the .keras file last written or restored here, or None.
+    """
 
     def __init__(self, directory: Path, say: Callable[[str], object] = print):
+        self.newest: Path | None = None
         self._directory = directory
         self._say = say
 
@@ -157,13 +181,8 @@ class Checkpoints:
         run_dir.write_json(
             model_path.with_suffix(".json"), values | {"sha256": run_dir.file_digest(model_path)}
         )
-        for old in self._states()[2:]:
-            old.unlink()
-            old.with_suffix(".keras").unlink(missing_ok=True)
-
-    def newest(self) -> Path | None:
-        """The newest checkpoint's .keras file, or None."""
-        return next((path.with_suffix(".keras") for path in self._states()), None)
+        self.newest = model_path
+        self._prune(model_path.stem)
 
     def restore(self) -> State | None:
         """The newest checkpoint that is whole, with its ensemble; None if there is none."""
@@ -173,13 +192,22 @@ class Checkpoints:
                 model_path = path.with_suffix(".keras")
                 if run_dir.file_digest(model_path) != values.pop("sha256"):
                     raise ValueError("its hash is not the recorded one")
-                return State(**values, ensemble=keras.saving.load_model(model_path))
+                state = State(**values, ensemble=keras.saving.load_model(model_path))
+                self.newest = model_path
+                return state
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self._say(f"checkpoint {path.stem} is damaged ({error}); trying the one before")
         return None
 
     def _states(self) -> list[Path]:
         return sorted(self._directory.glob("step-*.json"), reverse=True)
+
+    def _prune(self, newest: str) -> None:
+        """Keep the newest checkpoint and the one before; a later one is damaged, or was not finished."""
+        kept = [path.stem for path in self._states() if path.stem <= newest][:2]
+        for path in self._directory.glob("step-*"):
+            if path.stem not in kept:
+                path.unlink()
 
 
 class Recorder(keras.callbacks.Callback):
@@ -196,6 +224,10 @@ class Recorder(keras.callbacks.Callback):
         self._interval = interval
         self._writer = tf.summary.create_file_writer(str(directory / run_dir.TENSORBOARD))
         self._clock = self._saved = time.monotonic()
+
+    def close(self) -> None:
+        """Finish the TensorBoard log."""
+        self._writer.close()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Give an epoch that goes on its measures back: Keras has just reset them."""
@@ -283,20 +315,17 @@ def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(rate, weight_decay=config.weight_decay or None)
 
 
-def _strategy(config: RunConfig) -> Any:
-    """The devices to train on; `.scope()` of the default strategy does nothing."""
+def _devices(config: RunConfig) -> contextlib.AbstractContextManager:
+    """The scope of the devices to train on."""
     if config.precision == "mixed_bfloat16":
         require(
             os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
             "oneDNN on for --precision=mixed_bfloat16, which is some 25 times slower on a CPU without it",
             "TF_ENABLE_ONEDNN_OPTS=0",
         )
-    return tf.distribute.MirroredStrategy() if config.strategy == "mirrored" else _SingleDevice()
-
-
-class _SingleDevice:
-    def scope(self):
-        return contextlib.nullcontext()
+    if config.strategy == "mirrored":
+        return tf.distribute.MirroredStrategy().scope()
+    return contextlib.nullcontext()
 
 
 def _in_float32(ensemble: Ensemble, config: RunConfig, spec: DatasetSpec) -> Ensemble:

@@ -1,6 +1,7 @@
 """Black-box evaluation by transfer: surrogate x attack x epsilon -> images -> every target (section 4.1)."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from divtf.alignment import true_class_margin
 from divtf.attacks import Attack
 from divtf.config import digest
 from divtf.errors import require
+from divtf.layers import flat_layers
 from divtf.records import CLEAN, WORST_CASE, TransferResult
 
 # Below this loss float32 gives a member's gradient few right digits, if the loss is not written with care.
@@ -24,8 +26,8 @@ SATURATED_LOSS = 1e-7
 class AdversarialSets:
     """Adversarial images of one surrogate, made once and kept in a directory.
 
-    A set's name is a digest of all that it depends on: attack, threat model, surrogate weights, images,
-    labels, seed, batch size and library versions. Its manifest holds these and the SHA-256 of the file,
+    A set's name is a digest of all that it depends on: attack, threat model, surrogate, images, labels,
+    seed, batch size and library versions. Its manifest holds these and the SHA-256 of the file,
     which is checked whenever the set is read; a file that fails is made again.
 
     Args:
@@ -50,7 +52,7 @@ class AdversarialSets:
         self._seed = seed
         self._batch_size = batch_size
         self._say = say
-        self._surrogate_digest = weights_digest(surrogate) if directory else ""
+        self._surrogate_digest = model_digest(surrogate) if directory else ""
 
     def images(self, attack: Attack, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
         """Adversarial images of x, float32 in its shape, and the digest of their file ("" if not kept)."""
@@ -200,6 +202,18 @@ def weights_digest(model) -> str:
     return hasher.hexdigest()
 
 
+def model_digest(model) -> str:
+    """SHA-256 of what a Keras model computes: its layers' kinds and settings, and its weights."""
+    weights = weights_digest(model)
+    # Names count the layers made before in the process, so they would tell equal models apart.
+    settings = [
+        (type(layer).__name__, {key: value for key, value in layer.get_config().items() if key != "name"})
+        for layer in flat_layers(model)
+        if not isinstance(layer, keras.Model)
+    ]
+    return hashlib.sha256((json.dumps(settings, default=str) + weights).encode()).hexdigest()
+
+
 def _clean_result(name, target, x, y, batch_size) -> TransferResult:
     hits = predictions(target, x, batch_size) == y
     return TransferResult(name, "", CLEAN, 0.0, int(hits.sum()), len(y))
@@ -214,8 +228,9 @@ def _member_logits(target, x: tf.Tensor) -> tf.Tensor:
 def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(dataset, tf.data.Dataset):
         batches = [(x.numpy(), y.numpy()) for x, y in dataset]
+        require(len(batches) > 0, "a dataset with at least one batch", "none")
         dataset = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
-    x, y = (np.asarray(part) for part in dataset)
+    x, y = np.asarray(dataset[0], "float32"), np.asarray(dataset[1])
     require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
     return x, y.reshape(-1)
 

@@ -1,0 +1,91 @@
+"""Fixtures: tiny members, tiny batches and the check of gradients against finite differences."""
+
+import numpy as np
+import pytest
+import reference
+
+
+@pytest.fixture
+def rng():
+    """Random numbers that are the same in every run."""
+    return np.random.default_rng(20190128)
+
+
+@pytest.fixture
+def tiny_batch(rng):
+    """`tiny_batch(count, input_shape, num_classes)`: float32 images in [0, 1] and class indices."""
+
+    def make(count=8, input_shape=(6, 6, 1), num_classes=3):
+        x = rng.random((count, *input_shape), dtype="float32")
+        return x, rng.integers(num_classes, size=count)
+
+    return make
+
+
+@pytest.fixture
+def tiny_members():
+    """`tiny_members(n, ...)`: small functional models that give logits, with distinct names and weights.
+
+    `features` maps images to what the last Dense layer sees: by default a convolution, LeakyReLU and
+    max-pooling. It makes its own layers at every call: a layer has the precision it was made with.
+    """
+    import keras
+    from keras import layers
+
+    def convolutional(x):
+        x = layers.LeakyReLU(negative_slope=0.1)(layers.Conv2D(4, 3, padding="same")(x))
+        return layers.Flatten()(layers.MaxPooling2D(2)(x))
+
+    def make(n=2, *, input_shape=(6, 6, 1), num_classes=3, features=None, seed=0, dtype=None, name="member"):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(dtype or before)
+        try:
+            members = []
+            for index in range(n):
+                keras.utils.set_random_seed(1000 * seed + index)
+                inputs = keras.Input(input_shape, dtype=keras.config.dtype_policy().variable_dtype)
+                logits = layers.Dense(num_classes, bias_initializer="normal")(
+                    (features or convolutional)(inputs)
+                )
+                members.append(keras.Model(inputs, logits, name=f"{name}_{index}"))
+            return members
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    return make
+
+
+@pytest.fixture
+def gradient_errors(rng):
+    """Relative errors of a tape's gradient of `loss()` along random directions, variable by variable.
+
+    `graph` differentiates inside a tf.function. The differences are of fourth order, in the precision
+    of the variables: float64 is what makes them sharp. Of several `steps` the best one counts: a kink
+    between its points spoils a long step, rounding a short one, and a wrong gradient fits none.
+    """
+    import tensorflow as tf
+
+    def errors(loss, variables, *, steps=(1e-4,), graph=False):
+        def gradient():
+            with tf.GradientTape() as tape:
+                value = loss()
+            return tape.gradient(value, variables)
+
+        gradients = (tf.function(gradient) if graph else gradient)()
+        value = tf.function(loss)
+        found = {}
+        for variable, slope in zip(variables, gradients, strict=True):
+            start = variable.numpy()
+            direction = rng.normal(size=start.shape)
+            direction /= np.linalg.norm(direction)
+
+            def along(distance, variable=variable, start=start, direction=direction):
+                variable.assign(start + distance * direction)
+                return float(value())
+
+            expected = np.array([reference.derivative_at_zero(along, step) for step in steps])
+            variable.assign(start)
+            found[variable.path] = float(np.abs(np.vdot(slope, direction) / expected - 1).min())
+        return found
+
+    return errors

@@ -1,0 +1,257 @@
+"""Run directories: whole files, one process at a time, and never another run's results overwritten."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from divtf import run_dir
+from divtf.errors import InputError
+
+CONFIG = {"model": "conv3", "epochs": 2}
+# Opens the directory, says so, and holds it until it is killed or its input ends.
+HOLDER = """
+import pathlib, sys
+from divtf import run_dir
+with run_dir.open_run(pathlib.Path(sys.argv[1]), {"model": "conv3", "epochs": 2}, resume=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def contents(path):
+    return {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def make_run(path, config=CONFIG):
+    with run_dir.open_run(path, config, resume=False):
+        pass
+    return path
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A living process that holds tmp_path / "run"."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_new_directory_gets_configuration_and_environment(tmp_path):
+    path = make_run(tmp_path / "deep" / "run")
+    assert run_dir.read_json(path / run_dir.CONFIG) == CONFIG
+    (environment,) = run_dir.read_json(path / run_dir.ENVIRONMENT)
+    assert {"command", "commit", "python", "platform", "cpus", "divtf", "tensorflow"} <= set(environment)
+    assert environment["tensorflow"][0].isdigit()
+
+
+def test_empty_directory_is_a_new_one(tmp_path):
+    assert run_dir.read_json(make_run(tmp_path) / run_dir.CONFIG) == CONFIG
+
+
+def test_going_on_keeps_the_history_of_environments(tmp_path):
+    make_run(tmp_path)
+    for _ in range(2):
+        with run_dir.open_run(tmp_path, CONFIG, resume=True):
+            pass
+    assert len(run_dir.read_json(tmp_path / run_dir.ENVIRONMENT)) == 3
+
+
+def test_same_configuration_without_resume_is_refused_and_untouched(tmp_path):
+    before = contents(make_run(tmp_path))
+    with (
+        pytest.raises(InputError, match=r"Expected --resume .* Received: .* without --resume"),
+        run_dir.open_run(tmp_path, CONFIG, resume=False),
+    ):
+        pass
+    assert contents(tmp_path).keys() == before.keys()
+    assert contents(tmp_path)[run_dir.ENVIRONMENT] == before[run_dir.ENVIRONMENT]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"model": "conv3", "epochs": 3}, "epochs=2 there, 3 here"),
+        ({"model": "conv4", "epochs": 3}, "epochs=2 there, 3 here, model='conv3' there, 'conv4' here"),
+        ({"model": "conv3"}, "epochs=2 there, None here"),
+        ({**CONFIG, "seed": 1}, "seed=None there, 1 here"),
+    ],
+)
+def test_another_configuration_is_refused_by_field_and_untouched(tmp_path, other, named, resume):
+    before = contents(make_run(tmp_path))
+    with pytest.raises(InputError) as raised, run_dir.open_run(tmp_path, other, resume=resume):
+        pass
+    assert named in str(raised.value)
+    assert {**contents(tmp_path), ".lock": b""} == {**before, ".lock": b""}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_directory_of_something_else_is_refused_and_untouched(tmp_path, resume):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with (
+        pytest.raises(InputError, match=r"Expected an empty or new run directory"),
+        run_dir.open_run(tmp_path, CONFIG, resume=resume),
+    ):
+        pass
+    assert contents(tmp_path) == {"thesis.txt": b"years of work"}
+
+
+def test_file_in_place_of_a_directory_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputError, match=r"Expected a directory"):
+        make_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("stored", ["{", "", "[1, 2]", "null", "\x00\x01"])
+def test_damaged_configuration_is_refused_by_path(tmp_path, stored):
+    (tmp_path / run_dir.CONFIG).write_text(stored)
+    with (
+        pytest.raises(InputError, match=r"Expected .*config\.json"),
+        run_dir.open_run(tmp_path, CONFIG, resume=True),
+    ):
+        pass
+
+
+def test_unwritable_place_is_an_os_error(tmp_path):
+    # Below a file nothing can be made, not even by root.
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="Not a directory"):
+        make_run(tmp_path / "file" / "run")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_directory_is_an_os_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        make_run(tmp_path)
+    tmp_path.chmod(0o700)
+
+
+def test_directory_held_by_a_living_process_is_refused(tmp_path, holder):
+    with (
+        pytest.raises(InputError, match=rf"no living process holds\. .*held by process {holder.pid}"),
+        run_dir.open_run(tmp_path / "run", CONFIG, resume=True),
+    ):
+        pass
+
+
+def test_directory_of_a_killed_process_is_free(tmp_path, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with run_dir.open_run(tmp_path / "run", CONFIG, resume=True) as path:
+        assert (path / ".lock").read_text() == str(os.getpid())
+
+
+def test_who_waits_gets_the_directory_when_the_holder_ends(tmp_path, holder):
+    def say(line):
+        said.append(line)
+        threading.Timer(0.2, holder.stdin.close).start()
+
+    said = []
+    with run_dir.open_run(tmp_path / "run", CONFIG, resume=True, waiting=say):
+        assert holder.wait(10) == 0
+    assert len(said) == 1
+    assert f"waits for process {holder.pid}" in said[0]
+
+
+def test_directory_is_free_after_an_exception(tmp_path):
+    with pytest.raises(ZeroDivisionError), run_dir.open_run(tmp_path, CONFIG, resume=False):
+        raise ZeroDivisionError
+    with run_dir.open_run(tmp_path, CONFIG, resume=True):
+        pass
+
+
+def test_run_made_while_another_process_looked_is_not_overwritten(tmp_path, monkeypatch):
+    """The other one makes its run, and ends, just before this one has the lock."""
+
+    def lock(handle, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        (tmp_path / run_dir.CONFIG).write_text(json.dumps({"model": "theirs"}))
+
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with pytest.raises(InputError, match="model='theirs' there"):
+        make_run(tmp_path)
+    assert run_dir.read_json(tmp_path / run_dir.CONFIG) == {"model": "theirs"}
+
+
+def test_killed_before_it_said_what_it_is_a_run_can_start_again(tmp_path):
+    (tmp_path / ".lock").write_text("4711")
+    (tmp_path / ".partial-4711-config.json").write_text("{")
+    assert set(contents(make_run(tmp_path))) == {".lock", run_dir.CONFIG, run_dir.ENVIRONMENT}
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    make_run(tmp_path)
+    (tmp_path / run_dir.CHECKPOINTS).mkdir()
+    (tmp_path / run_dir.CHECKPOINTS / ".partial-4711-step-1.keras").write_text("half")
+    (tmp_path / ".partial-4711-saved_model" / "variables").mkdir(parents=True)
+    (tmp_path / run_dir.RESULTS).write_text("{}")
+    with run_dir.open_run(tmp_path, CONFIG, resume=True):
+        assert not list(tmp_path.rglob(".partial-*"))
+    assert (tmp_path / run_dir.RESULTS).read_text() == "{}"
+
+
+def test_file_keeps_its_old_contents_if_writing_fails(tmp_path):
+    path = tmp_path / "file.json"
+    run_dir.write_json(path, {"old": 1})
+    with pytest.raises(ZeroDivisionError), run_dir.atomic_path(path) as partial:
+        partial.write_text("half of the n")
+        raise ZeroDivisionError
+    assert run_dir.read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path], "nothing partial is left"
+
+
+@pytest.mark.parametrize("values", [{"loss": float("nan")}, {"what": object()}])
+def test_values_that_are_not_json_change_nothing(tmp_path, values):
+    path = tmp_path / "file.json"
+    run_dir.write_json(path, [1])
+    with pytest.raises((ValueError, TypeError)):
+        run_dir.write_json(path, values)
+    assert run_dir.read_json(path) == [1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_is_not_seen_before_it_is_whole(tmp_path):
+    path = tmp_path / "made" / "file.txt"
+    with run_dir.atomic_path(path) as partial:
+        partial.write_text("new")
+        assert not path.exists()
+        assert partial.parent == path.parent, "a rename across file systems is not atomic"
+        assert partial.suffix == path.suffix
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("text", ["", '{"a": 1', "[1,]", "\x00\x01", '{"a": 1}{"b"'])
+def test_damaged_json_is_refused_by_path(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"Expected JSON in .*results\.json\. Received: "):
+        run_dir.read_json(path)
+
+
+def test_bytes_that_are_no_text_are_refused_by_path(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"Expected JSON in .*results\.json"):
+        run_dir.read_json(path)
+
+
+def test_digest_of_a_file_is_its_sha256(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1.
+    assert run_dir.file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

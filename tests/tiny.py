@@ -1,0 +1,66 @@
+"""A model and a data set so small that a whole run takes seconds; also for processes that tests start."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from divtf.config import SETUPS, RunConfig, Setup
+from divtf.datasets import DATASETS, DatasetSpec
+
+CLASSES, SHAPE = 3, (8, 8, 1)
+
+
+def load(data_dir):
+    """Noisy images, each with a bright stripe whose place is the class."""
+    del data_dir
+    rng = np.random.default_rng(7)
+
+    def part(count):
+        labels = np.arange(count) % CLASSES
+        images = rng.integers(0, 80, (count, *SHAPE))
+        for label in range(CLASSES):
+            images[labels == label, 2 * label + 1] += 120
+        return images.astype("uint8"), labels
+
+    return part(72), part(24)
+
+
+def member(make, x, num_classes):
+    from keras import layers
+
+    return make.dense(make.activate(make.dense(layers.Flatten()(x), 6)), num_classes)
+
+
+def register(patch: pytest.MonkeyPatch) -> None:
+    """Make `tiny` a model, and `stripes` its data set."""
+    from divtf.models import MODELS
+
+    patch.setitem(DATASETS, "stripes", DatasetSpec(SHAPE, CLASSES, (0.1, 0.3), False, load))
+    patch.setitem(SETUPS, "tiny", Setup("stripes", 2))
+    patch.setitem(MODELS, "tiny", member)
+
+
+def config(**values) -> RunConfig:
+    """A resolved configuration of 2 members and 9 steps an epoch, div's being 18."""
+    defaults = {"model": "tiny", "num_members": 2, "batch_size": 8, "learning_rate": 0.01}
+    return RunConfig(**defaults | values).resolved()
+
+
+def data():
+    from divtf.datasets import load_dataset
+
+    return load_dataset("stripes")
+
+
+def train(directory: Path, say=lambda line: None, **values):
+    """Train, or go on, in a directory without a lock; gives what `training.train` gives."""
+    from divtf import training
+
+    return training.train(config(**values), data(), directory, say=say)
+
+
+if __name__ == "__main__":  # A process to kill: DIRECTORY, and the checkpoint after each batch.
+    register(pytest.MonkeyPatch())
+    ensemble, _ = train(Path(sys.argv[1]), checkpoint_minutes=1e-9, epochs=int(sys.argv[2]))
