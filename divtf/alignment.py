@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from divtf.errors import require
+
 # Below a margin of about -87 the float32 loss gradient, sigmoid(margin) * d(margin), underflows to
 # zero although its direction is known. Differentiating loss + DIRECTION_FLOOR * margin keeps that
 # direction; against any gradient that has not vanished the addition is below float32's resolution.
@@ -74,10 +76,15 @@ def cosine_similarities(gradients: tf.Tensor) -> tf.Tensor:
     Pairs (a, b), a < b, come in row order. The cosine with a zero gradient is 0. Gradients of any
     finite scale give finite cosines with finite derivatives: each is first divided by its largest
     entry, which leaves the cosine as it is.
+
+    Raises:
+        InputError: if there are fewer than two members.
     """
+    gradients = at_least_float32(tf.convert_to_tensor(gradients))
+    count = gradients.shape[0]
+    require(count is not None and count >= 2, "gradients [N >= 2, B, D]", f"shape {gradients.shape}")
     units = _unit_vectors(tf.transpose(gradients, [1, 0, 2]))
     gram = tf.matmul(units, units, transpose_b=True)
-    count = gradients.shape[0]
     pairs = [a * count + b for a in range(count) for b in range(a + 1, count)]
     return tf.gather(tf.reshape(gram, [-1, count * count]), pairs, axis=1)
 

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import math
-import numbers
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -147,8 +146,8 @@ ATTACKS: dict[str, Callable[..., tf.Tensor]] = {
 }
 
 # Parameter -> what it must be, in words and as a test.
-_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "steps": ("whole steps >= 1", lambda steps: isinstance(steps, numbers.Integral) and steps >= 1),
+_RANGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "steps": ("whole steps >= 1", lambda steps: isinstance(steps, int | np.integer) and steps >= 1),
     "step": ("0 < step <= 1, in units of epsilon", lambda step: 0 < step <= 1),
     "decay": ("finite decay >= 0", lambda decay: 0 <= decay < math.inf),
     "confidence": ("confidence >= 0", lambda confidence: confidence >= 0),

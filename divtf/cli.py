@@ -102,7 +102,7 @@ def parse(arguments: Sequence[str], flag_values: flags.FlagValues = FLAGS) -> li
     """
     try:
         return flag_values(list(arguments))
-    except (flags.Error, UnicodeDecodeError) as error:
+    except (flags.Error, ValueError, OSError) as error:  # All of them come of flags or flagfiles.
         reason = str(error).removeprefix("ERROR:: ")
         raise SystemExit(_fail(f"Expected flags as --help lists them. Received: {reason}")) from None
     except SystemExit:

@@ -177,7 +177,8 @@ class RunConfig:
     @property
     def name(self) -> str:
         """A name for the run, for directories."""
-        return f"{self.dataset}-{self.model}-{self.mode}-seed{self.seed}"
+        activation = "-relu" if self.activation == "relu" else ""
+        return f"{self.dataset}-{self.model}-{self.mode}{activation}-seed{self.seed}"
 
     @property
     def largest_epsilon(self) -> float:

@@ -42,7 +42,7 @@ class Ensemble(keras.Model):
         self,
         members: Sequence[keras.Model],
         objective: CrossEntropy | GradientAlignment | None = None,
-        name: str = "ensemble",
+        name: str | None = None,
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)

@@ -78,7 +78,8 @@ def main(parts: Sequence[RunConfig]) -> None:
 def _distinct(name: str, values: Sequence, known=None) -> Sequence:
     among = f" of {{{', '.join(known)}}}" if known else ""
     holds = 0 < len(set(values)) == len(values) and (known is None or set(values) <= set(known))
-    require(holds, f"--{name} as distinct values{among}, at least one", ",".join(map(str, values)))
+    shown = ",".join(map(str, values))
+    require(holds, f"--{name} as distinct values{among}, at least one", f"{name}={shown}")
     return values
 
 

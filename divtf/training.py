@@ -83,7 +83,8 @@ def train(
             state = State()
         else:
             ensemble = state.ensemble
-            say(f"goes on from step {state.step} of {total}")
+            head = "goes on from" if state.step < total else "was trained before:"
+            say(f"{head} step {state.step} of {total}")
         if state.step < total:
             _fit(ensemble, state, config, mixture, directory, checkpoints, say)
     return _in_float32(ensemble, config, data.spec), state.seconds

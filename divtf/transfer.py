@@ -62,9 +62,8 @@ class AdversarialSets:
         stem = f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}"
         path, manifest_path = self._directory / f"{stem}.npy", self._directory / f"{stem}.json"
         if manifest_path.exists():
-            stored = run_dir.read_json(manifest_path)
-            if path.exists() and run_dir.file_digest(path) == stored["sha256"]:
-                return np.load(path, allow_pickle=False), stored["sha256"]
+            if sha256 := _recorded_digest(path, manifest_path):
+                return np.load(path, allow_pickle=False), sha256
             self._say(f"{path} is not the file of its manifest; making it again")
         x_adv = self._make(attack, x, y)
         with run_dir.atomic_path(path) as partial, partial.open("wb") as handle:
@@ -212,6 +211,15 @@ def model_digest(model) -> str:
         if not isinstance(layer, keras.Model)
     ]
     return hashlib.sha256((json.dumps(settings, default=str) + weights).encode()).hexdigest()
+
+
+def _recorded_digest(path: Path, manifest_path: Path) -> str:
+    """The file's SHA-256 if the manifest records the same, else ""."""
+    try:
+        recorded = json.loads(manifest_path.read_bytes())["sha256"]
+        return recorded if recorded == run_dir.file_digest(path) else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _clean_result(name, target, x, y, batch_size) -> TransferResult:

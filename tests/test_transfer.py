@@ -387,12 +387,13 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-40])
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
 @pytest.mark.parametrize("harm", [flip_a_byte, truncate, lambda path: path.write_bytes(b"")])
-def test_spoilt_set_is_made_again_and_reported(harm, calls, tmp_path):
+def test_spoilt_set_is_made_again_and_reported(harm, suffix, calls, tmp_path):
     images, digest = kept(tmp_path)
     count = len(calls)
     (path,) = tmp_path.glob("*.npy")
-    harm(path)
+    harm(path.with_suffix(suffix))
     lines = []
     again, same = kept(tmp_path, say=lines.append)
     assert len(calls) == 2 * count and same == digest
