@@ -85,7 +85,8 @@ def launch(
 
     A user's error becomes one line and a non-zero exit code.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow reports optimisations that it leaves out as errors; real ones come as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     app.run(lambda arguments: execute(main, read, arguments), flags_parser=parse)
 
 

@@ -105,17 +105,18 @@ class Ensemble(keras.Model):
         x, y = self._unpack(data)
         with tf.GradientTape() as tape:
             terms = self.objective(self.members, x, y, training=True)
-            loss = self._replica_share(terms.loss)
-            scaled = self.optimizer.scale_loss(loss)
+            penalty = self._penalty(terms.loss.dtype)
+            scaled = self.optimizer.scale_loss(self._replica_share(terms.loss, penalty))
         gradients = tape.gradient(scaled, self.trainable_variables)
         with tf.control_dependencies(self._finite(terms, gradients)):
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return self._measure(x, y, terms)
+        return self._measure(x, y, terms, penalty)
 
     def test_step(self, data) -> dict[str, Any]:
         """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
         x, y = self._unpack(data)
-        return self._measure(x, y, self.objective(self.members, x, y, training=False))
+        terms = self.objective(self.members, x, y, training=False)
+        return self._measure(x, y, terms, self._penalty(terms.loss.dtype))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -168,18 +169,19 @@ class Ensemble(keras.Model):
         with tf.control_dependencies([check] if check is not None else []):
             return x, tf.identity(y)
 
-    def _replica_share(self, losses: tf.Tensor) -> tf.Tensor:
+    def _replica_share(self, losses: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
         """This replica's part of the global batch's mean loss; Keras sums gradients over replicas."""
         count = tf.cast(tf.shape(losses)[0], losses.dtype)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas > 1:
             # The last batch may be split unevenly, so a mean of replica means would be off.
             count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
-        loss = tf.reduce_sum(losses) / count
-        if self.losses:  # Regularisers of the user's own members.
-            penalty = tf.add_n([tf.cast(penalty, loss.dtype) for penalty in self.losses])
-            loss += penalty / (replicas * len(self.members))
-        return loss
+        return tf.reduce_sum(losses) / count + penalty / replicas
+
+    def _penalty(self, dtype: tf.DType) -> tf.Tensor:
+        """Mean over the members of what their own regularisers, if any, add to the loss."""
+        penalties = [tf.cast(penalty, dtype) for penalty in self.losses]
+        return tf.add_n(penalties) / len(self.members) if penalties else tf.zeros([], dtype)
 
     def _finite(self, terms: Terms, gradients) -> list[tf.Tensor]:
         """Checks, made in order, that stop the step before it can spoil the weights."""
@@ -193,9 +195,10 @@ class Ensemble(keras.Model):
                 checks.append(tf.debugging.check_numerics(quantity, f"{_CHECK}: {name}"))
         return checks
 
-    def _measure(self, x, y, terms: Terms) -> dict[str, Any]:
+    def _measure(self, x, y, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
         log_probability = _log_mean_probability(terms.logits)
         values = terms.means() | {"accuracy": _hits(log_probability, y)}
+        values["loss"] += penalty
         for member, logits in zip(self.members, tf.unstack(terms.logits), strict=True):
             values[f"{member.name}_accuracy"] = _hits(logits, y)
         for name, value in values.items():

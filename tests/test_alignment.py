@@ -255,3 +255,16 @@ def test_members_run_in_the_asked_mode(tiny_members, tiny_batch):
     np.testing.assert_array_equal(plain[0], member(x, training=False))
     dropped, _, _ = input_gradients([member], tf.constant(x), tf.constant(y), training=True)
     assert not np.allclose(dropped, plain)
+
+
+def test_a_single_member_has_no_pairs():
+    with pytest.raises(ValueError, match=r"gradients \[N >= 2, B, D\]. Received: shape \(1, 3, 4\)"):
+        gradient_alignment_loss(np.zeros((1, 3, 4), "float32"))
+
+
+def test_narrow_gradients_are_widened():
+    gradients = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    narrow = tf.cast(gradients, tf.bfloat16)
+    cosines = cosine_similarities(narrow)
+    assert cosines.dtype == tf.float32
+    np.testing.assert_array_equal(cosines, cosine_similarities(tf.cast(narrow, tf.float32)))

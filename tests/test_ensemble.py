@@ -148,7 +148,9 @@ def test_regularisers_of_the_members_are_added_as_their_mean(linear_ensemble, li
         member.layers[-1].kernel.regularizer = keras.regularizers.L2(0.2)
     x, y, wide = linear_batch()
     ensemble.compile(sgd(0.3))
-    fit(ensemble, x, y)
+    penalty = np.mean([0.2 * (twin.weight**2).sum() for twin in twins])
+    history = fit(ensemble, x, y)
+    np.testing.assert_allclose(history["loss"][0] - history["cross_entropy"][0], penalty, rtol=1e-5)
     for member, twin in zip(ensemble.members, twins, strict=True):
         weight, _ = twin.parameter_gradients(wide, y)
         expected = twin.weight - 0.3 / 3 * (weight + 0.4 * twin.weight)
@@ -539,6 +541,20 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     for kept, weight in zip(before, ensemble.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, kept)
     assert int(ensemble.optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("poisoned", [0, 5])
+def test_the_step_that_is_named_is_the_offending_one(poisoned, tiny_members, tiny_batch):
+    """Step 1 or 6; the optimizer may not count a step that it did not make."""
+    x, y = tiny_batch(16)
+    x[2 * poisoned] = float("nan")
+    ensemble = Ensemble(tiny_members(2, features=normalised))
+    ensemble.compile("sgd")
+    with pytest.raises(InputError, match=f"at step {poisoned + 1}; the trainable .* after step {poisoned}"):
+        fit(ensemble, x, y, batch_size=2)
+    assert int(ensemble.optimizer.iterations) == poisoned
+    for weight in ensemble.trainable_variables:
+        assert np.isfinite(weight).all()
 
 
 def test_errors_of_other_operations_are_passed_on(linear_ensemble, linear_batch):

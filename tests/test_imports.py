@@ -19,6 +19,7 @@ LAYERS = [
     COMMANDS,
     {"cli", "experiment"},
     {"training", "transfer", "export", "report", "gaas", "analysis"},
+    {"callbacks", "checkpoints"},
     {"plots", "table_picture", "tables", "captions", "paper", "ensemble"},
     {"objectives", "attacks", "data", "models"},
     {"alignment", "layers"},

@@ -235,6 +235,15 @@ def test_file_is_not_seen_before_it_is_whole(tmp_path):
     assert path.read_text() == "new"
 
 
+def test_who_reads_while_a_file_is_replaced_sees_the_old_one_whole(tmp_path):
+    path = tmp_path / "file.json"
+    run_dir.write_json(path, {"old": 1})
+    with path.open() as reader:
+        run_dir.write_json(path, {"new": 2})
+        assert json.load(reader) == {"old": 1}
+    assert run_dir.read_json(path) == {"new": 2}
+
+
 @pytest.mark.parametrize("text", ["", '{"a": 1', "[1,]", "\x00\x01", '{"a": 1}{"b"'])
 def test_damaged_json_is_refused_by_path(tmp_path, text):
     path = tmp_path / "results.json"

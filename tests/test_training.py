@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from divtf import run_dir, training
+from divtf import callbacks, run_dir, training
+from divtf.checkpoints import Checkpoints
 from divtf.config import RunConfig
 from divtf.ensemble import Ensemble
 from divtf.errors import InputError
@@ -52,8 +53,8 @@ class Stopped(Exception):
 
 def stop_after(patch, count):
     """Let training die after `count` batches, or with the `count`-th epoch's end if count is negative."""
-    batch_end = training.Recorder.on_train_batch_end
-    epoch_end = training.Recorder.on_epoch_end
+    batch_end = callbacks.Recorder.on_train_batch_end
+    epoch_end = callbacks.Recorder.on_epoch_end
     seen = {"batches": 0, "epochs": 0}
 
     def after_batch(self, batch, logs=None):
@@ -68,8 +69,8 @@ def stop_after(patch, count):
         if seen["epochs"] == -count:
             raise Stopped
 
-    patch.setattr(training.Recorder, "on_train_batch_end", after_batch)
-    patch.setattr(training.Recorder, "on_epoch_end", after_epoch)
+    patch.setattr(callbacks.Recorder, "on_train_batch_end", after_batch)
+    patch.setattr(callbacks.Recorder, "on_epoch_end", after_epoch)
 
 
 def interrupted(directory, count, **values):
@@ -269,11 +270,11 @@ DAMAGES += [(kind, "json") for kind in (truncate, Path.unlink)]
 def test_no_damaged_checkpoint_is_used(copied, damage, suffix):
     folder = copied / run_dir.CHECKPOINTS
     damage(folder / f"step-{TOTAL:08d}.{suffix}")
-    store = training.Checkpoints(folder, lambda line: None)
+    store = Checkpoints(folder, lambda line: None)
     assert store.restore().step == PER_EPOCH
     assert store.newest == folder / f"step-{PER_EPOCH:08d}.keras"
     damage(folder / f"step-{PER_EPOCH:08d}.{suffix}")
-    assert training.Checkpoints(folder, lambda line: None).restore() is None
+    assert Checkpoints(folder, lambda line: None).restore() is None
 
 
 def test_damaged_checkpoint_takes_no_room_from_good_ones(copied):
@@ -281,7 +282,7 @@ def test_damaged_checkpoint_takes_no_room_from_good_ones(copied):
     folder = copied / run_dir.CHECKPOINTS
     truncate(folder / f"step-{TOTAL:08d}.keras")
     (folder / "step-00000012.keras").write_text("its process was killed before the JSON file came")
-    store = training.Checkpoints(folder, lambda line: None)
+    store = Checkpoints(folder, lambda line: None)
     state = store.restore()
     for step in (20, 24):
         state.step = step
@@ -297,7 +298,7 @@ def test_hostile_checkpoint_runs_no_code_of_its_own(tmp_path):
     model.save(path)
     run_dir.write_json(path.with_suffix(".json"), {"step": 1, "sha256": run_dir.file_digest(path)})
     lines = []
-    assert training.Checkpoints(tmp_path, lines.append).restore() is None
+    assert Checkpoints(tmp_path, lines.append).restore() is None
     assert "damaged" in lines[0]
 
 
