@@ -152,18 +152,21 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
     attacked = slice(config.max_attack_examples)
     surrogate, surrogate_directory = _surrogate(config, data, say)
     attacks = [make_attack(a, ThreatModel(epsilon)) for epsilon in config.epsilons for a in config.attacks]
+    kept = surrogate_directory and surrogate_directory / _ADVERSARIAL
     results = evaluate_transfer(
         surrogate,
         {name: target},
         (x[attacked], y[attacked]),
         attacks,
         clean=(x, y),
-        directory=surrogate_directory and surrogate_directory / _ADVERSARIAL,
+        directory=kept,
         surrogate_name=surrogate_directory.name if surrogate_directory else "",
         batch_size=_BATCH,
         say=say,
     )
-    _show_images(surrogate, attacks, x, y, directory)
+    if attacks:
+        sets = AdversarialSets(surrogate, kept, batch_size=_BATCH, say=say)
+        _show_images(sets, attacks, x[attacked], y[attacked], directory)
     aligned: dict[str, Any] = {}
     if config.num_members > 1:
         say("measures coherence")
@@ -213,15 +216,15 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
     }
 
 
-def _show_images(surrogate, attacks, x, y, directory: Path) -> None:
+def _show_images(sets: AdversarialSets, attacks, x, y, directory: Path) -> None:
     """Clean images beside adversarial ones in TensorBoard, at the largest epsilon."""
-    largest = max((attack.threat.epsilon for attack in attacks), default=None)
-    x, y = x[:_SHOWN_IMAGES], y[:_SHOWN_IMAGES]
+    largest = max(attack.threat.epsilon for attack in attacks)
     writer = tf.summary.create_file_writer(str(directory / run_dir.TENSORBOARD))
     with writer.as_default(step=0):
         for attack in attacks:
             if attack.threat.epsilon == largest:
-                pairs = tf.concat([x, attack(surrogate, x, y)], axis=2)
+                x_adv, _ = sets.images(attack, x, y)
+                pairs = np.concatenate([x[:_SHOWN_IMAGES], x_adv[:_SHOWN_IMAGES]], axis=2)
                 name = f"clean and {attack.name}, epsilon {largest:g}"
                 tf.summary.image(name, pairs, max_outputs=_SHOWN_IMAGES)
     writer.close()
