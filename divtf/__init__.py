@@ -9,7 +9,8 @@ from typing import Any
 
 from divtf._version import __version__
 
-# Public name -> module. Loaded on first use: a report or `--help` need not wait for TensorFlow.
+# Public name -> module. Loaded on first use: a report or `--help` need not wait for TensorFlow. No module has
+# a public name: importing it would put the module in the name's place.
 _HOMES = {
     "build_member": "models",
     "build_members": "models",
@@ -29,7 +30,7 @@ _HOMES = {
     "evaluate_transfer": "transfer",
     "TransferResult": "records",
     "TargetRecord": "records",
-    "gaas": "gaas",
+    "gaas": "subspace",
     "gradient_statistics": "analysis",
     "load_dataset": "datasets",
     "DATASETS": "datasets",

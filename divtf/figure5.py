@@ -48,7 +48,7 @@ def measure(directory: Path, images: int) -> list[dict[str, Any]]:
     if path.exists() and (stored := run_dir.read_json(path))["images"] == images:
         return stored["results"]
     from divtf import experiment, training
-    from divtf.gaas import gaas
+    from divtf.subspace import gaas
 
     config = RunConfig.from_json(run_dir.read_json(directory / run_dir.CONFIG))
     record = experiment.read_record(directory)

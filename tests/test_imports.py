@@ -18,7 +18,7 @@ COMMANDS = {name for name, text in SOURCES.items() if '__name__ == "__main__"' i
 LAYERS = [
     COMMANDS,
     {"cli", "experiment"},
-    {"training", "transfer", "export", "report", "gaas", "analysis"},
+    {"training", "transfer", "export", "report", "subspace", "analysis"},
     {"callbacks", "checkpoints"},
     {"plots", "table_picture", "tables", "captions", "paper", "ensemble"},
     {"objectives", "attacks", "data", "models"},
@@ -124,3 +124,7 @@ def test_unknown_names_are_attribute_errors():
         divtf.nonsense  # noqa: B018
     assert set(divtf.__all__) <= set(dir(divtf))
     assert len(set(divtf.__all__)) == len(divtf.__all__)
+
+
+def test_no_module_takes_the_place_of_a_public_name():
+    assert not set(divtf.__all__) & set(SOURCES)

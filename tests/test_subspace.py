@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from divtf.gaas import ORDERS, gaas, orthogonal_perturbations, regular_hadamard
+from divtf.subspace import ORDERS, gaas, orthogonal_perturbations, regular_hadamard
 
 EPSILON = 1 / 32  # a power of two: sums of products with dyadic weights are exact in float32
 EPSILONS = (EPSILON, 2 * EPSILON, 3 * EPSILON)
