@@ -15,7 +15,7 @@ from cleverhans.tf2.attacks import projected_gradient_descent as cleverhans_pgd
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.utils import compute_gradient
 
-from divtf.errors import require
+from divtf.errors import is_number, require
 
 # A float32 image plus its perturbation may round to just outside the ball.
 _ROUNDING = 1e-6
@@ -41,10 +41,10 @@ class ThreatModel:
     clip_max: float = 1.0
 
     def __post_init__(self):
-        require(math.isfinite(self.epsilon) and self.epsilon > 0, "epsilon > 0", f"epsilon={self.epsilon}")
+        require(is_number(self.epsilon) and self.epsilon > 0, "epsilon > 0", f"epsilon={self.epsilon!r}")
         require(self.norm == "linf", "norm as one of {linf}", f"norm={self.norm!r}")
         require(
-            self.clip_min < self.clip_max,
+            is_number(self.clip_min) and is_number(self.clip_max) and self.clip_min < self.clip_max,
             "clip_min < clip_max",
             f"clip_min={self.clip_min}, clip_max={self.clip_max}",
         )

@@ -1,5 +1,6 @@
 """Captions: what a table says of itself: images, uncertainty, seeds, budget, commit, gain. No TensorFlow."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,10 +59,18 @@ def budgets(table: Table) -> list[str]:
 
 
 def provenance(table: Table) -> list[str]:
-    """One line for each commit that the records name."""
-    shared = _grouped(table, lambda record: str(record.provenance.get("commit") or "not recorded"))
-    several = len(shared) > 1
-    return [f"Commit{f' of {names}' if several else ''}: {commit}" for commit, names in shared.items()]
+    """One line for each command, then one for each commit, that the records name."""
+    lines = []
+    for entry in ("command", "commit"):
+        shared = _grouped(table, functools.partial(_provenance_entry, entry))
+        several = len(shared) > 1
+        for value, names in shared.items():
+            lines.append(f"{entry.capitalize()}{f' of {names}' if several else ''}: {value}")
+    return lines
+
+
+def _provenance_entry(name: str, record: TargetRecord) -> str:
+    return str(record.provenance.get(name) or "not recorded")
 
 
 def _grouped(table: Table, key: Callable[[TargetRecord], str]) -> dict[str, str]:
@@ -84,9 +93,21 @@ def _entry(name: str, value: Any) -> str:
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
+NOISE_ALONE = (
+    "T_Div also trains on noisy images, and so for twice as many steps as T_Base: the gain is not GAL's "
+    "alone. T_Noise (mode noise) has both without GAL"
+)
+
+
 def gain(table: Table) -> list[str]:
-    """The line on what T_Div gains over T_Base; none if one of them is missing."""
-    found = gains(table)
+    """What T_Div gains over T_Base, and over T_Noise, which sees the same images without GAL."""
+    lines = _gain(table, "T_Base") + _gain(table, "T_Noise")
+    return [*lines, NOISE_ALONE] if len(lines) == 1 and "T_Base" in lines[0] else lines
+
+
+def _gain(table: Table, base: str) -> list[str]:
+    """The line on what T_Div gains over a target; none if one of them is missing."""
+    found = gains(table, base=base)
     clean = [f"clean {signed(gain.mean)}" for gain in found if gain.epsilon == 0]
     attacked = [gain for gain in found if gain.epsilon]
     if not found:
@@ -101,4 +122,4 @@ def gain(table: Table) -> list[str]:
         ]
     at = " / ".join(f"{gain.epsilon:g}" for gain in attacked)
     where = f" at epsilon {at}" if at else ""
-    return [f"T_Div over T_Base, points{where}: {', '.join(parts)}"]
+    return [f"T_Div over {base}, points{where}: {', '.join(parts)}"]

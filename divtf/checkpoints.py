@@ -10,6 +10,7 @@ import keras
 
 from divtf import run_dir
 from divtf.ensemble import Ensemble
+from divtf.errors import InputError
 
 
 @dataclasses.dataclass
@@ -56,18 +57,25 @@ class Checkpoints:
         self._prune(model_path.stem)
 
     def restore(self) -> State | None:
-        """The newest checkpoint that is whole, with its ensemble; None if there is none."""
+        """The newest checkpoint that is whole, with its ensemble; None if there is none.
+
+        Raises:
+            InputError: if a whole checkpoint cannot be loaded, as under another version of Keras: to
+                train anew in its place would lose it.
+        """
         for path in self._states():
+            model_path = path.with_suffix(".keras")
             try:
                 values = json.loads(path.read_text())
-                model_path = path.with_suffix(".keras")
                 if run_dir.file_digest(model_path) != values.pop("sha256"):
                     raise ValueError("its hash is not the recorded one")
-                state = State(**values, ensemble=keras.saving.load_model(model_path))
-                self.newest = model_path
-                return state
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                state = State(**values)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 self._say(f"checkpoint {path.stem} is damaged ({error}); trying the one before")
+                continue
+            state.ensemble = _load(model_path)
+            self.newest = model_path
+            return state
         return None
 
     def _states(self) -> list[Path]:
@@ -79,3 +87,11 @@ class Checkpoints:
         for path in self._directory.glob("step-*"):
             if path.stem not in kept:
                 path.unlink()
+
+
+def _load(path: Path) -> Ensemble:
+    try:
+        return keras.saving.load_model(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"Expected a checkpoint that Keras can load. Received: {path}: {reason}") from error

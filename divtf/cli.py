@@ -1,6 +1,7 @@
 """Command-line flags, declared once from the configuration's fields; and the errors' one line."""
 
 import dataclasses
+import io
 import os
 import sys
 import typing
@@ -87,6 +88,8 @@ def launch(
     """
     # TensorFlow reports optimisations that it leaves out as errors; real ones come as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # Progress shows through a pipe, too.
     app.run(lambda arguments: execute(main, read, arguments), flags_parser=parse)
 
 

@@ -30,7 +30,8 @@ class Ensemble(keras.Model):
     `fit`, `evaluate` and TensorBoard report loss, cross_entropy, accuracy (of the ensemble) and
     <member>_accuracy; gal and coherence too, except in the training epochs of CrossEntropy, which does
     not compute them. Labels are class indices [B]. Call gives the log of the mean member probability
-    [B, C], which losses and attacks may take for logits: its softmax is the probability itself.
+    [B, C], which losses and attacks may take for logits: its softmax is the probability itself. Images may be
+    of any range that the members take; attacks and transfer evaluation hold them to [0, 1].
 
     Raises:
         InputError: if the members do not fit together or to the objective.
@@ -74,7 +75,7 @@ class Ensemble(keras.Model):
             raise InputError(
                 f"Expected no loss: the objective is the loss. Received: loss={kwargs['loss']!r}"
             )
-        pooled = [m.name for m in self.members if any(map(_is_max_pooling, layers.flat_layers(m)))]
+        pooled = [m.name for m in self.members if any(map(_is_max_pooling, layers.flat_operations(m)))]
         if jit_compile is True and isinstance(self.objective, GradientAlignment) and pooled:
             raise InputError(
                 "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
@@ -97,7 +98,7 @@ class Ensemble(keras.Model):
         return self._with_clear_errors(super().fit, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        """Measure as `keras.Model.evaluate`; raises InputError as `fit`."""
+        """Measure as `keras.Model.evaluate`; raises InputError if a label is out of range."""
         return self._with_clear_errors(super().evaluate, *args, **kwargs)
 
     def train_step(self, data) -> dict[str, Any]:
@@ -231,8 +232,8 @@ def _hits(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.argmax(logits, axis=-1, output_type=y.dtype) == y, tf.float32)
 
 
-def _is_max_pooling(layer: keras.layers.Layer) -> bool:
-    return "MaxPool" in type(layer).__name__
+def _is_max_pooling(node: Any) -> bool:
+    return "MaxPool" in type(node).__name__
 
 
 def _check_message(error: str, optimizer) -> str | None:
@@ -282,9 +283,10 @@ def _check_members(members: list[keras.Model], objective: CrossEntropy | Gradien
 
 
 def _gives_probabilities(member: keras.Model) -> bool:
-    """Whether the outputs of random images are distributions, whatever layer makes them so."""
+    """Whether the outputs of random images are probabilities, whatever layer makes them so."""
     shape = [4, *(size or 8 for size in member.input_shape[1:])]
     images = np.random.default_rng(0).random(shape, dtype="float32")
     with tf.device("CPU:0"):
         outputs = np.asarray(member(images, training=False), "float64")
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+    distributions = (outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3)
+    return bool(distributions or getattr(member.layers[-1], "activation", None) is keras.activations.sigmoid)

@@ -1,5 +1,7 @@
 """Errors that a user can mend, in one form of words."""
 
+import math
+import numbers
 from typing import Any
 
 
@@ -8,6 +10,11 @@ class InputError(ValueError):
 
     The library raises it as the ValueError that it is; the command prints its message as one line.
     """
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite real number, NumPy's included."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def require(holds: bool, expected: str, received: str = "", **values: Any) -> None:

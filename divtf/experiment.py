@@ -56,6 +56,9 @@ def run(config: RunConfig, say: Callable[[str], object] = print) -> Path:
     finished, exporting = (directory / run_dir.RESULTS).exists(), _wants_export(config, directory)
     data = None if finished and not exporting else load_data(config)
     with run_dir.open_run(directory, config.identity(), resume=config.resume):
+        if finished:
+            commit = read_record(directory).provenance.get("commit") or "an unknown commit"
+            say(f"finished before, at {commit}: the figures are those of {directory / run_dir.RESULTS}")
         if data is not None:
             target, seconds = _train(config, data, directory, say)
             if not finished:
@@ -207,6 +210,7 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
     return {
         "members": config.num_members,
         "epochs": config.epochs,
+        "steps": config.epochs * -(-len(data.x_train) * len(MODES[config.mode].sources) // config.batch_size),
         "training images": len(data.x_train),
         "test images": len(data.x_test),
         "attacked images": min(len(data.x_test), config.max_attack_examples or len(data.x_test)),

@@ -1,14 +1,13 @@
 """What a training step minimises: cross-entropy, or cross-entropy with GAL (Equation 9)."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
 from divtf import alignment
-from divtf.errors import require
+from divtf.errors import is_number, require
 
 Members = Sequence[Callable[..., tf.Tensor]]
 
@@ -92,9 +91,9 @@ class GradientAlignment:
 
     def __init__(self, weight: float = 0.5):
         require(
-            math.isfinite(weight) and weight >= 0,
+            is_number(weight) and weight >= 0,
             "a GAL weight (lambda) that is finite and >= 0",
-            f"weight={weight}",
+            f"weight={weight!r}",
         )
         self.weight = float(weight)
 

@@ -4,14 +4,15 @@ The records of every target below the run go to runs/results/NAME.json, its pict
 table into README.md between the lines <!-- NAME --> and <!-- /NAME -->, so that no figure is typed by hand.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from divtf import plots, report, run_dir
-from divtf.errors import InputError, require
+from divtf import cli, plots, report, run_dir
+from divtf.errors import require
 from divtf.records import TargetRecord
 
 _RESULTS = Path("runs/results")
@@ -27,7 +28,13 @@ def collect(root: Path) -> list[TargetRecord]:
     """The records of all finished runs below a directory, in the order of their training."""
     paths = sorted(root.glob(f"*/{run_dir.RESULTS}"), key=lambda path: path.stat().st_mtime)
     require(bool(paths), f"finished runs below {root}", "none")
-    return [TargetRecord.from_json(run_dir.read_json(path)) for path in paths]
+    return [_public(TargetRecord.from_json(run_dir.read_json(path))) for path in paths]
+
+
+def _public(record: TargetRecord) -> TargetRecord:
+    """The record without what concerns nobody elsewhere: the machine's kernel."""
+    provenance = {name: value for name, value in record.provenance.items() if name != "platform"}
+    return dataclasses.replace(record, provenance=provenance)
 
 
 def load(path: Path) -> list[TargetRecord]:
@@ -49,10 +56,8 @@ def insert(readme: str, name: str, text: str) -> str:
     """
     marks = f"<!-- {name} -->", f"<!-- /{name} -->"
     pattern = re.compile(f"({re.escape(marks[0])}\n).*?({re.escape(marks[1])})", re.DOTALL)
-    if len(pattern.findall(readme)) != 1:
-        raise InputError(
-            f"Expected the marks {marks[0]} and {marks[1]} once in the README. Received: neither"
-        )
+    found = len(pattern.findall(readme))
+    require(found == 1, f"the marks {marks[0]} and {marks[1]} once in the README", f"{found} pairs of them")
     return pattern.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", readme)
 
 
@@ -69,6 +74,7 @@ def publish(root: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    RUN = flags.DEFINE_string("run", None, "Directory that holds the run directories.", required=True)
-    NAME = flags.DEFINE_string("name", None, "Name of the published figures.", required=True)
-    app.run(lambda _: publish(Path(RUN.value), NAME.value))
+    flags.DEFINE_string("run", "runs/table2", "Directory that holds the run directories.")
+    flags.DEFINE_string("name", "table2", "Name of the published figures.")
+    flags.adopt_module_key_flags(cli)
+    cli.launch_without_config(lambda: publish(Path(flags.FLAGS.run), flags.FLAGS.name))

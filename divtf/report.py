@@ -139,7 +139,7 @@ def _text_block(table: Table) -> str:
     rows = [line for row in table.rows for line in _text_lines(table, row)]
     lines = _aligned([["target", CLEAN, *map(_heading, table.columns)], *rows])
     rule = "-" * max(map(len, lines))
-    notes = [measure(table), *budgets(table), *gain(table)]
+    notes = [measure(table), *budgets(table), *provenance(table)[-1:], *gain(table)]
     wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
     return "\n".join([f"{table.title}: {quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped])
 
@@ -209,8 +209,9 @@ def _markdown_lines(table: Table, row: Row, against_paper: bool) -> Iterator[lis
 
     shares = [row.saturated(epsilon) for epsilon in table.epsilons]
     saturated = " / ".join("-" if share is None else f"{share:.1f}" for share in shares)
-    yield line(f"{row.target}, ours" if against_paper else row.target, ours, True, saturated or "-")
-    if against_paper:
+    beside = against_paper and table.paper_accuracy(row.target, CLEAN, 0.0) is not None
+    yield line(f"{row.target}, ours" if beside else row.target, ours, True, saturated or "-")
+    if beside:
         yield line(f"{row.target}, paper", published, False, "")
         yield line(f"{row.target}, difference", difference, False, "")
 

@@ -175,7 +175,7 @@ def environment() -> dict[str, Any]:
         "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "commit": _commit(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         **{name: _version(name) for name in packages},
     }

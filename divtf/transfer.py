@@ -101,7 +101,7 @@ class AdversarialSets:
             "count": len(x),
             "seed": self._seed,
             "batch_size": self._batch_size,
-            **{name: metadata.version(name) for name in ("tensorflow", "cleverhans")},
+            **{name: metadata.version(name) for name in ("divtf", "tensorflow", "keras", "cleverhans")},
         }
 
 
@@ -146,6 +146,8 @@ def evaluate_transfer(
     named = _named(targets)
     sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size, say=say)
     attacks = list(attacks)
+    _check(attacks, named, x, y)
+    _check(attacks, named, x_clean, y_clean)
     saturated = sets.saturated(x, y) if attacks else 0.0
     results = {
         name: [_clean_result(name, target, x_clean, y_clean, batch_size)] for name, target in named.items()
@@ -240,7 +242,23 @@ def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
         dataset = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
     x, y = np.asarray(dataset[0], "float32"), np.asarray(dataset[1])
     require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    integers = np.issubdtype(y.dtype, np.integer) and y.size == len(y)
+    require(integers, "integer labels, one an image", f"{y.dtype} of shape {y.shape}")
     return x, y.reshape(-1)
+
+
+def _check(attacks: Sequence[Attack], named: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> None:
+    """Hold images to the attacks' image range, or [0, 1], and labels to the targets' classes."""
+    low, high = float(x.min()), float(x.max())
+    least = min((attack.threat.clip_min for attack in attacks), default=0.0)
+    most = max((attack.threat.clip_max for attack in attacks), default=1.0)
+    require(least <= low and high <= most, f"images in [{least}, {most}]", f"values from {low:g} to {high:g}")
+    classes = min(
+        (target.num_classes for target in named.values() if hasattr(target, "num_classes")), default=None
+    )
+    first, last = int(y.min()), int(y.max())
+    inside = first >= 0 and (classes is None or last < classes)
+    require(inside, f"labels in [0, {classes or 'classes'})", f"labels from {first} to {last}")
 
 
 def _named(targets) -> Mapping[str, Any]:

@@ -213,6 +213,11 @@ def library():
     def attack(images, labels=(0, 1), epsilon=0.1):
         divtf.make_attack("fgsm", divtf.ThreatModel(epsilon))(member("a"), images, np.array(labels))
 
+    def transfer(images, labels=(0, 1), attacks=(), **options):
+        target = divtf.Ensemble([member("a"), member("b")])
+        target.compile()
+        divtf.evaluate_transfer(target, target, (images, np.array(labels)), attacks, **options)
+
     images = np.full((2, 4, 4, 1), 0.5, "float32")
     return {
         "member alone": lambda: divtf.Ensemble([member("a")]),
@@ -221,8 +226,11 @@ def library():
         "other input shapes": lambda: divtf.Ensemble([member("a"), member("b", (5, 5, 1))]),
         "other class counts": lambda: divtf.Ensemble([member("a"), member("b", classes=4)]),
         "probabilities": lambda: divtf.Ensemble([member("a"), member("b", activation="softmax")]),
+        "sigmoid outputs": lambda: divtf.Ensemble([member("a"), member("b", activation="sigmoid")]),
         "no models": lambda: divtf.Ensemble([np.sin, np.cos]),
         "negative lambda": lambda: divtf.GradientAlignment(-0.5),
+        "lambda in words": lambda: divtf.GradientAlignment("half"),
+        "epsilon in words": lambda: divtf.ThreatModel("small"),
         "lambda NaN": lambda: divtf.GradientAlignment(float("nan")),
         "negative epsilon": lambda: divtf.ThreatModel(-0.1),
         "epsilon NaN": lambda: divtf.ThreatModel(float("nan")),
@@ -234,6 +242,13 @@ def library():
         "images below 0": lambda: attack(images - 1),
         "images of 255": lambda: attack(images * 255),
         "NaN pixels": lambda: attack(images * np.nan),
+        "clean images of 255": lambda: transfer(images * 255),
+        "other clean images of 255": lambda: transfer(images, clean=(images * 255, np.array([0, 1]))),
+        "clean images NaN": lambda: transfer(images * np.nan),
+        "clean label too large": lambda: transfer(images, (0, 9)),
+        "clean label negative": lambda: transfer(images, (0, -1)),
+        "clean labels as numbers": lambda: transfer(images, (0.0, 1.0)),
+        "clean labels one-hot": lambda: transfer(images, ((1, 0, 0), (0, 1, 0))),
         "too few labels": lambda: attack(images, (0,)),
         "no images": lambda: attack(images[:0], ()),
         "label too large": lambda: fit(np.array([0, 3])),
@@ -265,7 +280,9 @@ NAMES = [
     *("images below 0", "images of 255", "NaN pixels", "too few labels", "no images", "label too large"),
     *("label negative", "labels one-hot", "labels as numbers", "NaN in training", "unknown model"),
     *("tiny images", "one class", "unknown data set", "unknown field", "configuration out of range"),
-    "export over a file",
+    *("export over a file", "sigmoid outputs", "lambda in words", "epsilon in words"),
+    *("clean images of 255", "other clean images of 255", "clean images NaN", "clean label too large"),
+    *("clean label negative", "clean labels as numbers", "clean labels one-hot"),
 ]
 
 

@@ -11,6 +11,7 @@ from divtf import BatchNormalization, GradientAlignment, InputError, convert_mem
 from divtf.layers import (
     ParameterFreeShortcut,
     flat_layers,
+    flat_operations,
     require_exact_to_second_order,
     wrong_to_second_order,
 )
@@ -249,3 +250,25 @@ def test_a_wrong_layer_deep_in_nested_models_is_found(tiny_members):
     (member,) = tiny_members(1, features=normalised_features)
     with pytest.raises(InputError, match=r"'first'.*'deep'"):
         require_exact_to_second_order(member)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("LayerNorm", keras.ops.layer_normalization),
+        ("Moments", lambda x: x - keras.ops.moments(x, axes=[1, 2], keepdims=True)[0]),
+    ],
+)
+def test_operations_outside_layers_are_refused_too(name, operation, nested):
+    images = keras.Input((4, 4, 2))
+    normalised = keras.Model(images, operation(images))(images) if nested else operation(images)
+    member = keras.Model(images, layers.Dense(3)(layers.Flatten()(normalised)))
+    with pytest.raises(InputError, match=rf"exact to second order.*{name}"):
+        require_exact_to_second_order(member)
+    assert any("MaxPool" in type(node).__name__ for node in flat_operations(_pooled()))
+
+
+def _pooled():
+    images = keras.Input((4, 4, 2))
+    return keras.Model(images, keras.ops.max_pool(images, 2))

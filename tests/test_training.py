@@ -297,9 +297,20 @@ def test_hostile_checkpoint_runs_no_code_of_its_own(tmp_path):
     path = tmp_path / "step-00000001.keras"
     model.save(path)
     run_dir.write_json(path.with_suffix(".json"), {"step": 1, "sha256": run_dir.file_digest(path)})
-    lines = []
-    assert Checkpoints(tmp_path, lines.append).restore() is None
-    assert "damaged" in lines[0]
+    with pytest.raises(InputError, match=r"that Keras can load\. Received: .*step-00000001"):
+        Checkpoints(tmp_path).restore()
+
+
+def test_whole_checkpoint_that_cannot_be_loaded_stops_the_run_and_stays(copied, monkeypatch):
+    """To train anew, and prune it, would lose what another version of Keras could read."""
+
+    def fail(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.saving, "load_model", fail)
+    with pytest.raises(InputError, match="No space left on device"):
+        Checkpoints(copied / run_dir.CHECKPOINTS).restore()
+    assert checkpoints(copied) == step_files(PER_EPOCH, TOTAL)
 
 
 def test_finished_ensemble_can_be_had_without_training(whole, tmp_path):
