@@ -121,7 +121,7 @@ def execute(
 ) -> int:
     """Call main with what `read` makes of the parsed flags; returns the exit code."""
     if not FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)  # TFDS warns of what the one line tells.
     try:
         require(not arguments[1:], "flags only", " ".join(arguments[1:]))
         main(read(flag_values))
