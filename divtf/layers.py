@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from divtf.errors import InputError, require
+from divtf.normalization import batch_normalize
 
 _REGISTER = keras.saving.register_keras_serializable(package="divtf")
 
@@ -16,9 +17,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation (Ioffe & Szegedy 2015) that may be differentiated twice.
 
     Keras takes the variance about `stop_gradient(mean)`, whose gradient is right but whose gradient's
-    gradient is not, which makes the gradient of GAL wrong by some per cent and more. Here both moments are
-    plain means. Statistics are those of the replica's own batch. Arguments as in Keras, without
-    `synchronized`, `renorm` and masks.
+    gradient is not, which makes the gradient of GAL wrong by some per cent and more. Here both derivatives
+    are written out (`normalization`). Statistics are those of the replica's own batch. Arguments as in
+    Keras, without `synchronized`, `renorm` and masks.
     """
 
     def __init__(self, **kwargs):
@@ -35,24 +36,35 @@ class BatchNormalization(keras.layers.BatchNormalization):
         # Models that had Keras's layer here pass the argument on when they are cloned.
         require(mask is None, "no mask in divtf's BatchNormalization", "an input with a mask")
         x = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+        gamma = self._factor(self.gamma, tf.ones, x.dtype)
+        beta = self._factor(self.beta, tf.zeros, x.dtype)
         if training and self.trainable:
-            mean = tf.reduce_mean(x, axis=self._reduction_axes)
-            centred = x - self._along_axis(mean, x)
-            variance = tf.reduce_mean(centred * centred, axis=self._reduction_axes)
-            self._track(self.moving_mean, mean)
-            self._track(self.moving_variance, variance)
+            outputs = self._by_batch(x, gamma, beta)
         else:
-            mean = tf.cast(self.moving_mean, x.dtype)
-            variance = tf.cast(self.moving_variance, x.dtype)
-        scale = tf.math.rsqrt(variance + self.epsilon)
-        if self.gamma is not None:
-            scale *= tf.cast(self.gamma, x.dtype)
-        shift = -mean * scale
-        if self.beta is not None:
-            shift += tf.cast(self.beta, x.dtype)
-        # One multiply-add with per-channel factors is the fewest passes over x.
-        outputs = x * self._along_axis(scale, x) + self._along_axis(shift, x)
+            scale = gamma * tf.math.rsqrt(tf.cast(self.moving_variance, x.dtype) + self.epsilon)
+            shift = beta - tf.cast(self.moving_mean, x.dtype) * scale
+            # One multiply-add with per-channel factors is the fewest passes over x.
+            outputs = x * self._along_axis(scale, x) + self._along_axis(shift, x)
         return tf.cast(outputs, self.compute_dtype)
+
+    def _by_batch(self, x, gamma, beta):
+        """Normalise by the statistics of x, and let the moving ones follow."""
+        x = self._with_channels_last(x)
+        flat = x if x.shape.rank == 4 else tf.reshape(x, [-1, 1, 1, x.shape[-1]])
+        y, mean, variance = batch_normalize(flat, gamma, beta, self.epsilon)
+        self._track(self.moving_mean, mean)
+        self._track(self.moving_variance, variance)
+        return self._with_channels_last(tf.reshape(y, tf.shape(x)))
+
+    def _with_channels_last(self, x):
+        """x with `axis` and the last axis exchanged, which is its own inverse."""
+        order = list(range(x.shape.rank))
+        order[self.axis], order[-1] = order[-1], order[self.axis]
+        return tf.transpose(x, order) if order[-1] != x.shape.rank - 1 else x
+
+    def _factor(self, variable, default, dtype):
+        """The layer's scale or shift [C], or what takes its place where it has none."""
+        return default(self.moving_mean.shape, dtype) if variable is None else tf.cast(variable, dtype)
 
     def _along_axis(self, vector, x):
         shape = [1] * x.shape.rank

@@ -23,6 +23,7 @@ LAYERS = [
     {"plots", "table_picture", "tables", "captions", "paper", "ensemble"},
     {"objectives", "attacks", "data", "models"},
     {"alignment", "layers"},
+    {"normalization"},
     {"config", "run_dir", "records", "datasets"},
     {"errors", "_version"},
 ]
