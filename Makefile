@@ -32,8 +32,8 @@ $(STAMP): requirements.txt constraints.txt setup.py divtf/_version.py
 	      "Received: PYTHON=$(PYTHON), which lacks them." >&2; exit 1; }; \
 	  echo "Making $(VENV) with $$($(PYTHON) --version)"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
-	@echo "Installing into $(VENV); the first time this downloads 0.8 GB and takes 3 GB of disk."
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing into $(VENV); the first time this downloads 0.9 GB and takes 3 GB of disk."
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,cluster]'
 	@touch $@
 
 demo: $(STAMP) ## Train small ensembles with and without the alignment loss, attack them, print the table

@@ -55,6 +55,7 @@ setup(
     install_requires=read_requirements(),
     extras_require={
         "dev": ["build>=1.2", "mypy>=1.15", "packaging>=24.0", "pytest>=8.4", "ruff>=0.12"],
+        "cluster": ["ray>=2.60,<3"],
     },
     zip_safe=False,
 )

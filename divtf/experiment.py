@@ -16,7 +16,7 @@ from divtf.datasets import ImageData, as_float, load_dataset
 from divtf.ensemble import Ensemble
 from divtf.errors import InputError
 from divtf.export import export_saved_model, require_free
-from divtf.records import TargetRecord
+from divtf.records import TargetRecord, TransferResult
 from divtf.training import train
 from divtf.transfer import AdversarialSets, evaluate_transfer, weights_digest
 
@@ -30,7 +30,11 @@ _ALIGNMENT_IMAGES = 2000
 _SHOWN_IMAGES = 8
 
 
-def run(config: RunConfig, say: Callable[[str], object] = print) -> Path:
+def run(
+    config: RunConfig,
+    say: Callable[[str], object] = print,
+    waiting: Callable[[str], object] | None = None,
+) -> Path:
     """Train a target, attack it by transfer from a surrogate, report and export.
 
     A surrogate or static ensemble that is not there yet is trained first, in `shared-models` beside the
@@ -39,6 +43,7 @@ def run(config: RunConfig, say: Callable[[str], object] = print) -> Path:
     Args:
         config: what to do; None in it takes the paper's value.
         say: takes a line of progress.
+        waiting: what to do while another process holds the run directory, as in `run_dir.open_run`.
 
     Returns:
         The run directory: config.json, metrics.jsonl, checkpoints/, tensorboard/, results.json,
@@ -49,13 +54,11 @@ def run(config: RunConfig, say: Callable[[str], object] = print) -> Path:
     """
     config = config.resolved()
     directory = Path(config.run_dir)
-    keras.utils.set_random_seed(config.seed)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
+    _seed(config)
     # What the user can mend is found out first, so that a refused run leaves no directory behind.
     finished, exporting = (directory / run_dir.RESULTS).exists(), _wants_export(config, directory)
     data = None if finished and not exporting else load_data(config)
-    with run_dir.open_run(directory, config.identity(), resume=config.resume):
+    with run_dir.open_run(directory, config.identity(), resume=config.resume, waiting=waiting):
         if finished:
             commit = read_record(directory).provenance.get("commit") or "an unknown commit"
             say(f"finished before, at {commit}: the figures are those of {directory / run_dir.RESULTS}")
@@ -94,6 +97,35 @@ def summary(directory: Path, config: RunConfig) -> str:
     return "\n".join(lines)
 
 
+def shared_seeds(config: RunConfig) -> list[int]:
+    """Seeds of the ensembles that a run shares with others: surrogate and static model, if it has them."""
+    surrogate = [config.surrogate_seed] if config.attacks else []
+    static = [config.static_seed] if "adversarial" in MODES[config.mode].sources else []
+    return surrogate + static
+
+
+def shared_directory(config: RunConfig, seed: int) -> Path:
+    """Where `shared_ensemble` keeps the ensemble of that seed: beside the run directory."""
+    base = config.base(seed)
+    # Made absolute, the directory "." has a parent too.
+    home = Path(config.run_dir).absolute().parent / SHARED
+    return home / f"{config.dataset}-{config.model}-seed{seed}-{digest(base.training())}"
+
+
+def share(config: RunConfig, seed: int, say: Callable[[str], object] = print) -> None:
+    """Make one of the ensembles of `shared_seeds` and its adversarial sets, before the runs that need them.
+
+    Such runs, started together, would wait for each other's ensemble, and make each set several times.
+    """
+    config = config.resolved()
+    _seed(config)
+    data = load_data(config)
+    if seed == config.static_seed:
+        _static_signs(config, data, say)
+    else:
+        _attack(config, data, {}, say)
+
+
 def shared_ensemble(
     config: RunConfig, seed: int, data: ImageData, say: Callable[[str], object]
 ) -> tuple[Ensemble, Path]:
@@ -102,17 +134,20 @@ def shared_ensemble(
     It serves as surrogate or as static model for every target of the same data set, model and budget.
     """
     base = config.base(seed)
-    identity = base.training()
-    # Made absolute, the directory "." has a parent too.
-    home = Path(config.run_dir).absolute().parent / SHARED
-    directory = home / f"{config.dataset}-{config.model}-seed{seed}-{digest(identity)}"
+    directory = shared_directory(config, seed)
 
     def say_whose(line: str) -> None:
         say(f"[{directory.name}] {line}")
 
-    with run_dir.open_run(directory, identity, resume=True, waiting=say_whose):
+    with run_dir.open_run(directory, base.training(), resume=True, waiting=say_whose):
         ensemble, _ = train(base, data, directory, say=say_whose)
     return ensemble, directory
+
+
+def _seed(config: RunConfig) -> None:
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
 
 
 def _train(config: RunConfig, data: ImageData, directory: Path, say) -> tuple[Ensemble, float]:
@@ -151,29 +186,12 @@ def _static_signs(config: RunConfig, data: ImageData, say: Callable[[str], objec
 
 def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
     name = MODES[config.mode].target
-    x, y = data.test_set()
-    attacked = slice(config.max_attack_examples)
-    surrogate, surrogate_directory = _surrogate(config, data, say)
-    attacks = [make_attack(a, ThreatModel(epsilon)) for epsilon in config.epsilons for a in config.attacks]
-    kept = surrogate_directory and surrogate_directory / _ADVERSARIAL
-    results = evaluate_transfer(
-        surrogate,
-        {name: target},
-        (x[attacked], y[attacked]),
-        attacks,
-        clean=(x, y),
-        directory=kept,
-        surrogate_name=surrogate_directory.name if surrogate_directory else "",
-        batch_size=_BATCH,
-        say=say,
-    )
-    if attacks:
-        sets = AdversarialSets(surrogate, kept, batch_size=_BATCH, say=say)
-        _show_images(sets, attacks, x[attacked], y[attacked], directory)
+    results = _attack(config, data, {name: target}, say, shown_in=directory)
+    x, y = data.test_set(_ALIGNMENT_IMAGES)
     aligned: dict[str, Any] = {}
     if config.num_members > 1:
         say("measures coherence")
-        statistics = gradient_statistics(target, x[:_ALIGNMENT_IMAGES], y[:_ALIGNMENT_IMAGES])
+        statistics = gradient_statistics(target, x, y)
         aligned = {
             "coherence": tuple(statistics.coherence.tolist()),
             "pair_cosines": tuple(map(tuple, statistics.pair_cosines.tolist())),
@@ -193,11 +211,30 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
     )
 
 
-def _surrogate(
-    config: RunConfig, data: ImageData, say: Callable[[str], object]
-) -> tuple[Ensemble | None, Path | None]:
-    """The surrogate and its directory; neither if nothing is attacked."""
-    return shared_ensemble(config, config.surrogate_seed, data, say) if config.attacks else (None, None)
+def _attack(config, data, targets, say, shown_in: Path | None = None) -> list[TransferResult]:
+    """Attack the surrogate, and score each target; without targets this makes the adversarial sets only."""
+    x, y = data.test_set()
+    attacked = slice(config.max_attack_examples)
+    surrogate, home = (
+        shared_ensemble(config, config.surrogate_seed, data, say) if config.attacks else (None, None)
+    )
+    attacks = [make_attack(a, ThreatModel(epsilon)) for epsilon in config.epsilons for a in config.attacks]
+    kept = home and home / _ADVERSARIAL
+    results = evaluate_transfer(
+        surrogate,
+        targets,
+        (x[attacked], y[attacked]),
+        attacks,
+        clean=(x, y),
+        directory=kept,
+        surrogate_name=home.name if home else "",
+        batch_size=_BATCH,
+        say=say,
+    )
+    if attacks and shown_in:
+        sets = AdversarialSets(surrogate, kept, batch_size=_BATCH, say=say)
+        _show_images(sets, attacks, x[attacked], y[attacked], shown_in)
+    return results
 
 
 def budget(config: RunConfig, data: ImageData) -> dict[str, object]:

@@ -9,8 +9,10 @@ from typing import Any
 from absl import flags
 
 from divtf import cli
+from divtf.cluster import Cluster, run_all
 from divtf.config import MODES, SETUPS, RunConfig
 from divtf.errors import require
+from divtf.records import TargetRecord
 
 _PAPER_MODES = ["base", "div", "ens", "ens_div"]
 
@@ -26,6 +28,31 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         "Seeds of the targets; several give mean and deviation. Default: --seed.",
         **options,
     )
+    flags.DEFINE_string(
+        "cluster",
+        None,
+        "Run the parts on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: here, one by one.",
+        **options,
+    )
+    flags.DEFINE_integer("cpus_per_run", 1, "CPU cores of each part, with --cluster.", **options)
+    flags.DEFINE_integer("gpus_per_run", 0, "GPUs of each part, with --cluster.", **options)
+
+
+def table_from_flags(
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> tuple[list[RunConfig], Cluster | None]:
+    """The runs of the table, and the cluster to run them on; None for this machine.
+
+    Raises:
+        InputError: if a value does not fit.
+    """
+    parts = parts_from_flags(flag_values)
+    if flag_values.cluster is not None:
+        resources = flag_values.cpus_per_run, flag_values.gpus_per_run
+        return parts, Cluster(flag_values.cluster, *resources)
+    for name in ("cpus_per_run", "gpus_per_run"):
+        require(not flag_values[name].present, f"--cluster beside --{name}", f"--{name} alone")
+    return parts, None
 
 
 def parts_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunConfig]:
@@ -54,18 +81,12 @@ def parts_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunCon
     return parts
 
 
-def main(parts: Sequence[RunConfig]) -> None:
-    """Run every part that is not done yet; write and print the table."""
+def main(parts: Sequence[RunConfig], cluster: Cluster | None = None) -> None:
+    """Run every part that is not done yet, here or on a cluster; write and print the table."""
     from divtf import experiment, report  # TensorFlow loads once the flags are known to be right.
 
     root = Path(parts[0].run_dir).parent
-    records = []
-    for number, part in enumerate(parts, 1):
-        print(
-            f"\n== {number}/{len(parts)}: {part.model}, {MODES[part.mode].target}, seed {part.seed}",
-            flush=True,
-        )
-        records.append(experiment.read_record(experiment.run(part)))
+    records = _run_here(parts) if cluster is None else run_all(parts, cluster)
     paths = report.write_report(root, records, against_paper=True)
     print()
     print(report.table_text(records))
@@ -73,6 +94,20 @@ def main(parts: Sequence[RunConfig]) -> None:
         print(f"  {name:<14} {path}")
     for part in parts:
         print(f"{MODES[part.mode].target}\n{experiment.summary(Path(part.run_dir), part)}")
+
+
+def _run_here(parts: Sequence[RunConfig]) -> list[TargetRecord]:
+    """Run the parts on this machine, one after the other."""
+    from divtf import experiment
+
+    records = []
+    for number, part in enumerate(parts, 1):
+        print(
+            f"\n== {number}/{len(parts)}: {part.model}, {MODES[part.mode].target}, seed {part.seed}",
+            flush=True,
+        )
+        records.append(experiment.read_record(experiment.run(part)))
+    return records
 
 
 def _distinct(name: str, values: Sequence, known=None) -> Sequence:
@@ -87,4 +122,4 @@ if __name__ == "__main__":
     cli.define_flags()
     define_flags()
     flags.adopt_module_key_flags(cli)
-    cli.launch(main, parts_from_flags)
+    cli.launch(lambda table: main(*table), table_from_flags)

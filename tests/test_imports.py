@@ -17,6 +17,7 @@ COMMANDS = {name for name, text in SOURCES.items() if '__name__ == "__main__"' i
 # From the top: a module may import those of lower layers, and of its own as long as none leads back.
 LAYERS = [
     COMMANDS,
+    {"cluster"},
     {"cli", "experiment"},
     {"training", "transfer", "export", "report", "subspace", "analysis"},
     {"callbacks", "checkpoints"},
@@ -28,7 +29,7 @@ LAYERS = [
     {"errors", "_version"},
 ]
 WITHOUT_TENSORFLOW = [
-    *("config", "run_dir", "records", "errors", "cli", "datasets", "main", "table2"),
+    *("config", "run_dir", "records", "errors", "cli", "datasets", "main", "table2", "cluster"),
     *("report", "tables", "plots", "captions", "table_picture", "paper"),
 ]
 
@@ -97,13 +98,17 @@ def test_only_attacks_knows_cleverhans():
     assert {name for name, packages in OUTSIDE.items() if "cleverhans" in packages} == {"attacks"}
 
 
+def test_only_cluster_knows_ray():
+    assert {name for name, packages in OUTSIDE.items() if "ray" in packages} == {"cluster"}
+
+
 def test_light_modules_bring_no_tensorflow():
-    """One process for all: the last line names the module that brought it."""
+    """Nor Ray, an extra. One process for all: the last line names the module that brought it."""
     script = (
         "import importlib, sys\n"
         f"for name in {WITHOUT_TENSORFLOW}:\n"
         "    importlib.import_module('divtf.' + name)\n"
-        "    heavy = {'tensorflow', 'keras', 'cleverhans', 'tensorflow_datasets'} & set(sys.modules)\n"
+        "    heavy = {'tensorflow', 'keras', 'cleverhans', 'tensorflow_datasets', 'ray'} & set(sys.modules)\n"
         "    assert not heavy, (name, heavy)\n"
         "import divtf\n"
         "assert divtf.RunConfig and divtf.DATASETS and dir(divtf) and 'tensorflow' not in sys.modules\n"

@@ -1,0 +1,252 @@
+"""Independent runs on a Ray cluster: a task each, which Ray places, and repeats elsewhere if its node dies.
+
+Ray is the optional extra `cluster`, loaded when it is needed. A repeated run goes on from its last
+checkpoint, which lies on storage that the nodes share. This module imports no TensorFlow.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import json
+import logging
+import os
+import platform
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from divtf import run_dir
+from divtf.config import RunConfig
+from divtf.errors import InputError, require
+from divtf.records import TargetRecord
+
+_ADDRESS = re.compile(r"auto|(ray://)?(?P<host>[^\s:/]+):(?P<port>\d{1,5})")
+_CONNECT_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """A running Ray cluster, and what each run takes of it.
+
+    Attributes:
+        address: "auto" for the cluster that this machine is a node of; the head's "HOST:PORT", from a node
+            of it; or "ray://HOST:PORT", by Ray Client from any machine.
+        cpus_per_run: CPU cores of a run, and TensorFlow's threads in it.
+        gpus_per_run: GPUs of a run, which sees no other.
+
+    Raises:
+        InputError: if a value does not fit, or Ray is not installed.
+    """
+
+    address: str
+    cpus_per_run: int = 1
+    gpus_per_run: int = 0
+
+    def __post_init__(self):
+        match = _ADDRESS.fullmatch(self.address)
+        require(
+            match is not None and int(match["port"] or 1) in range(1, 2**16),
+            "--cluster as auto, HOST:PORT or ray://HOST:PORT",
+            f"cluster={self.address}",
+        )
+        require(self.cpus_per_run >= 1, "--cpus_per_run of at least 1", cpus_per_run=self.cpus_per_run)
+        require(self.gpus_per_run >= 0, "--gpus_per_run of at least 0", gpus_per_run=self.gpus_per_run)
+        require(
+            importlib.util.find_spec("ray") is not None,
+            "Ray for --cluster; the extra `cluster` brings it: pip install '.[cluster]'",
+            "an installation without it",
+        )
+
+
+def run_all(
+    parts: Sequence[RunConfig], cluster: Cluster, say: Callable[[str], object] = print
+) -> list[TargetRecord]:
+    """Run every part by `experiment.run`, as many at a time as the cluster has room for.
+
+    A part that fails does not end the others.
+
+    Args:
+        parts: resolved configurations that may be resumed, with run directories in one directory. That lies
+            at the same path on every node and on this machine, and its file locks hold between them.
+        cluster: where to run them.
+        say: takes a line of progress.
+
+    Returns:
+        The record of every part, in order.
+
+    Raises:
+        InputError: if the cluster or its storage cannot be used; or, once the other parts are done, for
+            what the user can mend in a part, and for a part whose nodes died too often.
+    """
+    from divtf import experiment
+
+    parts = [_with_absolute_paths(part) for part in parts]
+    with _connected(cluster.address) as ray:
+        # What the user can mend is found out first, and a data set not had yet is prepared once.
+        for part in {part.dataset: part for part in parts if not _finished(part)}.values():
+            experiment.load_data(part)
+        root = Path(parts[0].run_dir).parent
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root, prefix=".cluster-") as sign:
+            # One process a task: TensorFlow's threads and devices cannot be changed once it has them.
+            task = ray.remote(max_calls=1)(run_part)
+            task = task.options(num_cpus=cluster.cpus_per_run, num_gpus=cluster.gpus_per_run)
+            start = functools.partial(task.remote, cluster, sys.orig_argv, sign.name)
+            tasks = _submit(parts, start)
+            say(f"{len(tasks)} runs, {sum(map(_finished, parts))} of them finished before")
+            return _gather(ray, tasks, say)
+
+
+def run_part(
+    cluster: Cluster, command: Sequence[str], sign: str, config: str, shared: int | None, *after: Any
+) -> dict[str, Any] | None:
+    """The task, in a process of its own on one of the nodes.
+
+    Args:
+        cluster: what this task takes of the cluster.
+        command: the user's, for the record.
+        sign: a file beside the run directories that every node has to see.
+        config: the part's configuration as JSON.
+        shared: a seed of `experiment.shared_seeds` to make that ensemble only; None for the part.
+        *after: results of tasks that come first; Ray starts this one when they are there.
+
+    Returns:
+        The part's record as JSON values: the driver's view of shared storage may lag behind.
+
+    Raises:
+        InputError: for input that does not fit; Ray repeats lost tasks, not those that raise.
+    """
+    del after
+    part = RunConfig.from_json(json.loads(config))
+    require(
+        Path(sign).exists(),
+        "--run_dir on storage that all nodes of the cluster share, at the same path",
+        f"{Path(sign).parent}, which is another directory or none on {platform.node()}",
+    )
+    _limit_tensorflow(cluster)
+    sys.orig_argv = list(command)  # This process's own would be Ray's.
+    from divtf import experiment
+
+    def say(line: str) -> None:
+        print(f"[{part.name if shared is None else 'shared'}] {line}", flush=True)
+
+    if shared is not None:
+        experiment.share(part, shared, say)
+        return None
+    # A node that Ray has given up may still be at work, or its lock not be released yet.
+    return experiment.read_record(experiment.run(part, say, waiting=say)).to_json()
+
+
+def _limit_tensorflow(cluster: Cluster) -> None:
+    """Hold this process to its share of the node."""
+    if cluster.gpus_per_run == 0:  # Ray hides GPUs of others only from tasks that have some.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(cluster.cpus_per_run)
+    tf.config.threading.set_inter_op_parallelism_threads(cluster.cpus_per_run)
+
+
+def _submit(parts: Sequence[RunConfig], start: Callable[..., Any]) -> dict[Any, RunConfig]:
+    """Start a task for every part, and before it those for the ensembles that it shares with others.
+
+    So no two tasks train the same ensemble, and none holds resources while it waits for another.
+    """
+    from divtf import experiment
+
+    shared: dict[Path, Any] = {}
+    tasks = {}
+    for part in parts:
+        config = json.dumps(dataclasses.asdict(part))
+        seeds = [] if _finished(part) else experiment.shared_seeds(part)
+        needed = {experiment.shared_directory(part, seed): seed for seed in seeds}
+        for directory, seed in needed.items():
+            if directory not in shared:
+                shared[directory] = start(config, seed)
+        tasks[start(config, None, *(shared[directory] for directory in needed))] = part
+    return tasks
+
+
+def _gather(ray: Any, tasks: dict[Any, RunConfig], say: Callable[[str], object]) -> list[TargetRecord]:
+    """The records of all tasks, or the first failure once all have ended."""
+    records: dict[str, TargetRecord] = {}
+    failures: dict[str, Exception] = {}
+    waiting = list(tasks)
+    while waiting:
+        (ended,), waiting = ray.wait(waiting)
+        name = tasks[ended].name
+        try:
+            records[name] = TargetRecord.from_json(ray.get(ended))
+            say(f"done {len(records)}/{len(tasks)}: {name}")
+        except ray.exceptions.RayError as error:
+            failures[name] = error
+            say(f"failed: {name}")
+    if failures:
+        reasons = [_reason(name, error) for name, error in failures.items()]
+        raise InputError(f"{reasons[0]} ({len(failures)} of {len(tasks)} runs failed: {', '.join(failures)})")
+    return [records[part.name] for part in tasks.values()]
+
+
+def _reason(name: str, error: Exception) -> str:
+    """One line for what the user can mend; an error of the program is raised with its traceback.
+
+    Raises:
+        RayTaskError: what came out of a task for any other reason.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, InputError):
+        return str(cause)
+    if isinstance(cause, OSError):
+        return f"Expected usable files and directories on every node. Received: {cause}"
+    if cause is not None:
+        raise error
+    what = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return f"Expected nodes that live until a run ends. Received: {what}"
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """The module ray, connected to the cluster."""
+    # To Ray, lines of two runs that differ in their numbers only are repetitions.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    import ray
+
+    match = _ADDRESS.fullmatch(address)
+    try:
+        if match and match["port"]:  # Ray itself would try for minutes, and then end the process.
+            socket.create_connection((match["host"], int(match["port"])), _CONNECT_SECONDS).close()
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"Expected --cluster as the address of a Ray cluster that runs. Received: {address}: {reason}"
+        ) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _with_absolute_paths(part: RunConfig) -> RunConfig:
+    """The part as other processes can run it: they have another working directory and environment."""
+
+    def absolute(path: str) -> str:
+        return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+    data_dir = part.data_dir or os.environ.get("TFDS_DATA_DIR")
+    return dataclasses.replace(
+        part,
+        run_dir=absolute(part.run_dir),
+        data_dir=data_dir and absolute(data_dir),
+        export=part.export and absolute(part.export),
+    )
+
+
+def _finished(part: RunConfig) -> bool:
+    return (Path(part.run_dir) / run_dir.RESULTS).exists()
