@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from divtf import alignment
+from divtf import alignment, distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +54,10 @@ def gradient_statistics(
             products,
         )
 
-    batches = [
-        [
-            part.numpy()
-            for part in measure(tf.constant(x[i : i + batch_size]), tf.constant(y[i : i + batch_size]))
-        ]
-        for i in range(0, len(x), batch_size)
-    ]
+    starts = range(0, len(x), batch_size)
+    parts = [(tf.constant(x[i : i + batch_size]), tf.constant(y[i : i + batch_size])) for i in starts]
+    results = distribution.map_batches(measure, parts, distribution.devices_of(ensemble))
+    batches = [[part.numpy() for part in result] for result in results]
     cosines, gal, zero_entries, zero_products = (
         np.concatenate(parts) for parts in zip(*batches, strict=True)
     )

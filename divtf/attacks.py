@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -15,6 +15,7 @@ from cleverhans.tf2.attacks import projected_gradient_descent as cleverhans_pgd
 from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.utils import compute_gradient
 
+from divtf import distribution
 from divtf.errors import is_number, require
 
 # A float32 image plus its perturbation may round to just outside the ball.
@@ -180,15 +181,21 @@ class Attack:
             InputError: if x leaves the image range, or y is not one class index for each image.
             FloatingPointError: if the result is not finite or breaks the threat model.
         """
-        x, y = tf.cast(x, tf.float32), tf.convert_to_tensor(y)
-        self._check_input(x, y)
-        if target not in self._compiled:
-            self._compiled[target] = self._compile(target, x.shape[1:])
-        compiled, classes = self._compiled[target]
-        _check_labels(y, classes)
-        x_adv = compiled(x, tf.cast(y, tf.int64), tf.stack([seed, 0]))
-        self._check_result(x, x_adv)
-        return x_adv
+        return next(self.on_batches(target, [(x, y, seed)]))
+
+    def on_batches(self, target, batches, devices: Sequence[str] = ()) -> Iterator[tf.Tensor]:
+        """What a call gives for each batch (x, y, seed), bit for bit; on devices, each one at a time."""
+        made = [(tf.cast(x, tf.float32), tf.convert_to_tensor(y), seed) for x, y, seed in batches]
+        for x, y, _ in made:
+            self._check_input(x, y)
+            if target not in self._compiled:
+                self._compiled[target] = self._compile(target, x.shape[1:])
+            _check_labels(y, self._compiled[target][1])
+        typed = [(x, tf.cast(y, tf.int64), tf.stack([seed, 0])) for x, y, seed in made]
+        results = distribution.map_batches(self._compiled[target][0], typed, devices)
+        for (x, _, _), x_adv in zip(made, results, strict=True):
+            self._check_result(x, x_adv)
+            yield x_adv
 
     def describe(self) -> dict[str, Any]:
         """Everything that, with target, images and seed, determines the result; as JSON values."""
@@ -277,12 +284,8 @@ def relative_logits(target, y: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
             members = tf.transpose(target.member_logits(x), [1, 0, 2])
         else:
             members = tf.convert_to_tensor(target(x))[:, None]
-        return (
-            members
-            - tf.gather(members, tf.repeat(y[:, None], members.shape[1], axis=1), axis=2, batch_dims=2)[
-                ..., None
-            ]
-        )
+        labels = tf.repeat(y[:, None], members.shape[1], axis=1)
+        return members - tf.gather(members, labels, axis=2, batch_dims=2)[..., None]
 
     return logits
 

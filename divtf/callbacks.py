@@ -15,14 +15,36 @@ from divtf.checkpoints import Checkpoints, State
 _LOG_EVERY = 10
 
 
-class Recorder(keras.callbacks.Callback):
+class Counter(keras.callbacks.Callback):
+    """Counts the steps of a training run and takes up its measures: all that workers do but the chief."""
+
+    def __init__(self, state: State):
+        super().__init__()
+        self._state = state
+
+    def close(self) -> None:
+        """Finish what is written: nothing."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Give an epoch that goes on its measures back: they have just been reset."""
+        for metric in self.model.metrics:
+            if values := self._state.measures.get(metric.name):
+                metric.total.assign(values[0])
+                metric.count.assign(values[1])
+        self._state.measures = {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count the step."""
+        self._state.step += 1
+
+
+class Recorder(Counter):
     """Records a training run: checkpoints, metrics an epoch as JSON lines, TensorBoard scalars."""
 
     def __init__(
         self, state: State, directory: Path, checkpoints: Checkpoints, per_epoch: int, interval: float
     ):
-        super().__init__()
-        self._state = state
+        super().__init__(state)
         self._directory = directory
         self._checkpoints = checkpoints
         self._per_epoch = per_epoch
@@ -34,23 +56,15 @@ class Recorder(keras.callbacks.Callback):
         """Finish the TensorBoard log."""
         self._writer.close()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Give an epoch that goes on its measures back: Keras has just reset them."""
-        for metric in self.model.metrics:
-            if values := self._state.measures.get(metric.name):
-                metric.total.assign(values[0])
-                metric.count.assign(values[1])
-        self._state.measures = {}
-
     def on_train_batch_end(self, batch, logs=None):
         """Count the step; log and checkpoint at intervals."""
-        self._state.step += 1
+        super().on_train_batch_end(batch, logs)
         if self._state.step % _LOG_EVERY == 0:
             self._log({f"step/{name}": value for name, value in (logs or {}).items()}, self._state.step)
         within_epoch = self._state.step % self._per_epoch != 0
         if within_epoch and time.monotonic() - self._saved > self._interval:
             self._state.measures = {
-                metric.name: [float(metric.total), float(metric.count)]
+                metric.name: [float(metric.total.numpy()), float(metric.count.numpy())]
                 for metric in self.model.metrics
                 if isinstance(metric, keras.metrics.Mean)
             }

@@ -19,7 +19,7 @@ from divtf.datasets import DATASETS
 from divtf.errors import InputError, require
 
 ATTACK_NAMES = ("fgsm", "rfgsm", "ifgsm", "mifgsm", "pgd_cw")
-STRATEGIES = ("single", "mirrored")
+STRATEGIES = ("single", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SCHEDULES = ("constant", "cosine")
 
@@ -125,7 +125,11 @@ class RunConfig:
     weight_decay: float = _flag(0.0, "Decoupled weight decay; 0 is plain Adam.", _NOT_NEGATIVE)
     schedule: str = _flag("constant", "Learning rate over the run.", _one_of(SCHEDULES))
     seed: int = _flag(0, "Seed of the target's weights and data.", _SEED)
-    strategy: str = _flag("single", "Devices to train on: one, or all of this machine.", _one_of(STRATEGIES))
+    strategy: str = _flag(
+        "single",
+        "Devices to train on: one, all of this machine, or those of the machines in TF_CONFIG.",
+        _one_of(STRATEGIES),
+    )
     precision: str = _flag("float32", "Arithmetic of the members in training.", _one_of(PRECISIONS))
     deterministic: bool = _flag(False, "Bit-equal reruns, at some cost in speed.")
     # Attacked how.

@@ -1,5 +1,6 @@
 """The ensemble: members trained together by one objective, predicting by their mean probability."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf import layers
+from divtf import distribution, layers, workers
 from divtf.alignment import at_least_float32
 from divtf.errors import InputError
 from divtf.objectives import CrossEntropy, GradientAlignment, Terms
@@ -53,7 +54,7 @@ class Ensemble(keras.Model):
         self.num_classes = self.members[0].output_shape[-1]
         names = ["loss", "cross_entropy", "gal", "coherence", "accuracy"]
         names += [f"{member.name}_accuracy" for member in self.members]
-        self._measures = {name: keras.metrics.Mean(name=name) for name in names}
+        self._measures = {name: distribution.ReplicatedMean(name=name) for name in names}
         self.build(self.members[0].input_shape)
 
     def member_logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -75,13 +76,16 @@ class Ensemble(keras.Model):
             raise InputError(
                 f"Expected no loss: the objective is the loss. Received: loss={kwargs['loss']!r}"
             )
-        pooled = [m.name for m in self.members if any(map(_is_max_pooling, layers.flat_operations(m)))]
+        kinds = {m.name: [type(node).__name__ for node in layers.flat_operations(m)] for m in self.members}
+        pooled = [name for name, own in kinds.items() if any("MaxPool" in kind for kind in own)]
         if jit_compile is True and isinstance(self.objective, GradientAlignment) and pooled:
             raise InputError(
                 "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
                 f"Received: jit_compile=True with max-pooling in {pooled}"
             )
         super().compile(optimizer=optimizer, jit_compile=jit_compile is True, **kwargs)
+        # Keras's own stays at zero under a custom train_step; and to save it, all workers would be needed.
+        self._loss_tracker = self._measures["loss"]
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as when the model was saved, with room for the optimizer's saved state."""
@@ -89,13 +93,15 @@ class Ensemble(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, *args, **kwargs):
-        """Train as `keras.Model.fit`.
+        """Train as `keras.Model.fit`; on several workers as `workers.fit`, which takes less.
 
         Raises:
             InputError: if a label is out of range, or a loss or gradient is not finite; the trainable
                 weights are then those before the offending step.
         """
-        return self._with_clear_errors(super().fit, *args, **kwargs)
+        several = workers.has_several(self.distribute_strategy)
+        method = functools.partial(workers.fit, self) if several else super().fit
+        return self._with_clear_errors(method, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         """Measure as `keras.Model.evaluate`; raises InputError if a label is out of range."""
@@ -105,10 +111,11 @@ class Ensemble(keras.Model):
         """One step on (images [B, H, W, C], labels [B]): the outer tape of Equation 9's gradient."""
         x, y = self._unpack(data)
         with tf.GradientTape() as tape:
-            terms = self.objective(self.members, x, y, training=True)
+            terms = distribution.terms(self.objective, self.members, x, y, training=True)
             penalty = self._penalty(terms.loss.dtype)
             scaled = self.optimizer.scale_loss(self._replica_share(terms.loss, penalty))
         gradients = tape.gradient(scaled, self.trainable_variables)
+        distribution.share_statistics(self.members, tf.size(y))
         with tf.control_dependencies(self._finite(terms, gradients)):
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._measure(x, y, terms, penalty)
@@ -116,14 +123,13 @@ class Ensemble(keras.Model):
     def test_step(self, data) -> dict[str, Any]:
         """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
         x, y = self._unpack(data)
-        terms = self.objective(self.members, x, y, training=False)
+        terms = distribution.terms(self.objective, self.members, x, y, training=False)
         return self._measure(x, y, terms, self._penalty(terms.loss.dtype))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The ensemble's own measures, then any that the user gave to `compile`."""
         own = list(self._measures.values())
-        # Keras keeps a "loss" tracker of its own, which a custom train_step would leave at zero.
         names = {metric.name for metric in own}
         return own + [metric for metric in super().metrics if metric.name not in names]
 
@@ -152,6 +158,11 @@ class Ensemble(keras.Model):
         members = [deserialize(member, custom_objects) for member in config.pop("members")]
         return cls(members, deserialize(config.pop("objective"), custom_objects), **config)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # It fails on a batch shared out unevenly, and only metrics given to `compile` are not built yet.
+        if len(self.metrics) > len(self._measures):
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
     def _unpack(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None or sample_weight is not None:
@@ -172,12 +183,10 @@ class Ensemble(keras.Model):
 
     def _replica_share(self, losses: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
         """This replica's part of the global batch's mean loss; Keras sums gradients over replicas."""
-        count = tf.cast(tf.shape(losses)[0], losses.dtype)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:
-            # The last batch may be split unevenly, so a mean of replica means would be off.
-            count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
-        return tf.reduce_sum(losses) / count + penalty / replicas
+        # The last batch may be split unevenly, so a mean of replica means would be off.
+        own = tf.cast(tf.size(losses), losses.dtype)
+        (count,) = distribution.sums([own])
+        return tf.reduce_sum(losses) / count + penalty * (own / count)
 
     def _penalty(self, dtype: tf.DType) -> tf.Tensor:
         """Mean over the members of what their own regularisers, if any, add to the loss."""
@@ -190,8 +199,10 @@ class Ensemble(keras.Model):
         # Loss scaling expects overflowing gradients and skips such steps by itself.
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             quantities["gradient norm"] = tf.linalg.global_norm(gradients)
+        # Summed, they stop every replica at the same step, and none waits for another one's gradients.
+        summed = distribution.sums(list(quantities.values()))
         checks: list[tf.Tensor] = []
-        for name, quantity in quantities.items():
+        for name, quantity in zip(quantities, summed, strict=True):
             with tf.control_dependencies(checks[-1:]):
                 checks.append(tf.debugging.check_numerics(quantity, f"{_CHECK}: {name}"))
         return checks
@@ -202,8 +213,7 @@ class Ensemble(keras.Model):
         values["loss"] += penalty
         for member, logits in zip(self.members, tf.unstack(terms.logits), strict=True):
             values[f"{member.name}_accuracy"] = _hits(logits, y)
-        for name, value in values.items():
-            self._measures[name].update_state(value)
+        distribution.update_means(self._measures, values)
         results = {name: self._measures[name].result() for name in values}
         for metric in self.metrics:
             if metric.name not in self._measures:
@@ -230,10 +240,6 @@ def _log_mean_probability(member_logits: tf.Tensor) -> tf.Tensor:
 
 def _hits(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.argmax(logits, axis=-1, output_type=y.dtype) == y, tf.float32)
-
-
-def _is_max_pooling(node: Any) -> bool:
-    return "MaxPool" in type(node).__name__
 
 
 def _check_message(error: str, optimizer) -> str | None:

@@ -1,5 +1,6 @@
 """One target from training to report: section 4 of the paper, stage by stage."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf import report, run_dir
+from divtf import distribution, report, run_dir, workers
 from divtf.analysis import gradient_statistics
 from divtf.attacks import ThreatModel, make_attack
 from divtf.config import MODES, SETUPS, RunConfig, digest
@@ -40,6 +41,9 @@ def run(
     A surrogate or static ensemble that is not there yet is trained first, in `shared-models` beside the
     run directory, where runs of the same data set, model and budget find it.
 
+    With strategy "multi_worker" each worker of TF_CONFIG calls this with the same configuration, on storage
+    that they share. All take part in each training; the chief, which alone writes, does the rest.
+
     Args:
         config: what to do; None in it takes the paper's value.
         say: takes a line of progress.
@@ -55,9 +59,13 @@ def run(
     config = config.resolved()
     directory = Path(config.run_dir)
     _seed(config)
+    on = distribution.strategy(config.strategy)  # First: joining a cluster is what TensorFlow starts with.
+    if not workers.is_chief(on):
+        _assist(config, on, say)
+        return directory
     # What the user can mend is found out first, so that a refused run leaves no directory behind.
     finished, exporting = (directory / run_dir.RESULTS).exists(), _wants_export(config, directory)
-    data = None if finished and not exporting else load_data(config)
+    data = load_data(config) if workers.from_chief(on, not finished or exporting) else None
     with run_dir.open_run(directory, config.identity(), resume=config.resume, waiting=waiting):
         if finished:
             commit = read_record(directory).provenance.get("commit") or "an unknown commit"
@@ -71,6 +79,21 @@ def run(
                 _export(target, _export_path(config, directory), directory)
         report.write_report(directory, [read_record(directory)])
     return directory
+
+
+def _assist(config: RunConfig, on: tf.distribute.Strategy, say: Callable[[str], object]) -> None:
+    """What a worker other than the chief does: its share of every training, in the chief's order.
+
+    That holds for the surrogate and the static model too: trained by all they take no longer than a target,
+    no worker waits for minutes without a word, and a checkpoint of theirs is gone on with in the same way.
+    """
+    finished = (Path(config.run_dir) / run_dir.RESULTS).exists()
+    if workers.from_chief(on, 0):  # The chief's answer: whether it trains.
+        data = load_data(config)
+        _train(config, data, Path(config.run_dir), say)
+        if not finished and config.attacks:
+            shared_ensemble(config, config.surrogate_seed, data, say)
+    say("this worker's part, the training, is done; the chief evaluates by itself")
 
 
 def read_record(directory: Path) -> TargetRecord:
@@ -139,7 +162,9 @@ def shared_ensemble(
     def say_whose(line: str) -> None:
         say(f"[{directory.name}] {line}")
 
-    with run_dir.open_run(directory, base.training(), resume=True, waiting=say_whose):
+    chief = workers.is_chief(distribution.strategy(base.strategy))
+    held = run_dir.open_run(directory, base.training(), resume=True, waiting=say_whose)
+    with held if chief else contextlib.nullcontext():
         ensemble, _ = train(base, data, directory, say=say_whose)
     return ensemble, directory
 
@@ -180,7 +205,8 @@ def _static_signs(config: RunConfig, data: ImageData, say: Callable[[str], objec
     x = as_float(data.x_train)
     sets = AdversarialSets(static, directory / _ADVERSARIAL, batch_size=_BATCH, say=say)
     say(f"attacks the static model on {len(x)} training images")
-    x_adv, _ = sets.images(fgsm, x, data.y_train)
+    with workers.chief_first(distribution.strategy(config.strategy)):
+        x_adv, _ = sets.images(fgsm, x, data.y_train)
     return np.rint(x_adv - x).astype("int8")
 
 

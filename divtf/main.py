@@ -7,9 +7,12 @@ from divtf import cli
 
 def main(config) -> None:
     """Run the configuration and print its table and where things lie."""
-    from divtf import experiment, report  # TensorFlow loads once the flags are known to be right.
+    # TensorFlow loads once the flags are known to be right.
+    from divtf import distribution, experiment, report, workers
 
     directory = experiment.run(config)
+    if not workers.is_chief(distribution.strategy(config.strategy)):
+        return
     print()
     print(report.table_text([experiment.read_record(directory)]))
     print(experiment.summary(directory, config))

@@ -35,6 +35,11 @@ class Terms:
         parts = {name: getattr(self, name) for name in ("loss", "cross_entropy", "gal", "coherence")}
         return {name: part for name, part in parts.items() if part is not None}
 
+    def first(self, count: tf.Tensor) -> "Terms":
+        """The terms of the first `count` examples."""
+        cut = {name: part[:count] for name, part in self.means().items()}
+        return dataclasses.replace(self, logits=self.logits[:, :count], **cut)
+
 
 def _terms(members: Members, x: tf.Tensor, y: tf.Tensor, *, gal_weight: float, training: bool) -> Terms:
     """Equation 9 from one forward pass a member, with its alignment terms."""

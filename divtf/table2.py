@@ -68,6 +68,11 @@ def parts_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunCon
     models = _distinct("models", flag_values.models, SETUPS)
     modes = _distinct("modes", flag_values.modes, MODES)
     seeds = _distinct("seeds", cli.parse_list("seeds", flag_values.seeds or [str(flag_values.seed)], int))
+    require(
+        flag_values.strategy != "multi_worker",
+        "--strategy=single or mirrored for a table; several machines train one run at a time",
+        f"--strategy={flag_values.strategy}",
+    )
     root = Path(flag_values.run_dir or "runs/table2")
     parts = []
     for model, seed, mode in itertools.product(models, seeds, modes):

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf import run_dir
-from divtf.callbacks import Progress, Recorder
+from divtf import distribution, run_dir, workers
+from divtf.callbacks import Counter, Progress, Recorder
 from divtf.checkpoints import Checkpoints, State
-from divtf.config import MODES, RunConfig
+from divtf.config import MODES, RunConfig, digest
 from divtf.data import Mixture
 from divtf.datasets import DatasetSpec, ImageData
 from divtf.ensemble import Ensemble
@@ -54,24 +54,30 @@ def train(
     Args:
         config: resolved or not.
         data: training and test images.
-        directory: a run directory that this process holds.
+        directory: a run directory that this process holds; on several workers, that the chief holds, and
+            that all of them can read.
         signs: gradient signs of the static model at the training images, for modes ens and ens_div.
         say: takes a line of progress.
 
     Returns:
         The trained ensemble in float32, whatever the precision of its training, and the seconds spent
-        training it, interruptions not counted.
+        training it, interruptions not counted. After training on several workers it is a copy on this
+        one, which each may use without the others.
 
     Raises:
-        InputError: if training meets a loss or gradient that is not finite; the last checkpoint stays.
+        InputError: if training meets a loss or gradient that is not finite, or loses a worker; the last
+            checkpoint stays.
     """
     config = config.resolved()
+    _check_precision(config)
+    on = distribution.strategy(config.strategy)
     mixture = Mixture(
         data, MODES[config.mode].sources, config.largest_epsilon, config.batch_size, config.seed, signs
     )
     checkpoints = Checkpoints(directory / run_dir.CHECKPOINTS, say)
     total = mixture.steps_per_epoch * config.epochs
-    with _devices(config):
+    _agree(config, on, directory)
+    with distribution.scope(on):
         state = checkpoints.restore()
         if state is None:
             ensemble = build_ensemble(config, data.spec, precision=config.precision)
@@ -83,14 +89,18 @@ def train(
             ensemble = state.ensemble
             head = "goes on from" if state.step < total else "was trained before:"
             say(f"{head} step {state.step} of {total}")
-        if state.step < total:
-            _fit(ensemble, state, config, mixture, directory, checkpoints, say)
-    return _in_float32(ensemble, config, data.spec), state.seconds
+    # Outside the scope: what Keras makes on the way, as to save, would take all workers.
+    if state.step < total:
+        _fit(ensemble, state, config, mixture, directory, checkpoints, say)
+    return _evaluated(ensemble, config, data.spec), state.seconds
 
 
 def _fit(ensemble, state, config, mixture, directory, checkpoints, say) -> None:
     per_epoch = mixture.steps_per_epoch
-    recorder = Recorder(state, directory, checkpoints, per_epoch, config.checkpoint_minutes * 60)
+    chief = workers.is_chief(ensemble.distribute_strategy)
+    recorder: Counter = Counter(state)
+    if chief:
+        recorder = Recorder(state, directory, checkpoints, per_epoch, config.checkpoint_minutes * 60)
     epoch, done = divmod(state.step, per_epoch)
     options = {
         "validation_data": mixture.data.test_set(_MONITORED),
@@ -116,6 +126,8 @@ def _fit(ensemble, state, config, mixture, directory, checkpoints, say) -> None:
             if epoch < config.epochs:
                 fit(epoch, config.epochs, per_epoch)
         except InputError as error:
+            if not chief:
+                raise
             last = checkpoints.newest
             kept = f"the last good checkpoint is {last}" if last else "no checkpoint was made before"
             raise InputError(f"{error}; {kept}") from None
@@ -130,7 +142,7 @@ def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
     state = Checkpoints(directory / run_dir.CHECKPOINTS).restore()
     if state is None:
         raise InputError(f"Expected a whole checkpoint in {directory / run_dir.CHECKPOINTS}. Received: none")
-    return _in_float32(state.ensemble, config, spec)
+    return _evaluated(state.ensemble, config, spec)
 
 
 def _split_by_batch(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -147,23 +159,44 @@ def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(rate, weight_decay=config.weight_decay or None)
 
 
-def _devices(config: RunConfig) -> contextlib.AbstractContextManager:
-    """The scope of the devices to train on."""
+def _check_precision(config: RunConfig) -> None:
     if config.precision == "mixed_bfloat16":
         require(
             os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
             "oneDNN on for --precision=mixed_bfloat16, which is some 25 times slower on a CPU without it",
             "TF_ENABLE_ONEDNN_OPTS=0",
         )
-    if config.strategy == "mirrored":
-        return tf.distribute.MirroredStrategy().scope()
-    return contextlib.nullcontext()
 
 
-def _in_float32(ensemble: Ensemble, config: RunConfig, spec: DatasetSpec) -> Ensemble:
-    if config.precision == "float32":
+def _agree(config: RunConfig, on: tf.distribute.Strategy, directory: Path) -> None:
+    """Hold all workers to the chief's configuration and checkpoint, before they make anything together.
+
+    Raises:
+        InputError: on a worker that has others; the chief then learns that it is gone.
+    """
+    if not workers.has_several(on):
+        return
+    own = digest(config.training())
+    chiefs = workers.from_chief(on, int(own, 16))
+    require(int(own, 16) == chiefs, "the chief's configuration on every worker", f"another one: {own}")
+    # Outside the strategy's scope, where a variable is made by all workers or by none.
+    state = Checkpoints(directory / run_dir.CHECKPOINTS, lambda line: None).restore()
+    step = state.step if state else 0
+    chiefs = workers.from_chief(on, step)
+    require(
+        step == chiefs,
+        f"the chief's checkpoint of step {chiefs} in {directory} on every worker: they are to share storage",
+        f"that of step {step}",
+    )
+
+
+def _evaluated(ensemble: Ensemble, config: RunConfig, spec: DatasetSpec) -> Ensemble:
+    """The ensemble for evaluation: in float32, on the devices of this process."""
+    on = ensemble.distribute_strategy
+    if config.precision == "float32" and not workers.has_several(on):
         return ensemble
-    exact = build_ensemble(config, spec)
-    exact.set_weights(ensemble.get_weights())
-    exact.compile()
+    with contextlib.nullcontext() if workers.has_several(on) else on.scope():
+        exact = build_ensemble(config, spec)
+        exact.set_weights(ensemble.get_weights())
+        exact.compile()
     return exact

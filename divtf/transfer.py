@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf import run_dir
+from divtf import distribution, run_dir
 from divtf.alignment import true_class_margin
 from divtf.attacks import Attack
 from divtf.config import digest
@@ -21,6 +22,7 @@ from divtf.records import CLEAN, WORST_CASE, TransferResult
 
 # Below this loss float32 gives a member's gradient few right digits, if the loss is not written with care.
 SATURATED_LOSS = 1e-7
+_PREDICTIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class AdversarialSets:
@@ -82,16 +84,10 @@ class AdversarialSets:
         return float((np.concatenate(losses, axis=1).max(axis=0) < SATURATED_LOSS).mean())
 
     def _make(self, attack, x, y):
-        batches = [
-            attack(
-                self._surrogate,
-                x[i : i + self._batch_size],
-                y[i : i + self._batch_size],
-                seed=self._seed + i,
-            ).numpy()
-            for i in range(0, len(x), self._batch_size)
-        ]
-        return np.concatenate(batches)
+        size = self._batch_size
+        batches = [(x[i : i + size], y[i : i + size], self._seed + i) for i in range(0, len(x), size)]
+        devices = distribution.devices_of(self._surrogate)
+        return np.concatenate([a.numpy() for a in attack.on_batches(self._surrogate, batches, devices)])
 
     def _manifest(self, attack, x, y) -> dict[str, Any]:
         return attack.describe() | {
@@ -181,10 +177,25 @@ def evaluate_transfer(
 
 def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """Class indices [n] that the target gives the images."""
-    if isinstance(target, keras.Model):
+    devices = distribution.devices_of(target)
+    if isinstance(target, keras.Model) and not devices:
         return target.predict(x, batch_size=batch_size, verbose=0).argmax(axis=-1)
-    batches = [np.asarray(target(tf.constant(x[i : i + batch_size]))) for i in range(0, len(x), batch_size)]
-    return np.concatenate(batches).argmax(axis=-1)
+    batches = [(tf.constant(x[i : i + batch_size]),) for i in range(0, len(x), batch_size)]
+    # Keras would split each batch over the devices, and sums may depend on how much is summed at once.
+    outputs = distribution.map_batches(
+        _prediction(target, x.shape[1:]) if devices else target, batches, devices
+    )
+    return np.concatenate([np.asarray(output) for output in outputs]).argmax(axis=-1)
+
+
+def _prediction(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The model's prediction as one graph, traced once: it is asked for after every attack."""
+    if model not in _PREDICTIONS:
+        reference: Any = weakref.ref(model)  # The cache must not keep the model alive.
+        signature = [tf.TensorSpec([None, *image_shape], tf.float32)]
+        traced = tf.function(lambda x: reference()(x, training=False), input_signature=signature)
+        _PREDICTIONS[model] = traced.get_concrete_function()
+    return _PREDICTIONS[model]
 
 
 def array_digest(array: np.ndarray) -> str:

@@ -23,7 +23,7 @@ LAYERS = [
     {"callbacks", "checkpoints"},
     {"plots", "table_picture", "tables", "captions", "paper", "ensemble"},
     {"objectives", "attacks", "data", "models"},
-    {"alignment", "layers"},
+    {"alignment", "layers", "distribution", "workers"},
     {"normalization"},
     {"config", "run_dir", "records", "datasets"},
     {"errors", "_version"},

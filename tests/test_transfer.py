@@ -40,13 +40,13 @@ def images_and_labels(count=10, seed=1):
 @pytest.fixture(name="calls")
 def fixture_calls(monkeypatch):
     """How many images each attack was asked to make, call by call."""
-    made, call = [], Attack.__call__
+    made, attack = [], Attack.on_batches
 
-    def counting(self, target, x, y, *, seed=0):
-        made.append((self.name, len(x)))
-        return call(self, target, x, y, seed=seed)
+    def counting(self, target, batches, *args):
+        made.extend((self.name, len(x)) for x, _, _ in batches)
+        return attack(self, target, batches, *args)
 
-    monkeypatch.setattr(Attack, "__call__", counting)
+    monkeypatch.setattr(Attack, "on_batches", counting)
     return made
 
 

@@ -1,0 +1,170 @@
+"""Devices: where an ensemble is trained, and what its replicas do together in a step.
+
+A replica is one device's copy of the ensemble. Replicas of several processes are the business of `workers`.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from divtf import workers
+
+_SUM = tf.distribute.ReduceOp.SUM
+
+
+# Which devices
+
+
+@functools.cache
+def strategy(name: str) -> tf.distribute.Strategy:
+    """The strategy of that name in `config.STRATEGIES`; one for the process, since a cluster is joined once.
+
+    Args:
+        name: "single"; "mirrored" for all GPUs of this machine, or else all CPU devices that TensorFlow was
+            told to make of it; "multi_worker" for the machines of TF_CONFIG. The last one waits for them,
+            and must come before anything that starts TensorFlow.
+
+    Raises:
+        InputError: if TF_CONFIG does not name this worker's place in a cluster, or it cannot be taken.
+    """
+    if name == "mirrored":
+        # Left to itself the strategy takes one CPU device only, and reads TF_CONFIG.
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return workers.join_cluster() if name == "multi_worker" else tf.distribute.get_strategy()
+
+
+@contextlib.contextmanager
+def scope(on: tf.distribute.Strategy) -> Iterator[None]:
+    """The strategy's scope; the loss of a worker in it is an InputError."""
+    with workers.clear_errors(on), on.scope():
+        yield
+
+
+def devices_of(model: Any) -> Sequence[str]:
+    """The devices that hold replicas of a Keras model in this process; none if it is not distributed."""
+    own = getattr(model, "distribute_strategy", None)
+    if own is None or workers.has_several(own) or own.num_replicas_in_sync == 1:
+        return ()
+    return own.extended.worker_devices
+
+
+def map_batches(
+    function: Callable[..., Any], batches: Iterable[tuple], devices: Sequence[str] = ()
+) -> Iterator[Any]:
+    """The function's result for each batch, in order; as many batches at a time as there are devices.
+
+    A device gets whole batches, so that random draws, which are by batch, and sums are those of one device.
+
+    Args:
+        function: a tf.function, or a function of tensors that can be traced.
+        batches: its arguments, tensors or arrays.
+        devices: where to run; none leaves that to TensorFlow, one batch after another.
+    """
+    if not devices:
+        yield from (function(*batch) for batch in batches)
+        return
+
+    @tf.function
+    def side_by_side(group):
+        results = []
+        for device, batch in zip(devices, group, strict=False):  # The last group may be smaller.
+            with tf.device(device):
+                results.append(function(*batch))
+        return results
+
+    waiting = [tuple(map(tf.convert_to_tensor, batch)) for batch in batches]
+    traced: dict[Any, Any] = {}  # Concrete, a smaller last group is not mistaken for needless retracing.
+    for first in range(0, len(waiting), len(devices)):
+        group = waiting[first : first + len(devices)]
+        shapes = tuple(tuple(part.shape) for batch in group for part in batch)
+        traced[shapes] = traced.get(shapes) or side_by_side.get_concrete_function(group)
+        yield from traced[shapes](group)
+
+
+# What replicas do together, in a train step
+
+
+def replicas() -> int:
+    """How many replicas run the step that is being made; 1 outside a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def sums(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Each of the scalars summed over the replicas, by one message for all."""
+    if replicas() == 1:
+        return list(tensors)
+    wide = tf.stack([tf.cast(tensor, tf.float64) for tensor in tensors])
+    totals = tf.unstack(tf.distribute.get_replica_context().all_reduce(_SUM, wide))
+    return [tf.cast(total, own.dtype) for total, own in zip(totals, tensors, strict=True)]
+
+
+def terms(objective: Any, members: Sequence[Any], x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Any:
+    """The objective's terms on this replica's images [b, ...] and labels [b], also if there are none.
+
+    A replica without images takes a blank one, whose terms are cut off: TensorFlow's convolutions fail on an
+    empty batch in the second-order gradient, and batch normalisation makes NaN of it.
+    """
+    if replicas() == 1:
+        return objective(members, x, y, training=training)
+    blank = tf.cast(tf.equal(tf.size(y), 0), tf.int32)
+    filled = [tf.concat([part, tf.zeros([blank, *part.shape[1:]], part.dtype)], axis=0) for part in (x, y)]
+    return objective(members, *filled, training=training).first(tf.size(y))
+
+
+def update_means(means: Mapping[str, keras.metrics.Mean], values: Mapping[str, tf.Tensor]) -> None:
+    """Take the values, [b] of this replica's examples by name, and those of all others into running means."""
+    if replicas() == 1:
+        for name, value in values.items():
+            means[name].update_state(value)
+        return
+    size = tf.cast(tf.size(next(iter(values.values()))), tf.float32)
+    parts = [tf.reduce_sum(tf.cast(value, tf.float32)) for value in values.values()]
+    *totals, count = sums([*parts, size])
+    for name, total in zip(values, totals, strict=True):
+        means[name].update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
+
+
+def share_statistics(models: Iterable[keras.Model], count: tf.Tensor) -> None:
+    """Make the moving statistics of batch normalisation the replicas' mean, weighted by their images.
+
+    Each replica normalises by the statistics of its own images, as is usual, and tracks these. Left alone the
+    replicas' moving statistics would drift apart, and a checkpoint would hold the first one's.
+
+    Args:
+        models: whose BatchNormalization layers have just tracked a batch.
+        count: this replica's images.
+    """
+    layers = [layer for model in models for layer in model._flatten_layers(include_self=False)]
+    moving = [
+        variable
+        for layer in layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
+    if replicas() == 1 or not moving:
+        return
+    flat = tf.concat([tf.reshape(tf.cast(variable, tf.float32), [-1]) for variable in moving], axis=0)
+    count = tf.cast(count, tf.float32)
+    own = tf.concat([flat * count, count[None]], axis=0)
+    total = tf.distribute.get_replica_context().all_reduce(_SUM, own)
+    sizes = [variable.shape.num_elements() for variable in moving]
+    for variable, mean in zip(moving, tf.split(total[:-1] / total[-1], sizes), strict=True):
+        variable.assign(tf.cast(tf.reshape(mean, variable.shape), variable.dtype))
+
+
+class ReplicatedMean(keras.metrics.Mean):
+    """A mean whose updates are the same on every replica, as sums over replicas are.
+
+    Any one of them can read, save and restore it exactly. Keras's own adds the replicas' parts up when
+    it is read, which takes all workers, and spreads a restored sum over them, which changes its rounding.
+    """
+
+    def add_variable(self, shape, initializer, dtype=None, aggregation="sum", name=None):
+        """As Keras's, read from the first replica."""
+        del aggregation
+        return super().add_variable(shape, initializer, dtype, "only_first_replica", name)

@@ -1,0 +1,250 @@
+"""Machines: training by several processes, of which the first, the chief, is the only one that writes.
+
+Keras's `fit` drives the replicas of one process. It cannot drive those of several: it builds the model on a
+batch that it first adds up over the replicas, and reduces scalar measures along an axis that they lack.
+`fit` here does, around the same train step.
+"""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from divtf.errors import InputError, require
+
+# What a collective operation raises in a worker whose peer is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):([1-9]\d{0,4})")
+_TASK = re.compile(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)")
+_SUM = tf.distribute.ReduceOp.SUM
+
+
+def has_several(on: tf.distribute.Strategy) -> bool:
+    """Whether the strategy's replicas are in several processes."""
+    return isinstance(on, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(on: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes: the first worker, or the only process."""
+    if not has_several(on):
+        return True
+    here = on.cluster_resolver
+    return here.task_type == "chief" or ("chief" not in here.cluster_spec().jobs and here.task_id == 0)
+
+
+def from_chief(on: tf.distribute.Strategy, value: int) -> int:
+    """The chief's value, on every worker; each waits here until all have come.
+
+    Raises:
+        InputError: if a worker is gone.
+    """
+    if not has_several(on):
+        return int(value)
+
+    @tf.function
+    def receive():
+        def receive_on_replica():
+            here = tf.distribute.get_replica_context()
+            own = tf.where(here.replica_id_in_sync_group == 0, tf.constant(value, tf.int64), 0)
+            return here.all_reduce(_SUM, own)
+
+        return on.run(receive_on_replica)
+
+    with clear_errors(on):
+        return int(on.experimental_local_results(receive())[0])
+
+
+@contextlib.contextmanager
+def chief_first(on: tf.distribute.Strategy) -> Iterator[None]:
+    """Do something on the chief before the others do it, so that they find what the chief has written."""
+    if not is_chief(on):
+        from_chief(on, 0)
+    yield
+    if is_chief(on):
+        from_chief(on, 0)
+
+
+def shares(batches: tf.data.Dataset, first: int, count: int, replicas: int) -> tf.data.Dataset:
+    """Of every batch the shares of some replicas, one after another.
+
+    All shares together are the batch, and none is larger than another by more than one image; in a batch with
+    fewer images than replicas some are empty. The batch is made whole before it is cut: its random draws are
+    those of one process.
+
+    Args:
+        batches: endless batches (images, labels).
+        first: the first replica whose shares are wanted.
+        count: of so many replicas.
+        replicas: in all.
+    """
+
+    def cut(x, y):
+        size = tf.shape(x, tf.int64)[0]
+
+        def share(replica):
+            part = slice(size * replica // replicas, size * (replica + 1) // replicas)
+            return x[part], y[part]
+
+        return tf.data.Dataset.range(first, first + count).map(share)
+
+    endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
+    return batches.flat_map(cut).apply(endless).prefetch(2)
+
+
+def fit(
+    ensemble: Any,
+    batches: tf.data.Dataset,
+    *,
+    steps_per_epoch: int,
+    epochs: int = 1,
+    initial_epoch: int = 0,
+    validation_data: tuple[Any, Any] | None = None,
+    validation_batch_size: int = 32,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+    shuffle: bool = False,
+) -> keras.callbacks.History:
+    """Train as `keras.Model.fit` on all workers, each of which calls this with the same arguments.
+
+    Args:
+        ensemble: compiled, and made in the strategy's scope.
+        batches: endless global batches, the same on every worker, which trains on its share of each.
+        steps_per_epoch: batches an epoch.
+        epochs: the epoch before which to stop, counted from 0.
+        initial_epoch: the first one.
+        validation_data: arrays of images and labels to measure after each epoch, shared out like batches.
+        validation_batch_size: of these batches, over all replicas.
+        callbacks: of this worker.
+        verbose: 0; progress is the callbacks' affair.
+        shuffle: False; so is the order of the batches' maker.
+
+    Raises:
+        InputError: if a worker is gone.
+    """
+    require(not verbose and not shuffle, "verbose=0 and shuffle=False", verbose=verbose, shuffle=shuffle)
+    on = ensemble.distribute_strategy
+    listeners = keras.callbacks.CallbackList(
+        list(callbacks), add_history=True, model=ensemble, epochs=epochs, steps=steps_per_epoch
+    )
+    # Keras's places for them, which `compile` empties: a second call needs no second trace.
+    ensemble.train_function = ensemble.train_function or _on_replicas(on, ensemble.train_step)
+    ensemble.test_function = ensemble.test_function or _on_replicas(on, ensemble.test_step)
+    training = iter(_own_shares(on, batches))
+    if validation_data is not None:
+        images = tf.data.Dataset.from_tensor_slices(validation_data).batch(validation_batch_size)
+        testing, tests = iter(_own_shares(on, images.repeat())), int(images.cardinality())
+    with clear_errors(on):
+        listeners.on_train_begin()
+        for epoch in range(initial_epoch, epochs):
+            ensemble.reset_metrics()
+            listeners.on_epoch_begin(epoch)
+            for step in range(steps_per_epoch):
+                listeners.on_train_batch_begin(step)
+                listeners.on_train_batch_end(step, ensemble.train_function(training))
+            logs = _results(ensemble)
+            if validation_data is not None:
+                listeners.on_test_begin()
+                ensemble.reset_metrics()
+                for _ in range(tests):
+                    ensemble.test_function(testing)
+                tested = _results(ensemble)
+                listeners.on_test_end(tested)
+                logs |= {f"val_{name}": value for name, value in tested.items()}
+            listeners.on_epoch_end(epoch, logs)
+        listeners.on_train_end()
+    return ensemble.history
+
+
+def _own_shares(on: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
+    def of_worker(here: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = here.num_replicas_in_sync // here.num_input_pipelines
+        return shares(batches, here.input_pipeline_id * count, count, here.num_replicas_in_sync)
+
+    return on.distribute_datasets_from_function(of_worker)
+
+
+def _on_replicas(on: tf.distribute.Strategy, step: Callable[[Any], dict[str, Any]]) -> Callable:
+    @tf.function
+    def run(iterator):
+        logs = on.run(step, args=(next(iterator),))
+        return {name: on.experimental_local_results(value)[0] for name, value in logs.items()}
+
+    return run
+
+
+def _results(ensemble: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in ensemble.get_metrics_result().items()}
+
+
+@contextlib.contextmanager
+def clear_errors(on: tf.distribute.Strategy) -> Iterator[None]:
+    """Make the loss of a worker an InputError that names it."""
+    try:
+        yield
+    except _LOST as error:
+        if not has_several(on):
+            raise
+        here = on.cluster_resolver
+        addresses = here.cluster_spec().as_dict()
+        tasks = {(job, int(task)) for job, task in _TASK.findall(str(error)) if job in addresses}
+        others = sorted(tasks - {(here.task_type, here.task_id)})
+        if not others:
+            raise
+        who = ", ".join(f"{job} {task} ({addresses[job][task]})" for job, task in others)
+        raise InputError(
+            f"Expected every worker to stay until the training's end. Received: {who} is gone; start all "
+            f"workers again with --resume"
+        ) from None
+
+
+def join_cluster() -> tf.distribute.Strategy:
+    """Take this process's place in the cluster of TF_CONFIG, and wait until the others have taken theirs.
+
+    Raises:
+        InputError: if TF_CONFIG names no such place, or it cannot be taken.
+    """
+    addresses, place = _read_cluster(os.environ.get("TF_CONFIG", ""))
+    print(f"{place} of {len(addresses)}: waits until all are there: {', '.join(addresses)}", flush=True)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"Expected to join the cluster of TF_CONFIG as {place}. Received: {reason}"
+        ) from None
+
+
+def _read_cluster(text: str) -> tuple[list[str], str]:
+    """Every worker's address and this one's place, from the text of TF_CONFIG."""
+    expected = (
+        'TF_CONFIG as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
+        "another index on each machine, for --strategy=multi_worker"
+    )
+    try:
+        values = json.loads(text)
+        jobs, job, index = values["cluster"], values["task"]["type"], values["task"]["index"]
+        addresses = [address for job in ("chief", "worker") for address in jobs.get(job, [])]
+        ports = [int(_ADDRESS.fullmatch(address)[2]) for address in addresses]  # type: ignore[index]
+        sound = (
+            set(jobs) <= {"chief", "worker"}
+            and len(jobs.get("chief", [])) <= 1
+            and len(set(addresses)) == len(addresses) > 0
+            and max(ports) < 2**16
+            and type(index) is int
+            and 0 <= index < len(jobs[job])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    require(sound, expected, text or "none")
+    return addresses, f"{job} {index}"

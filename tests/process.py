@@ -1,0 +1,156 @@
+"""A process that tests start, since devices can be split and a cluster joined only before TensorFlow starts.
+
+Its argument is a JSON object: `task`, the name of a function below; the number of logical `devices`; and the
+task's own values. What the function returns is printed as one line of JSON.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+import divtf
+import divtf.analysis
+import divtf.config
+import divtf.models
+from divtf import callbacks, distribution, training
+from divtf.ensemble import Ensemble
+from divtf.transfer import AdversarialSets, predictions
+
+
+def normalised(make, x, num_classes):
+    x = make.dense(divtf.BatchNormalization()(keras.layers.Flatten()(x)), 6)
+    return make.dense(make.activate(x), num_classes)
+
+
+def register(patch):
+    tiny.register(patch)
+    patch.setitem(divtf.models.MODELS, "normalised", normalised)
+    patch.setitem(divtf.config.SETUPS, "normalised", divtf.config.Setup("stripes", 2))
+
+
+def train(directory, *, sgd=None, kill_at=None, seen=None, writes=True, patch=None, **values):
+    """Train; by SGD, whose steps hide no factor, if it is given a rate. Gives the weights.
+
+    Args:
+        directory: of the run.
+        sgd: learning rate.
+        kill_at: die by SIGKILL after so many steps.
+        seen: file for the images of every training step on this worker.
+        writes: False forbids this process to write in the directory.
+        patch: takes back what is changed.
+        **values: of the configuration.
+    """
+    patch, batches = patch or pytest.MonkeyPatch(), []
+    if sgd:
+        patch.setattr(training, "_optimizer", lambda config, steps: keras.optimizers.SGD(sgd))
+    if kill_at:
+        die_after(kill_at, patch)
+    if not writes:
+        forbid_writing(directory)
+    step = Ensemble.train_step
+
+    def spy(self, batch):
+        tf.py_function(lambda x: batches.append(x.numpy()), [batch[0]], [])
+        return step(self, batch)
+
+    if seen:
+        patch.setattr(Ensemble, "train_step", spy)
+    ensemble, _ = tiny.train(Path(directory), print, **values)
+    if seen:
+        np.savez(seen, *batches)
+    return [weight.tolist() for weight in ensemble.get_weights()]
+
+
+def die_after(steps, patch):
+    count = callbacks.Counter.on_train_batch_end
+
+    def die(self, batch, logs=None):
+        count(self, batch, logs)
+        if self._state.step == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    patch.setattr(callbacks.Counter, "on_train_batch_end", die)
+
+
+def forbid_writing(directory):
+    """Let this process fail as soon as it opens for writing, makes, moves or removes anything there."""
+    changes = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
+
+    def watch(event, arguments):
+        opened = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if (opened or event in changes) and str(arguments[0]).startswith(str(directory)):
+            raise AssertionError(f"{event} {arguments}")
+
+    sys.addaudithook(watch)
+
+
+def run(*, kill_at=None, **values):
+    """A whole run, as the command makes it; gives the exit code."""
+    from divtf import cli, main
+
+    if kill_at:
+        die_after(kill_at, pytest.MonkeyPatch())
+    return cli.execute(main.main, lambda flags: tiny.config(**values), ["main"])
+
+
+def statistics(x, y, batch_size, members=2):
+    """Moving statistics of members that are one BatchNormalization and a Dense layer, after an epoch."""
+    with distribution.scope(distribution.strategy("mirrored")):
+        made = []
+        for index in range(members):
+            keras.utils.set_random_seed(index)
+            inputs = keras.Input(np.shape(x)[1:])
+            logits = keras.layers.Dense(3)(divtf.BatchNormalization()(inputs))
+            made.append(keras.Model(inputs, logits, name=f"member_{index}"))
+        ensemble = Ensemble(made)
+        ensemble.compile(keras.optimizers.SGD(0.1))
+    data = tf.data.Dataset.from_tensor_slices((np.float32(x), np.array(y))).batch(batch_size)
+    history = ensemble.fit(data, epochs=1, verbose=0, validation_data=data).history
+    layers = [member.layers[1] for member in made]
+    each = [
+        [
+            value.numpy().tolist()
+            for variable in (layer.moving_mean, layer.moving_variance)
+            for value in distribution.strategy("mirrored").experimental_local_results(variable.value)
+        ]
+        for layer in layers
+    ]
+    return {"each": each, "history": history}
+
+
+def attack(path, strategy, names, size, log=False):
+    """Adversarial images of a new ensemble, its predictions on them and its gradients' statistics: a file.
+
+    Standard error then holds the device of every operation, if `log` is true.
+    """
+    tf.debugging.set_log_device_placement(log)
+    config = tiny.config(strategy=strategy, num_members=3)
+    on = distribution.strategy(strategy)
+    with distribution.scope(on):
+        surrogate = training.build_ensemble(config, tiny.data().spec)
+    x, y = tiny.data().test_set()
+    sets = AdversarialSets(surrogate, batch_size=size)
+    found = {}
+    for name in names:
+        found[name], _ = sets.images(divtf.make_attack(name, divtf.ThreatModel(0.1)), x, y)
+        found[f"{name} predictions"] = predictions(surrogate, found[name], size)
+    found["coherence"] = divtf.analysis.gradient_statistics(surrogate, x, y, batch_size=size).coherence
+    np.savez(path, **found)
+
+
+if __name__ == "__main__":
+    wanted = json.loads(sys.argv[1])
+    register(pytest.MonkeyPatch())
+    logical = [tf.config.LogicalDeviceConfiguration()] * wanted.pop("devices", 1)
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
+    result = globals()[wanted.pop("task")](**wanted)
+    print(json.dumps(result))
+    sys.exit(result if isinstance(result, int) else 0)
