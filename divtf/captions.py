@@ -1,10 +1,9 @@
-"""Captions: what a table says of itself: images, uncertainty, seeds, budget, commit, gain. No TensorFlow."""
+"""Captions: what tables and pictures say of themselves, as images, budget, command, hours. No TensorFlow."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from divtf.records import CLEAN, TargetRecord
+from divtf.records import CLEAN, Record, SparsityRecord, SubspaceRecord, grouped
 from divtf.tables import Table, gains
 
 
@@ -30,7 +29,6 @@ def measure(table: Table, mark: str = "*") -> str:
     deviations = any(len(row.records) > 1 for row in table.rows)
     singles = any(len(row.records) == 1 for row in table.rows)
     saturated = max((result.saturated for result in results), default=0.0)
-    seeds = ", ".join(str(seed) for seed in sorted({record.seed for record in table.records}))
     surrogates = sorted({result.surrogate for result in results} - {""})
     parts = [
         f"Images: {', '.join(images) or 'none'}",
@@ -39,7 +37,7 @@ def measure(table: Table, mark: str = "*") -> str:
         f"{mark}: strongest attack" if table.attacks else "",
         f"surrogate: {', '.join(surrogates)}" if surrogates else "",
         f"saturated images: up to {100 * saturated:.1f} %" if saturated else "",
-        f"seeds: {seeds}" if "," in seeds else f"seed: {seeds}",
+        _seeds(table.records),
     ]
     return "; ".join(part for part in parts if part)
 
@@ -48,37 +46,82 @@ def _range(values: set[int]) -> str:
     return "-".join(str(value) for value in sorted({min(values), max(values)}))
 
 
-def budgets(table: Table) -> list[str]:
+def budgets(records: Sequence[Record]) -> list[str]:
     """One line for each budget: its entries in order, and the targets where they differ in it."""
-    shared = _grouped(table, lambda record: _entries(record.budget))
-    several = len(shared) > 1
-    return [
-        f"Budget{f' of {names}' if several else ''}: {budget or 'not recorded'}"
-        for budget, names in shared.items()
-    ]
+    return _shared("Budget", records, lambda record: _entries(record.budget))
 
 
-def provenance(table: Table) -> list[str]:
+def provenance(records: Sequence[Record]) -> list[str]:
     """One line for each command, then one for each commit, that the records name."""
+    return commands(records) + commits(records)
+
+
+def commands(records: Sequence[Record]) -> list[str]:
+    """One line for each command that trained the targets."""
+    return _shared("Command", records, lambda record: record.provenance.get("command"))
+
+
+def commits(records: Sequence[Record]) -> list[str]:
+    """One line for each commit that trained the targets."""
+    return _shared("Commit", records, lambda record: record.provenance.get("commit"))
+
+
+def hours(records: Sequence[Record]) -> list[str]:
+    """A line with the hours of each target's training, all seeds together; none where none are known."""
+    parts = []
+    for target, own in grouped(records, lambda record: record.target).items():
+        known = [record.provenance["hours"] for record in own if "hours" in record.provenance]
+        seeds = f" ({len(known)} seeds)" if len(known) > 1 else ""
+        parts += [f"{target} {sum(known):.2g}{seeds}"] if known else []
+    return [f"Hours of training, surrogate and static model left out: {', '.join(parts)}"] if parts else []
+
+
+def subspace(records: Sequence[SubspaceRecord]) -> list[str]:
+    """What the figure of GAAS says of itself; section 4.4."""
+    curves = [curve for record in records for curve in record.curves]
+    orders = sorted({curve["order"] for curve in curves})
+    epsilons = sorted({curve["epsilon"] for curve in curves})
+    means = []
+    for record in records:
+        largest = [curve["mean_successes"] for curve in record.curves if curve["order"] == orders[-1]]
+        means.append(f"{record.target} {' / '.join(f'{mean:.1f}' for mean in largest)}")
+    lines = [
+        "Probability, over the test images that a target classifies correctly, of at least m orthogonal "
+        "directions of l_inf norm epsilon that change its prediction (white box; section 4.4, Figure 5)",
+        f"k in {{{', '.join(map(str, orders))}}}: the paper's 25 is the order of no Hadamard matrix",
+        f"Images: the first {_range({record.images for record in records})} test images, of which "
+        f"{_range({curve['images'] for curve in curves})} count; {_seeds(records)}",
+        f"Successful directions of {orders[-1]}, on average, at epsilon "
+        f"{' / '.join(f'{epsilon:g}' for epsilon in epsilons)}: {', '.join(means)}",
+    ]
+    lines += _shared("Command of the analysis", records, lambda record: record.analysis.get("command"))
+    lines += _shared("Commit of the analysis", records, lambda record: record.analysis.get("commit"))
+    return [*lines, *budgets(records), *provenance(records), *hours(records)]
+
+
+def sparsity(records: Sequence[SparsityRecord]) -> list[str]:
+    """What the figure of the ReLU ablation says of itself; section 3.4."""
+    lines = ["Exact zeros among the entries of the input gradients on test images, and their product terms"]
+    for record in records:
+        shares = f"{100 * record.zero_entries:.2f} % and {100 * record.zero_products:.2f} %"
+        course = f"GAL {record.gal[0]:.3f} in epoch 1, {record.gal[-1]:.3f} in epoch {len(record.gal)}"
+        lines.append(f"{record.target}, seed {record.seed}: {shares}; {course}")
+    return [*lines, *budgets(records), *provenance(records), *hours(records)]
+
+
+def _seeds(records: Sequence[Record]) -> str:
+    seeds = sorted({record.seed for record in records})
+    return f"seed{'s' if len(seeds) > 1 else ''}: {', '.join(map(str, seeds))}"
+
+
+def _shared(name: str, records: Sequence[Any], value: Callable[[Any], Any]) -> list[str]:
+    """A line for each value, and the targets that have it where they differ."""
+    groups = grouped(records, lambda record: str(value(record) or "not recorded"))
     lines = []
-    for entry in ("command", "commit"):
-        shared = _grouped(table, functools.partial(_provenance_entry, entry))
-        several = len(shared) > 1
-        for value, names in shared.items():
-            lines.append(f"{entry.capitalize()}{f' of {names}' if several else ''}: {value}")
+    for text, own in groups.items():
+        targets = ", ".join(dict.fromkeys(record.target for record in own))
+        lines.append(f"{name}{f' of {targets}' if len(groups) > 1 else ''}: {text}")
     return lines
-
-
-def _provenance_entry(name: str, record: TargetRecord) -> str:
-    return str(record.provenance.get(name) or "not recorded")
-
-
-def _grouped(table: Table, key: Callable[[TargetRecord], str]) -> dict[str, str]:
-    """Key -> the names of the targets with that key."""
-    groups: dict[str, dict[str, None]] = {}
-    for record in table.records:
-        groups.setdefault(key(record), {})[record.target] = None
-    return {value: ", ".join(names) for value, names in groups.items()}
 
 
 def _entries(budget: Mapping[str, Any]) -> str:

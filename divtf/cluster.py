@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from divtf import run_dir
+from divtf import finished, run_dir
 from divtf.config import RunConfig
 from divtf.errors import InputError, require
 from divtf.records import TargetRecord
@@ -139,7 +139,7 @@ def run_part(
         experiment.share(part, shared, say)
         return None
     # A node that Ray has given up may still be at work, or its lock not be released yet.
-    return experiment.read_record(experiment.run(part, say, waiting=say)).to_json()
+    return finished.read_record(experiment.run(part, say, waiting=say)).to_json()
 
 
 def _limit_tensorflow(cluster: Cluster) -> None:

@@ -179,9 +179,19 @@ class RunConfig:
         return dataclasses.replace(resolved, run_dir=self.run_dir or f"runs/{resolved.name}")
 
     @property
+    def rectified(self) -> bool:
+        """Whether the members have ReLU, the ablation of section 3.4: by name, or by a slope of 0."""
+        return self.activation == "relu" or self.negative_slope == 0
+
+    @property
+    def target(self) -> str:
+        """The target's name in records, tables and pictures: Table 2's; "T_Div (ReLU)" in the ablation."""
+        return MODES[self.mode].target + (" (ReLU)" if self.rectified else "")
+
+    @property
     def name(self) -> str:
         """A name for the run, for directories."""
-        activation = "-relu" if self.activation == "relu" else ""
+        activation = "-relu" if self.rectified else ""
         return f"{self.dataset}-{self.model}-{self.mode}{activation}-seed{self.seed}"
 
     @property

@@ -15,8 +15,8 @@ from divtf.attacks import ThreatModel, make_attack
 from divtf.config import MODES, SETUPS, RunConfig, digest
 from divtf.datasets import ImageData, as_float, load_dataset
 from divtf.ensemble import Ensemble
-from divtf.errors import InputError
 from divtf.export import export_saved_model, require_free
+from divtf.finished import read_record
 from divtf.records import TargetRecord, TransferResult
 from divtf.training import train
 from divtf.transfer import AdversarialSets, evaluate_transfer, weights_digest
@@ -77,7 +77,8 @@ def run(
                 run_dir.write_json(directory / run_dir.RESULTS, record.to_json())
             if exporting:
                 _export(target, _export_path(config, directory), directory)
-        report.write_report(directory, [read_record(directory)])
+        if not finished or not (directory / report.REPORT).exists():
+            report.write_report(directory, [read_record(directory)])
     return directory
 
 
@@ -94,21 +95,6 @@ def _assist(config: RunConfig, on: tf.distribute.Strategy, say: Callable[[str], 
         if not finished and config.attacks:
             shared_ensemble(config, config.surrogate_seed, data, say)
     say("this worker's part, the training, is done; the chief evaluates by itself")
-
-
-def read_record(directory: Path) -> TargetRecord:
-    """What the run in that directory measured.
-
-    Raises:
-        InputError: if its results are not those of a run of this version.
-    """
-    path = directory / run_dir.RESULTS
-    try:
-        return TargetRecord.from_json(run_dir.read_json(path))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"Expected the results of a run in {path}. Received: {error!r}") from None
 
 
 def summary(directory: Path, config: RunConfig) -> str:
@@ -211,8 +197,7 @@ def _static_signs(config: RunConfig, data: ImageData, say: Callable[[str], objec
 
 
 def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
-    name = MODES[config.mode].target
-    results = _attack(config, data, {name: target}, say, shown_in=directory)
+    results = _attack(config, data, {config.target: target}, say, shown_in=directory)
     x, y = data.test_set(_ALIGNMENT_IMAGES)
     aligned: dict[str, Any] = {}
     if config.num_members > 1:
@@ -226,7 +211,7 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
             },
         }
     return TargetRecord(
-        target=name,
+        target=config.target,
         model=config.model,
         dataset=config.dataset,
         seed=config.seed,

@@ -8,13 +8,13 @@ from divtf import cli
 def main(config) -> None:
     """Run the configuration and print its table and where things lie."""
     # TensorFlow loads once the flags are known to be right.
-    from divtf import distribution, experiment, report, workers
+    from divtf import distribution, experiment, finished, report, workers
 
     directory = experiment.run(config)
     if not workers.is_chief(distribution.strategy(config.strategy)):
         return
     print()
-    print(report.table_text([experiment.read_record(directory)]))
+    print(report.table_text([finished.read_record(directory)]))
     print(experiment.summary(directory, config))
 
 

@@ -1,11 +1,11 @@
-"""Plots: the paper's Figures 4 and 5, and two more, as `matplotlib.figure.Figure`s.
+"""Plots of a table's records: the paper's Figure 4 and two more, as `matplotlib.figure.Figure`s.
 
 Nothing here touches pyplot or its global state, and nothing imports TensorFlow.
 """
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -64,8 +64,8 @@ def coherence_figure(records: Iterable[TargetRecord]) -> Figure:
         ValueError: if no record holds coherence values.
     """
     found = _tables_with(records, "coherence")
-    figure, panels = _panels([(table.title, 1) for table in found], size=(6.4, 3.4), columns=1)
-    for table, (_, [axes]) in zip(found, panels, strict=True):
+    figure, drawn = panels([(table.title, 1) for table in found], size=(6.4, 3.4), columns=1)
+    for table, (_, [axes]) in zip(found, drawn, strict=True):
         bins = np.linspace(_lowest_coherence(table), 1.0, 49).tolist()
         for row in table.rows:
             values = np.concatenate([record.coherence for record in row.records])
@@ -90,8 +90,8 @@ def pair_cosine_figure(records: Iterable[TargetRecord]) -> Figure:
         ValueError: if no record holds pair cosines, or if they differ in shape between the seeds of a target.
     """
     found = _tables_with(records, "pair_cosines")
-    figure, panels = _panels([(table.title, len(table.rows)) for table in found], size=(2.6, 2.8), columns=4)
-    for table, (_, axes_row) in zip(found, panels, strict=True):
+    figure, drawn = panels([(table.title, len(table.rows)) for table in found], size=(2.6, 2.8), columns=4)
+    for table, (_, axes_row) in zip(found, drawn, strict=True):
         for row, axes in zip(table.rows, axes_row, strict=True):
             cosines = _mean_pair_cosines(row)
             image = axes.imshow(cosines, cmap="PuOr_r", vmin=-1, vmax=1)
@@ -122,10 +122,8 @@ def accuracy_figure(records: Iterable[TargetRecord]) -> Figure:
     found = [table for table in tables(records) if table.columns]
     if not found:
         raise ValueError("Expected records with a result under attack. Received: none")
-    figure, panels = _panels(
-        [(table.title, len(table.columns)) for table in found], size=(2.9, 2.5), columns=3
-    )
-    for table, (band, axes_row) in zip(found, panels, strict=True):
+    figure, drawn = panels([(table.title, len(table.columns)) for table in found], size=(2.9, 2.5), columns=3)
+    for table, (band, axes_row) in zip(found, drawn, strict=True):
         step = 0.012 * max(table.epsilons)
         for attack, axes in zip(table.columns, axes_row, strict=True):
             for place, row in enumerate(table.rows):
@@ -135,49 +133,7 @@ def accuracy_figure(records: Iterable[TargetRecord]) -> Figure:
             _epsilon_ticks(axes, table.epsilons)
         for axes in axes_row[::3]:
             axes.set_ylabel("accuracy, %")
-        _shared_legend(band, [_handle(row.target, table) for row in table.rows])
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def gaas_figure(gaas_records: Iterable[Mapping[str, Any]]) -> Figure:
-    """Probability of finding at least m orthogonal adversarial directions, one panel an epsilon.
-
-    Args:
-        gaas_records: mappings with "target", "model", "epsilon", "order" (k, the number of directions tried),
-            "probability" (P(at least m of them succeed) for m = 1..k) and "images".
-
-    Source: section 4.4, Figure 5.
-
-    Raises:
-        ValueError: if there are no records, or if one has not k probabilities.
-    """
-    found = list(gaas_records)
-    if not found:
-        raise ValueError("Expected at least one GAAS record. Received: none")
-    for record in found:
-        order, count = record["order"], len(record["probability"])
-        if count != order:
-            raise ValueError(f"Expected {order} probabilities, for m = 1..{order}. Received: {count}")
-    models = list(dict.fromkeys(record["model"] for record in found))
-    budgets = {
-        model: sorted({record["epsilon"] for record in found if record["model"] == model}) for model in models
-    }
-    targets = list(dict.fromkeys(record["target"] for record in found))
-    orders = sorted({record["order"] for record in found})
-    figure, panels = _panels([(model, len(budgets[model])) for model in models], size=(3.1, 3.0), columns=3)
-    for model, (band, axes_row) in zip(models, panels, strict=True):
-        for epsilon, axes in zip(budgets[model], axes_row, strict=True):
-            for record in found:
-                if (record["model"], record["epsilon"]) == (model, epsilon):
-                    _gaas_line(axes, record, targets, orders)
-            axes.set(title=f"epsilon {epsilon:g}", xlabel="m", ylim=(-0.03, 1.03), xscale="log")
-            axes.set_xticks(sorted({1, *orders}), [str(tick) for tick in sorted({1, *orders})])
-            axes.minorticks_off()
-        axes_row[0].set_ylabel("P(at least m directions succeed)")
-        handles = [Line2D([], [], color=look(target, targets)[0], label=target) for target in targets]
-        handles += [_order_handle(order, orders) for order in orders]
-        _shared_legend(band, handles)
+        shared_legend(band, [_handle(row.target, table) for row in table.rows])
     return figure
 
 
@@ -188,7 +144,7 @@ def _tables_with(records: Iterable[TargetRecord], field: str) -> list[Table]:
     return tables(found)
 
 
-def _panels(
+def panels(
     groups: Sequence[tuple[str, int]], *, size: tuple[float, float], columns: int
 ) -> tuple[Figure, list[tuple[SubFigure, list[Axes]]]]:
     """One titled band for each group, with as many panels of `size` inches as it asks for."""
@@ -197,16 +153,16 @@ def _panels(
     extra = 0.55 * len(groups)
     figure = Figure(figsize=(size[0] * across + 0.6, size[1] * sum(heights) + extra), layout="constrained")
     bands = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
-    panels = []
+    found = []
     for band, (title, count), height in zip(bands, groups, heights, strict=True):
         grid = band.add_gridspec(height, across)
         axes = [band.add_subplot(grid[place // columns, place % columns]) for place in range(count)]
-        panels.append((band, axes))
+        found.append((band, axes))
         band.suptitle(title, fontsize=10.5, fontweight="bold")
-    return figure, panels
+    return figure, found
 
 
-def _shared_legend(band: SubFigure, handles: Sequence[Line2D]) -> None:
+def shared_legend(band: SubFigure, handles: Sequence[Line2D]) -> None:
     """One legend below all panels of the band."""
     band.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
 
@@ -253,23 +209,3 @@ def _epsilon_ticks(axes: Axes, epsilons: Sequence[float]) -> None:
     ticks = [0.0, *epsilons]
     if min(np.diff(ticks)) > 0.08 * ticks[-1]:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-
-
-def _gaas_line(axes: Axes, record: Mapping[str, Any], targets: Sequence[str], orders: Sequence[int]) -> None:
-    """One curve; the marker at its end is the probability that all k directions succeed."""
-    probability = list(record["probability"])
-    handle = _order_handle(record["order"], orders)
-    axes.plot(
-        range(1, len(probability) + 1),
-        probability,
-        color=look(record["target"], targets)[0],
-        linestyle=handle.get_linestyle(),
-        marker=handle.get_marker(),
-        markevery=[-1],
-    )
-
-
-def _order_handle(order: int, orders: Sequence[int]) -> Line2D:
-    place = orders.index(order)
-    style, marker = LINES[place % len(LINES)], MARKERS[place % len(MARKERS)]
-    return Line2D([], [], color="#555555", linestyle=style, marker=marker, label=f"k = {order}")

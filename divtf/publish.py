@@ -1,51 +1,202 @@
-"""Put a table's figures into the repository: python -m divtf.publish --run=runs/demo --name=demo.
+"""Put figures into the repository: python -m divtf.publish --run=runs/demo --name=demo.
 
-The records of every target below the run go to runs/results/NAME.json, its pictures beside it, and the
-table into README.md between the lines <!-- NAME --> and <!-- /NAME -->, so that no figure is typed by hand.
+What the runs below a directory have recorded goes to runs/results/NAME.json (and NAME-gaas.json and
+NAME-sparsity.json, where `divtf.figure5` has measured or the ReLU ablation has run), the pictures and the CSV
+made of it beside them, and the text into README.md between the lines <!-- NAME --> and <!-- /NAME -->, so
+that no figure is typed by hand. `--redraw` makes what is made of the JSON anew, for every published name.
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from divtf import cli, plots, report, run_dir
+from divtf import captions, cli, figure3, figure5, finished, plots, report, run_dir
 from divtf.errors import require
-from divtf.records import TargetRecord
+from divtf.gaas_picture import gaas_figure
+from divtf.records import Record, SparsityRecord, SubspaceRecord, TargetRecord, grouped
+from divtf.sparsity_picture import sparsity_figure
 
-_RESULTS = Path("runs/results")
-_README = Path("README.md")
-_FIGURES = {
-    "coherence": plots.coherence_figure,
-    "pair_cosines": plots.pair_cosine_figure,
-    "accuracy": plots.accuracy_figure,
+RESULTS = Path("runs/results")
+README = Path("README.md")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Records of one kind, published as one JSON file.
+
+    Attributes:
+        ending: what follows the published name in the file's name, before ".json".
+        collect: the records of the finished runs below a directory; may be none.
+        load: a record from its JSON object.
+        text: Markdown that says what the records are.
+    """
+
+    ending: str
+    collect: Callable[[Path], Sequence[Any]]
+    load: Callable[[Mapping[str, Any]], Any]
+    text: Callable[[Sequence[Any]], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One file that is made of the records of one kind.
+
+    Attributes:
+        kind: a name of `KINDS`.
+        make: the file's content from the records.
+        title: what it is, for the README.
+        shown: whether the README shows it as a picture or only links to it.
+    """
+
+    kind: str
+    make: Callable[[Sequence[Any]], bytes]
+    title: str
+    shown: bool = True
+
+
+def _collect_targets(root: Path) -> list[TargetRecord]:
+    return [finished.read_record(path) for path in finished.directories(root)]
+
+
+def _collect_ablation(root: Path) -> list[SparsityRecord]:
+    """Runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
+    records = figure3.collect(root)
+    return records if len({record.activation for record in records}) > 1 else []
+
+
+def _bullets(lines: Callable[[Sequence[Any]], Sequence[str]], records: Sequence[Any]) -> str:
+    """The lines on each model and data set as a Markdown list."""
+    parts = []
+    for subject, own in grouped(records, lambda record: record.subject).items():
+        parts.append("\n".join([f"**{subject}**", "", *(f"- {line}" for line in lines(own))]))
+    return "\n\n".join(parts)
+
+
+def _picture(draw: Callable[[Sequence[Any]], Any], records: Sequence[Any]) -> bytes:
+    return plots.png(draw(records))
+
+
+KINDS = {
+    "table": Kind(
+        "",
+        _collect_targets,
+        TargetRecord.from_json,
+        lambda records: report.table_markdown(records, against_paper=True).strip(),
+    ),
+    "gaas": Kind(
+        "-gaas",
+        figure5.collect,
+        SubspaceRecord.from_json,
+        functools.partial(_bullets, captions.subspace),
+    ),
+    "sparsity": Kind(
+        "-sparsity",
+        _collect_ablation,
+        SparsityRecord.from_json,
+        functools.partial(_bullets, captions.sparsity),
+    ),
 }
 
+OUTPUTS = {
+    "accuracy.png": Output(
+        "table", functools.partial(_picture, plots.accuracy_figure), "accuracy against epsilon"
+    ),
+    "coherence.png": Output(
+        "table", functools.partial(_picture, plots.coherence_figure), "coherence (Figure 4)"
+    ),
+    "gaas.png": Output(
+        "gaas", functools.partial(_picture, gaas_figure), "orthogonal adversarial directions (Figure 5)"
+    ),
+    "sparsity.png": Output(
+        "sparsity", functools.partial(_picture, sparsity_figure), "ReLU against LeakyReLU (section 3.4)"
+    ),
+    "pair_cosines.png": Output(
+        "table",
+        functools.partial(_picture, plots.pair_cosine_figure),
+        "mean cosine of each pair",
+        shown=False,
+    ),
+    "table.png": Output(
+        "table",
+        functools.partial(_picture, functools.partial(report.table_figure, against_paper=True)),
+        "the table as a picture",
+        shown=False,
+    ),
+    "table.csv": Output(
+        "table", lambda records: report.table_csv(records).encode(), "the table as CSV", shown=False
+    ),
+}
 
-def collect(root: Path) -> list[TargetRecord]:
-    """The records of all finished runs below a directory, in the order of their training."""
-    paths = sorted(root.glob(f"*/{run_dir.RESULTS}"), key=lambda path: path.stat().st_mtime)
-    require(bool(paths), f"finished runs below {root}", "none")
-    return [_public(TargetRecord.from_json(run_dir.read_json(path))) for path in paths]
+Published = Mapping[str, Sequence[Any]]
+"""Kind -> its records, kinds without records left out."""
 
 
-def _public(record: TargetRecord) -> TargetRecord:
+def collect(root: Path) -> Published:
+    """What the finished runs below a directory have recorded, in the order of their training.
+
+    Raises:
+        InputError: if there are none, or if two of them are of one target, model, data set and seed.
+    """
+    found = {name: [_public(record) for record in kind.collect(root)] for name, kind in KINDS.items()}
+    require(bool(found["table"]), f"finished runs below {root}", "none")
+    for records in found.values():
+        once = grouped(records, lambda record: f"{record.target}, {record.subject}, seed {record.seed}")
+        twice = [text for text, own in once.items() if len(own) > 1]
+        require(not twice, f"one run of each target, model, data set and seed below {root}", "; ".join(twice))
+    return {name: records for name, records in found.items() if records}
+
+
+def _public(record: Record) -> Record:
     """The record without what concerns nobody elsewhere: the machine's kernel."""
-    provenance = {name: value for name, value in record.provenance.items() if name != "platform"}
-    return dataclasses.replace(record, provenance=provenance)
+    named = {"provenance", "analysis"} & {field.name for field in dataclasses.fields(record)}
+    values: dict[str, Any] = {name: _without_platform(getattr(record, name)) for name in named}
+    return dataclasses.replace(record, **values)
 
 
-def load(path: Path) -> list[TargetRecord]:
-    """The records of a published file."""
-    return [TargetRecord.from_json(record) for record in run_dir.read_json(path)]
+def _without_platform(environment: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in environment.items() if name != "platform"}
 
 
-def section(name: str, records: Sequence[TargetRecord]) -> str:
+def load(name: str, results: Path = RESULTS) -> Published:
+    """The published records of a name."""
+    paths = {kind: results / f"{name}{made.ending}.json" for kind, made in KINDS.items()}
+    return {
+        kind: [KINDS[kind].load(record) for record in run_dir.read_json(path)]
+        for kind, path in paths.items()
+        if path.exists()
+    }
+
+
+def published_names(readme: str) -> list[str]:
+    """The names that the README has marks for, in its order."""
+    return re.findall(r"^<!-- /([\w-]+) -->$", readme, re.MULTILINE)
+
+
+def contents(published: Published) -> dict[str, bytes]:
+    """Every file that is made of the records, by the end of its name, as "accuracy.png"."""
+    return {end: out.make(published[out.kind]) for end, out in OUTPUTS.items() if out.kind in published}
+
+
+def section(name: str, published: Published) -> str:
     """The generated part of the README for a published name, Markdown."""
-    pictures = [f"![{figure}](runs/results/{name}-{figure}.png)" for figure in ("accuracy", "coherence")]
-    return "\n\n".join([report.table_markdown(records, against_paper=True).strip(), *pictures])
+    parts = []
+    for kind, records in published.items():
+        own = {end: output for end, output in OUTPUTS.items() if output.kind == kind}
+        parts.append(KINDS[kind].text(records))
+        for end, output in own.items():
+            if output.shown:
+                parts.append(f"![{output.title}]({RESULTS}/{name}-{end})")
+    files = {
+        f"{name}-{end}": out.title for end, out in OUTPUTS.items() if out.kind in published and not out.shown
+    }
+    files |= {f"{name}{KINDS[kind].ending}.json": f"records: {kind}" for kind in published}
+    links = [f"[{title}]({RESULTS}/{file})" for file, title in files.items()]
+    return "\n\n".join([*parts, f"Also: {', '.join(links)}."])
 
 
 def insert(readme: str, name: str, text: str) -> str:
@@ -61,20 +212,53 @@ def insert(readme: str, name: str, text: str) -> str:
     return pattern.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", readme)
 
 
-def publish(root: Path, name: str) -> None:
-    """Write runs/results/NAME.json, its pictures and the README's section."""
-    records = collect(root)
-    readme = insert(_README.read_text(), name, section(name, records))
-    run_dir.write_json(_RESULTS / f"{name}.json", [record.to_json() for record in records])
-    for figure, draw in _FIGURES.items():
-        with run_dir.atomic_path(_RESULTS / f"{name}-{figure}.png") as partial:
-            partial.write_bytes(plots.png(draw(records)))
-    with run_dir.atomic_path(_README) as partial:
+def publish(name: str, published: Published) -> None:
+    """Write the records and all that is made of them; remove the records of other kinds under this name.
+
+    Raises:
+        InputError: if the README has no marks for the name, or if the name ends as a kind's files do.
+    """
+    endings = [kind.ending for kind in KINDS.values() if kind.ending]
+    holds = re.fullmatch(r"[\w-]+", name) is not None and not name.endswith(tuple(endings))
+    require(holds, f"--name of letters, digits, - and _, not ending in {' or '.join(endings)}", name)
+    insert(README.read_text(), name, "")  # Refused before anything is written.
+    for kind, made in KINDS.items():
+        path = RESULTS / f"{name}{made.ending}.json"
+        if kind in published:
+            run_dir.write_json(path, [record.to_json() for record in published[kind]])
+        else:
+            path.unlink(missing_ok=True)
+    draw(name, published)
+
+
+def draw(name: str, published: Published) -> None:
+    """Write what is made of a name's records: its pictures, CSV and section of the README; no others stay."""
+    readme = insert(README.read_text(), name, section(name, published))
+    made_now = contents(published)
+    for end in OUTPUTS:
+        path = RESULTS / f"{name}-{end}"
+        if end in made_now:
+            with run_dir.atomic_path(path) as partial:
+                partial.write_bytes(made_now[end])
+        else:
+            path.unlink(missing_ok=True)
+    with run_dir.atomic_path(README) as partial:
         partial.write_text(readme)
 
 
+def main(root: Path, name: str, redraw: bool) -> None:
+    """Publish the runs below `root`; or make anew what is made of the records of every name in the README."""
+    if redraw:
+        for known in published_names(README.read_text()):
+            draw(known, load(known))
+    else:
+        publish(name, collect(root))
+
+
 if __name__ == "__main__":
+    defined = flags.FLAGS
     flags.DEFINE_string("run", "runs/table2", "Directory that holds the run directories.")
     flags.DEFINE_string("name", "table2", "Name of the published figures.")
+    flags.DEFINE_bool("redraw", False, "Make all published pictures and texts anew from their records.")
     flags.adopt_module_key_flags(cli)
-    cli.launch_without_config(lambda: publish(Path(flags.FLAGS.run), flags.FLAGS.name))
+    cli.launch_without_config(lambda: main(Path(defined.run), defined.name, defined.redraw))

@@ -5,8 +5,8 @@ This module imports no TensorFlow, so that reports can be made anywhere.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 SCHEMA = 1
 CLEAN = "clean"
@@ -89,33 +89,69 @@ class TransferResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class TargetRecord:
-    """All that was measured on one target: one row of Table 2 and its share of Figure 4.
+class Record:
+    """Something measured on one target, kept as a JSON object.
 
     Attributes:
-        target: "T_Base", "T_Div", "T_Ens", "T_Ens+Div" or an ablation's name.
+        target: "T_Base", "T_Div", "T_Ens", "T_Ens+Div" or an ablation's name, as "T_Div (ReLU)".
         model, dataset: registry names.
         seed: seed of the target's training.
-        results: clean accuracy, then one result for each attack and epsilon.
-        coherence: Eq. 7 on clean test images, one value an image.
-        pair_cosines: mean of Eq. 6 over the same images, [N][N], ones on the diagonal.
-        gradients: means over the same images: "gal" (Eq. 8), and the shares of zero entries and of zero
-            product terms in the input gradients (section 3.4).
         budget: what was spent: members, epochs, images, precision; "reduced" is true where this is
             less than the paper's.
-        provenance: command, commit, versions, hours and digests.
+        provenance: of the target: training command, commit, versions, hours and digests.
     """
 
     target: str
     model: str
     dataset: str
     seed: int
+    budget: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    @property
+    def subject(self) -> str:
+        """Model and dataset, as "conv3 on mnist"."""
+        return f"{self.model} on {self.dataset}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it."""
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields} | {"schema": SCHEMA}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`; what an older record lacks has its default.
+
+        Raises:
+            ValueError: if the record was written under another schema.
+        """
+        if record.get("schema") != SCHEMA:
+            received = record.get("schema")
+            raise ValueError(f"Expected a record of schema {SCHEMA}. Received: schema={received!r}")
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: _as_tuples(record[name]) for name in names if name in record})
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetRecord(Record):
+    """All that was measured on one target: one row of Table 2 and its share of Figure 4.
+
+    Attributes:
+        results: clean accuracy, then one result for each attack and epsilon.
+        coherence: Eq. 7 on clean test images, one value an image.
+        pair_cosines: mean of Eq. 6 over the same images, [N][N], ones on the diagonal.
+        gradients: means over the same images: "gal" (Eq. 8), and the shares of zero entries and of zero
+            product terms in the input gradients (section 3.4).
+    """
+
     results: tuple[TransferResult, ...]
     coherence: tuple[float, ...] = ()
     pair_cosines: tuple[tuple[float, ...], ...] = ()
     gradients: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    budget: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def result(self, attack: str, epsilon: float) -> TransferResult | None:
         """The result of that attack at that epsilon, or None if it was not measured."""
@@ -126,24 +162,63 @@ class TargetRecord:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
-        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return record | {"schema": SCHEMA, "results": [result.to_json() for result in self.results]}
+        return super().to_json() | {"results": [result.to_json() for result in self.results]}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "TargetRecord":
-        """The inverse of `to_json`.
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`; what an older record lacks has its default.
 
         Raises:
             ValueError: if the record was written under another schema.
         """
-        if record.get("schema") != SCHEMA:
-            received = record.get("schema")
-            raise ValueError(f"Expected a record of schema {SCHEMA}. Received: schema={received!r}")
-        values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
-        values["results"] = tuple(TransferResult.from_json(result) for result in record["results"])
-        values["coherence"] = tuple(record["coherence"])
-        values["pair_cosines"] = tuple(tuple(row) for row in record["pair_cosines"])
-        return cls(**values)
+        made = super().from_json(record)
+        results = tuple(TransferResult.from_json(result) for result in record["results"])
+        return dataclasses.replace(made, results=results)
+
+
+@dataclasses.dataclass(frozen=True)
+class SubspaceRecord(Record):
+    """What GAAS found on one target: its curves of Figure 5 (section 4.4).
+
+    Attributes:
+        images: the first test images were analysed, as many as this.
+        curves: one for each epsilon and order k, as `divtf.subspace.GaasResult.to_json` gives it: "epsilon",
+            "order", "probability" of at least m = 1..k successful directions, "images" that the target
+            classifies correctly, which the probability is over, "left_out" ones, and more.
+        analysis: command, commit and versions of the analysis.
+    """
+
+    images: int
+    curves: tuple[Mapping[str, Any], ...]
+    analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityRecord(Record):
+    """Zeros in the input gradients of a target trained with GAL, and GAL in its training (section 3.4).
+
+    Attributes:
+        activation: of the members, "leaky_relu" or "relu".
+        zero_entries: share of the entries of the members' input gradients that are exactly zero.
+        zero_products: share of the terms of the pairs' inner products that are exactly zero.
+        gal: mean of Eq. 8 over the training batches, one value an epoch.
+    """
+
+    activation: str
+    zero_entries: float
+    zero_products: float
+    gal: tuple[float, ...]
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def grouped(records: Iterable[AnyRecord], key: Callable[[AnyRecord], str]) -> dict[str, list[AnyRecord]]:
+    """Key -> the records with that key, both in order of appearance."""
+    groups: dict[str, list[AnyRecord]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
 
 
 def epsilons(records: Iterable[TargetRecord]) -> Sequence[float]:

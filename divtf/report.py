@@ -1,10 +1,8 @@
-"""Report: records -> tables in text, Markdown and CSV, and a folder that holds them with the plots.
+"""Report: records -> tables in text and Markdown, and a folder that holds them with the plots and data.
 
 This module reads records only and imports no TensorFlow, so that any machine can make a report.
 """
 
-import csv
-import io
 import os
 import pathlib
 import textwrap
@@ -12,35 +10,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from divtf import paper
-from divtf.captions import budgets, gain, measure, provenance, quantity, signed
-from divtf.plots import (
-    accuracy_figure,
-    coherence_figure,
-    gaas_figure,
-    pair_cosine_figure,
-    png,
-)
+from divtf.captions import budgets, commits, gain, hours, measure, provenance, quantity, signed
+from divtf.plots import accuracy_figure, coherence_figure, pair_cosine_figure, png
 from divtf.records import CLEAN, WORST_CASE, TargetRecord
+from divtf.table_data import table_csv, table_json
 from divtf.table_picture import table_figure
 from divtf.tables import Cell, Row, Table, tables
 
 __all__ = [
     "accuracy_figure",
     "coherence_figure",
-    "gaas_figure",
     "pair_cosine_figure",
     "table_csv",
     "table_figure",
+    "table_json",
     "table_markdown",
     "table_text",
     "write_report",
 ]
 
+REPORT = "report.md"
 WIDTH = 118
-CSV_FIELDS = (
-    *("model", "dataset", "target", "seed", "attack", "epsilon", "correct", "total", "accuracy"),
-    *("low", "high", "saturated", "surrogate", "adversarial_set", "paper_accuracy"),
-)
 READING = """\
 ## How to read this
 
@@ -88,50 +78,35 @@ def table_markdown(records: Iterable[TargetRecord], *, against_paper: bool = Fal
     return "\n\n".join(_markdown_block(table, against_paper) for table in tables(records)) + "\n"
 
 
-def table_csv(records: Iterable[TargetRecord]) -> str:
-    """All results in long format: one line for each (model, dataset, target, seed, attack, epsilon).
-
-    Returns:
-        Comma-separated values under a header, `CSV_FIELDS`. Accuracies, the paper's too, are shares in
-        [0, 1]; `paper_accuracy` is empty where Table 2 has no such cell.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_FIELDS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for table in tables(records):
-        for record in table.records:
-            for result in record.results:
-                published = table.paper_accuracy(record.target, result.attack, result.epsilon)
-                writer.writerow(
-                    result.to_json()
-                    | {"model": record.model, "dataset": record.dataset, "seed": record.seed}
-                    | {"target": record.target}
-                    | {"paper_accuracy": "" if published is None else round(published / 100, 4)}
-                )
-    return text.getvalue()
-
-
 def write_report(
     directory: pathlib.Path, records: Iterable[TargetRecord], *, against_paper: bool = False
 ) -> dict[str, pathlib.Path]:
-    """Writes report.md, table.csv and the plots; each file appears whole or not at all.
+    """Writes report.md, table.csv, table.json and the pictures; each file appears whole or not at all.
 
     Args:
         directory: where to write; made if it is not there.
         records: what to report. Plots that they hold nothing for are left out.
-        against_paper: as in `table_markdown`.
+        against_paper: as in `table_markdown` and `table_figure`.
 
     Returns:
-        The files by name: "report", "table", and "accuracy", "coherence", "pair_cosines" where drawn.
+        The files by name: "report", "table", "data", "picture", and "accuracy", "coherence", "pair_cosines"
+        where drawn.
     """
     records = list(records)
-    pictures = {name: png(draw(records)) for name, draw in _pictures(records).items()}
-    files = {"report": "report.md", "table": "table.csv"} | {name: f"{name}.png" for name in pictures}
-    contents = {"report": _report(records, list(pictures), against_paper).encode()}
-    contents |= {"table": table_csv(records).encode()} | pictures
-    paths = {name: pathlib.Path(directory) / file for name, file in files.items()}
-    for name, path in paths.items():
-        _write_atomically(path, contents[name])
+    plots = {name: png(draw(records)) for name, draw in _pictures(records).items()}
+    files = {"report": REPORT, "table": "table.csv", "data": "table.json", "picture": "table.png"}
+    contents = {
+        "table": table_csv(records).encode(),
+        "data": table_json(records).encode(),
+        "picture": png(table_figure(records, against_paper=against_paper)),
+        **plots,
+        # Last: where it is, all that it shows is.
+        "report": _report(records, list(plots), against_paper).encode(),
+    }
+    paths = {}
+    for name, content in contents.items():
+        paths[name] = pathlib.Path(directory) / files.get(name, f"{name}.png")
+        _write_atomically(paths[name], content)
     return paths
 
 
@@ -139,7 +114,8 @@ def _text_block(table: Table) -> str:
     rows = [line for row in table.rows for line in _text_lines(table, row)]
     lines = _aligned([["target", CLEAN, *map(_heading, table.columns)], *rows])
     rule = "-" * max(map(len, lines))
-    notes = [measure(table), *budgets(table), *provenance(table)[-1:], *gain(table)]
+    records = table.records
+    notes = [measure(table), *budgets(records), *commits(records), *hours(records), *gain(table)]
     wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
     return "\n".join([f"{table.title}: {quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped])
 
@@ -179,7 +155,8 @@ def _markdown_block(table: Table, against_paper: bool) -> str:
         notes += [
             f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
         ]
-    notes += [*budgets(table), *provenance(table), *gain(table)]
+    records = table.records
+    notes += [*budgets(records), *provenance(records), *hours(records), *gain(table)]
     caption = "\n".join(f"- {note}" for note in notes)
     return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
 
@@ -196,8 +173,8 @@ def _markdown_lines(table: Table, row: Row, against_paper: bool) -> Iterator[lis
         return "-" if value is None else f"{value:.1f}"
 
     def difference(name: str, epsilon: float) -> str:
-        value, cell = table.paper_accuracy(row.target, name, epsilon), row.cell(name, epsilon)
-        return "-" if value is None or cell is None else signed(cell.accuracy - value)
+        value = table.difference(row, name, epsilon)
+        return "-" if value is None else signed(value)
 
     def line(label: str, show: Callable[[str, float], str], small: bool, last: str) -> list[str]:
         cells = []

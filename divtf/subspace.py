@@ -3,6 +3,11 @@
 The rows of a regular Hadamard matrix of order k, stretched over the image and multiplied by sign(grad),
 are k orthogonal perturbations of l_inf norm epsilon, all equally aligned with the gradient. How many of them
 change the prediction is an estimate, from below, of the dimension of the adversarial subspace at an image.
+
+The paper's orders are 4, 25, 36 and 64. Order 25 has no matrix: H H^T = k I asks of any three rows that k be
+a multiple of 4, beyond k = 1 and 2, and constant row sums ask that k be a square. 16, the regular order below
+25, takes its place.
+
 Source: Tramer et al. (2017), "The Space of Transferable Adversarial Examples".
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from divtf import cli
+from divtf import cli, finished
 from divtf.cluster import Cluster, run_all
 from divtf.config import MODES, SETUPS, RunConfig
 from divtf.errors import require
@@ -98,7 +98,7 @@ def main(parts: Sequence[RunConfig], cluster: Cluster | None = None) -> None:
     for name, path in paths.items():
         print(f"  {name:<14} {path}")
     for part in parts:
-        print(f"{MODES[part.mode].target}\n{experiment.summary(Path(part.run_dir), part)}")
+        print(f"{part.target}\n{experiment.summary(Path(part.run_dir), part)}")
 
 
 def _run_here(parts: Sequence[RunConfig]) -> list[TargetRecord]:
@@ -108,10 +108,10 @@ def _run_here(parts: Sequence[RunConfig]) -> list[TargetRecord]:
     records = []
     for number, part in enumerate(parts, 1):
         print(
-            f"\n== {number}/{len(parts)}: {part.model}, {MODES[part.mode].target}, seed {part.seed}",
+            f"\n== {number}/{len(parts)}: {part.model}, {part.target}, seed {part.seed}",
             flush=True,
         )
-        records.append(experiment.read_record(experiment.run(part)))
+        records.append(finished.read_record(experiment.run(part)))
     return records
 
 

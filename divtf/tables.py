@@ -124,6 +124,16 @@ class Table:
             return None
         return paper.paper_accuracy(self.model, target, attack, epsilon)
 
+    def difference(self, row: Row, attack: str, epsilon: float) -> float | None:
+        """Ours less Table 2's accuracy, in points; None where one of the two is missing."""
+        cell, published = row.cell(attack, epsilon), self.paper_accuracy(row.target, attack, epsilon)
+        return None if cell is None or published is None else cell.accuracy - published
+
+    @property
+    def places(self) -> tuple[tuple[str, float], ...]:
+        """(attack, epsilon) of every cell of a row: clean first, then column by column."""
+        return ((CLEAN, 0.0), *((name, epsilon) for name in self.columns for epsilon in self.epsilons))
+
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
@@ -194,12 +204,12 @@ def _table(model: str, dataset: str, group: Sequence[TargetRecord]) -> Table:
     return Table(
         model,
         dataset,
-        tuple(Row(target, tuple(rows[target])) for target in _in_order(rows, paper.TARGETS)),
-        tuple(_in_order(attacks(group), paper.ATTACKS)),
+        tuple(Row(target, tuple(rows[target])) for target in in_order(rows, paper.TARGETS)),
+        tuple(in_order(attacks(group), paper.ATTACKS)),
         tuple(epsilons(group)),
     )
 
 
-def _in_order(names: Iterable[str], first: Sequence[str]) -> list[str]:
-    """The names, those of `first` in its order and before all others."""
+def in_order(names: Iterable[str], first: Sequence[str]) -> list[str]:
+    """The names, those of `first` in its order and before all others, whose order stays."""
     return sorted(names, key=lambda name: first.index(name) if name in first else len(first))

@@ -110,8 +110,7 @@ def _fit(ensemble, state, config, mixture, directory, checkpoints, say) -> None:
         "verbose": 0,
     }
     images = f"{mixture.examples_per_epoch} images"
-    target = MODES[config.mode].target
-    say(f"trains {target}: {config.num_members} x {config.model}, {config.epochs} epochs of {images}")
+    say(f"trains {config.target}: {config.num_members} x {config.model}, {config.epochs} epochs of {images}")
 
     def fit(first: int, last: int, steps: int) -> None:
         """Epochs `first` to `last`, counted from 0, the last one left out."""

@@ -6,6 +6,7 @@ N members, B examples, C classes, D input values an example, P = N(N-1)/2 pairs.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -151,3 +152,12 @@ def padded_subsample(x: np.ndarray, stride: int, filters: int) -> np.ndarray:
         for j, column in enumerate(columns):
             result[:, i, j, :channels] = x[:, row, column]
     return result
+
+
+def hadamard_entry(order: int, i: int, j: int) -> int:
+    """H[i, j], regular Hadamard: cells of a Latin square, or a factor -1 for each base-4 digit in common."""
+    if order == 36:
+        (a, b), (c, d) = divmod(i, 6), divmod(j, 6)
+        return -1 if i != j and (a == c or b == d or (a + b - c - d) % 6 == 0) else 1
+    digits = {4: (1,), 16: (1, 4), 64: (1, 4, 16)}[order]
+    return math.prod(-1 if i // digit % 4 == j // digit % 4 else 1 for digit in digits)

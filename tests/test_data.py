@@ -185,6 +185,27 @@ def test_adversarial_images_follow_the_signs_of_their_own_image_through_the_shuf
         assert (np.sign(change) == signs[y]).all()
 
 
+def test_adversarial_images_are_drawn_anew_each_epoch_by_seed_and_step():
+    """Mid-grey images with signs +1, so that an image shows its budget; an epoch is 4 steps of 3 images."""
+    images = np.full((12, 4, 4, 1), 128, "uint8")
+    signs = np.ones(images.shape, "int8")
+
+    def budgets(first_step=0, seed=0):
+        """[epoch, image]: how far D_adv has moved each image in each of 3 epochs."""
+        found = np.full((3, 12), np.nan)
+        batches = mixture(images, ["adversarial"], batch_size=3, seed=seed, signs=signs).batches(first_step)
+        for step, (x, y) in enumerate(take(batches, 12 - first_step), first_step):
+            found[step // 4, y] = x[:, 0, 0, 0] - np.float32(128 / 255)
+        return found
+
+    drawn = budgets()
+    assert np.isfinite(drawn).all(), "every image once an epoch"
+    assert len(np.unique(drawn)) == 36, "another budget for each image in each epoch"
+    np.testing.assert_array_equal(budgets(), drawn)
+    np.testing.assert_array_equal(budgets(first_step=4)[1:], drawn[1:])
+    assert not np.isin(budgets(seed=1), drawn).any()
+
+
 # The union.
 
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from divtf import cli, experiment, main, run_dir, table2
+from divtf import cli, experiment, finished, main, run_dir, table2
 from divtf.config import MODES
 from divtf.datasets import DATASETS
 from divtf.ensemble import Ensemble
@@ -102,13 +102,13 @@ def test_static_model_is_never_the_surrogate(runs):
     sets = [sorted(path.stem for path in home.glob("adversarial/*.npy")) for home in (surrogate, static)]
     assert [len(names) for names in sets] == [4, 1]
     for mode in MODES:
-        record = experiment.read_record(runs["root"] / mode)
+        record = finished.read_record(runs["root"] / mode)
         assert {result.surrogate for result in record.results} == {"", surrogate.name}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_record_has_every_accuracy_and_where_it_came_from(runs, mode):
-    record = experiment.read_record(runs["root"] / mode)
+    record = finished.read_record(runs["root"] / mode)
     assert (record.target, record.model, record.dataset) == (MODES[mode].target, "tiny", "stripes")
     cells = [(result.attack, result.epsilon) for result in record.results]
     assert cells[0] == (CLEAN, 0.0)
@@ -128,7 +128,7 @@ def test_record_has_every_accuracy_and_where_it_came_from(runs, mode):
 
 def test_all_targets_face_the_same_images(runs):
     def digests(mode):
-        record = experiment.read_record(runs["root"] / mode)
+        record = finished.read_record(runs["root"] / mode)
         return [r.adversarial_set for r in record.results if r.attack in ATTACKS]
 
     assert all(digests(mode) == digests("base") for mode in MODES)
@@ -136,7 +136,7 @@ def test_all_targets_face_the_same_images(runs):
 
 
 def test_targets_differ(runs):
-    weights = {experiment.read_record(runs["root"] / mode).provenance["weights"] for mode in MODES}
+    weights = {finished.read_record(runs["root"] / mode).provenance["weights"] for mode in MODES}
     assert len(weights) == len(MODES)
 
 
@@ -147,7 +147,7 @@ def test_recorded_accuracy_is_that_of_the_kept_images_and_checkpoint(runs):
     root, config = runs["root"], settings(runs["root"], "div")
     data = experiment.load_data(config)
     target = training.restore(config, data.spec, root / "div")
-    record = experiment.read_record(root / "div")
+    record = finished.read_record(root / "div")
     for result in record.results:
         if result.attack in ATTACKS:
             (path,) = (root / experiment.SHARED).glob(
@@ -230,7 +230,7 @@ def test_results_lost_are_measured_again_without_training(runs, work):
 def test_results_of_something_else_are_refused_by_path(tmp_path, content):
     (tmp_path / run_dir.RESULTS).write_text(content)
     with pytest.raises(InputError, match=r"Expected .*results\.json\. Received: "):
-        experiment.read_record(tmp_path)
+        finished.read_record(tmp_path)
 
 
 def test_finished_run_is_exported_when_asked_for_later(runs, work, tmp_path):
@@ -241,7 +241,7 @@ def test_finished_run_is_exported_when_asked_for_later(runs, work, tmp_path):
     served = tf.saved_model.load(str(path))
     probabilities = served.serve(tf.constant(x))["probabilities"].numpy()
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-6)
-    record = experiment.read_record(runs["root"] / "div")
+    record = finished.read_record(runs["root"] / "div")
     assert (probabilities.argmax(-1) == tiny.data().y_test).sum() == record.result(CLEAN, 0).correct
     assert str(path) in experiment.summary(runs["root"] / "div", config)
     before = path.stat().st_mtime_ns
@@ -283,7 +283,7 @@ def test_without_attacks_no_surrogate_is_trained(tmp_path, work):
     directory = experiment.run(settings(tmp_path, "base", attacks=()), say=lambda line: None)
     assert work.take() == (1, [])
     assert not (tmp_path / experiment.SHARED).exists()
-    (clean,) = experiment.read_record(directory).results
+    (clean,) = finished.read_record(directory).results
     assert (clean.attack, clean.total) == (CLEAN, 24)
 
 

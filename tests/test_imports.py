@@ -19,9 +19,9 @@ LAYERS = [
     COMMANDS,
     {"cluster"},
     {"cli", "experiment"},
-    {"training", "transfer", "export", "report", "subspace", "analysis"},
-    {"callbacks", "checkpoints"},
-    {"plots", "table_picture", "tables", "captions", "paper", "ensemble"},
+    {"training", "transfer", "export", "report", "subspace", "analysis", "finished"},
+    {"callbacks", "checkpoints", "gaas_picture", "sparsity_picture", "table_data", "table_picture"},
+    {"plots", "tables", "captions", "paper", "ensemble"},
     {"objectives", "attacks", "data", "models"},
     {"alignment", "layers", "distribution", "workers"},
     {"normalization"},
@@ -30,7 +30,8 @@ LAYERS = [
 ]
 WITHOUT_TENSORFLOW = [
     *("config", "run_dir", "records", "errors", "cli", "datasets", "main", "table2", "cluster"),
-    *("report", "tables", "plots", "captions", "table_picture", "paper"),
+    *("report", "tables", "plots", "captions", "table_picture", "table_data", "paper"),
+    *("finished", "figure3", "figure5", "gaas_picture", "sparsity_picture", "publish"),
 ]
 
 

@@ -1,30 +1,68 @@
-"""The README's figures are those of the records beside it."""
+"""The README's figures are those of the records beside it, and the command that puts them there."""
 
+import dataclasses
+import io
+import json
 import re
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 
-from divtf import publish
+from divtf import publish, run_dir
+from divtf.config import MODES, RunConfig
 from divtf.errors import InputError
+from divtf.records import CLEAN, SubspaceRecord, TargetRecord, TransferResult
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "runs/results"
 README = (ROOT / "README.md").read_text()
-NAMES = sorted(path.stem for path in (ROOT / "runs/results").glob("*.json"))
+NAMES = publish.published_names(README)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_readme_section_is_what_the_records_give(name):
-    records = publish.load(ROOT / f"runs/results/{name}.json")
-    assert publish.insert(README, name, publish.section(name, records)) == README
+    assert publish.insert(README, name, publish.section(name, publish.load(name, RESULTS))) == README
 
 
-def test_every_generated_section_has_its_records():
-    assert sorted(re.findall(r"<!-- /([\w-]+) -->", README)) == NAMES
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_what_the_records_give(name):
+    """To the byte; only pictures may have edges shaded a little otherwise, by another machine's rounding."""
+    for end, content in publish.contents(publish.load(name, RESULTS)).items():
+        path = RESULTS / f"{name}-{end}"
+        kept = path.read_bytes()
+        assert kept == content or (path.suffix == ".png" and changed_pixels(kept, content) < 10), path.name
 
 
-def test_pictures_of_the_readme_exist():
-    for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+def changed_pixels(first: bytes, second: bytes) -> int:
+    """Pixels that two PNG pictures have by more than half the range apart; a digit has dozens."""
+    a, b = (matplotlib.image.imread(io.BytesIO(content), format="png") for content in (first, second))
+    return int((np.abs(a - b).max(axis=-1) > 0.5).sum()) if a.shape == b.shape else a.size
+
+
+def test_a_changed_digit_is_seen_in_a_picture():
+    records = publish.load(NAMES[0], RESULTS)["table"]
+    kept = publish.OUTPUTS["table.png"].make(records)
+    first, *others = records[0].results
+    changed = dataclasses.replace(first, correct=first.correct - 1)
+    spoilt = [dataclasses.replace(records[0], results=(changed, *others)), *records[1:]]
+    assert changed_pixels(kept, kept) == 0
+    assert changed_pixels(kept, publish.OUTPUTS["table.png"].make(spoilt)) >= 10
+
+
+def test_every_published_file_belongs_to_a_name_of_the_readme():
+    made = {f"{n}{kind.ending}.json" for n in NAMES for kind in publish.KINDS.values()}
+    made |= {f"{name}-{end}" for name in NAMES for end in publish.OUTPUTS}
+    assert {path.name for path in RESULTS.iterdir()} <= made
+    assert all((RESULTS / f"{name}.json").exists() for name in NAMES)
+    assert NAMES
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\((runs/results/[^)]+)\)", README)
+    assert len(links) > len(NAMES)
+    for link in links:
         assert (ROOT / link).exists(), link
 
 
@@ -36,3 +74,149 @@ def test_insert_replaces_only_between_the_marks():
 def test_insert_without_marks_is_refused():
     with pytest.raises(InputError, match="marks"):
         publish.insert("no marks", "t", "new")
+
+
+# The command, in a repository of its own.
+
+
+def finished_run(root, mode, *, gaas=False, **values):
+    """The files of a finished run, without the run."""
+    config = RunConfig(model="conv3", mode=mode, **values).resolved()
+    directory = root / config.name
+    directory.mkdir(parents=True)
+    results = [TransferResult(config.target, "", CLEAN, 0.0, 9, 10)]
+    results += [TransferResult(config.target, "S", "fgsm", epsilon, 5, 10) for epsilon in (0.1, 0.3)]
+    of = {"model": "conv3", "dataset": "mnist", "seed": config.seed}
+    of["provenance"] = {"command": f"train {mode}", "commit": "0123abc", "hours": 1.5, "platform": "secret"}
+    of["budget"] = {"members": 3, "reduced": True}
+    record = TargetRecord(
+        target=config.target,
+        results=tuple(results),
+        coherence=(0.1, 0.5),
+        pair_cosines=((1.0, 0.5), (0.5, 1.0)),
+        gradients={"gal": 0.5, "zero_entries": 0.25, "zero_products": 0.5},
+        **of,
+    )
+    epochs = [{"epoch": 1, "gal": 1.25}, {"epoch": 2, "gal": 1.0}] if MODES[mode].gal else [{"epoch": 1}]
+    run_dir.write_json(directory / run_dir.CONFIG, config.identity())
+    run_dir.write_json(directory / run_dir.RESULTS, record.to_json())
+    (directory / run_dir.METRICS).write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    if gaas:
+        curve = {"epsilon": 0.3, "order": 4, "images": 9, "mean_successes": 2.125}
+        curve["probability"] = [1.0, 0.5, 0.5, 0.125]
+        analysis = {"command": "figure5 of it", "commit": "fedc321", "platform": "secret"}
+        made = SubspaceRecord(target=config.target, images=10, curves=(curve,), analysis=analysis, **of)
+        run_dir.write_json(directory / run_dir.GAAS, made.to_json())
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text(
+        "# Title\n\n<!-- mine -->\n<!-- /mine -->\n\n<!-- other -->\n<!-- /other -->\n"
+    )
+    return tmp_path
+
+
+def published(name="mine"):
+    return {path.name for path in Path("runs/results").glob(f"{name}*")}
+
+
+TABLE = {f"mine-{end}" for end, output in publish.OUTPUTS.items() if output.kind == "table"}
+
+
+def test_table_alone_is_published_with_its_records(repository):
+    finished_run(repository / "runs/a", "base")
+    finished_run(repository / "runs/a", "div")
+    publish.main(Path("runs/a"), "mine", redraw=False)
+    assert published() == TABLE | {"mine.json"}
+    assert {"mine-table.png", "mine-table.csv", "mine-accuracy.png", "mine-coherence.png"} <= TABLE
+    readme = Path("README.md").read_text()
+    assert "| T_Div, ours |" in readme and "Commit: 0123abc" in readme
+    assert "- Command of T_Base: train base\n- Command of T_Div: train div\n" in readme
+    assert "Hours of training, surrogate and static model left out: T_Base 1.5, T_Div 1.5" in readme
+    assert "![coherence (Figure 4)](runs/results/mine-coherence.png)" in readme
+    assert "[the table as CSV](runs/results/mine-table.csv)" in readme
+    assert "<!-- other -->\n<!-- /other -->" in readme, "what is not named stays"
+    assert "gaas" not in readme and "sparsity" not in readme
+
+
+def test_every_kind_that_the_runs_have_is_published(repository):
+    finished_run(repository / "runs/a", "base", gaas=True)
+    finished_run(repository / "runs/a", "div", gaas=True)
+    finished_run(repository / "runs/a", "div", activation="relu")
+    publish.main(Path("runs/a"), "mine", redraw=False)
+    assert published() == {f"mine-{end}" for end in publish.OUTPUTS} | {
+        *("mine.json", "mine-gaas.json", "mine-sparsity.json"),
+    }
+    readme = Path("README.md").read_text()
+    for line in (
+        "- Command of the analysis: figure5 of it\n- Commit of the analysis: fedc321\n",
+        "- k in {4}: the paper's 25 is the order of no Hadamard matrix",
+        "- Images: the first 10 test images, of which 9 count; seed: 0",
+        "- Successful directions of 4, on average, at epsilon 0.3: T_Base 2.1, T_Div 2.1",
+        "- T_Div (ReLU), seed 0: 25.00 % and 50.00 %; GAL 1.250 in epoch 1, 1.000 in epoch 2",
+        "![orthogonal adversarial directions (Figure 5)](runs/results/mine-gaas.png)",
+        "![ReLU against LeakyReLU (section 3.4)](runs/results/mine-sparsity.png)",
+        "[records: sparsity](runs/results/mine-sparsity.json)",
+    ):
+        assert line in readme
+    loaded = publish.load("mine")
+    assert {kind: len(records) for kind, records in loaded.items()} == {"table": 3, "gaas": 2, "sparsity": 2}
+    assert "secret" not in "".join(path.read_text() for path in Path("runs/results").glob("*.json"))
+
+
+def test_what_has_no_records_any_more_is_removed(repository):
+    for mode in ("base", "div"):
+        finished_run(repository / "runs/a", mode, gaas=True)
+    finished_run(repository / "runs/b", "base")
+    publish.main(Path("runs/a"), "other", redraw=False)
+    publish.main(Path("runs/a"), "mine", redraw=False)
+    publish.main(Path("runs/b"), "mine", redraw=False)
+    assert published() == TABLE | {"mine.json"}
+    assert {"other-gaas.png", "other-gaas.json"} <= published("other")
+
+
+def test_redrawing_makes_all_from_the_records_alone(repository):
+    finished_run(repository / "runs/a", "base", gaas=True)
+    for name in ("mine", "other"):
+        publish.main(Path("runs/a"), name, redraw=False)
+    before = {path: path.read_bytes() for path in [Path("README.md"), *Path("runs/results").iterdir()]}
+    for path in Path("runs/results").glob("*-table.*"):
+        path.unlink()
+    Path("runs/results/mine-gaas.png").write_bytes(b"old")
+    Path("README.md").write_text(Path("README.md").read_text().replace("Hours", "Days"))
+    publish.main(Path("nowhere"), "nothing", redraw=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_one_run_of_each_target_and_seed_is_published(repository):
+    finished_run(repository / "runs/a", "div")
+    finished_run(repository / "runs/a", "div", seed=1)
+    assert len(publish.collect(Path("runs/a"))["table"]) == 2
+    finished_run(repository / "runs/a/again", "div", seed=1)
+    (repository / "runs/a/again/mnist-conv3-div-seed1").rename(repository / "runs/a/twice")
+    with pytest.raises(
+        InputError, match=r"Expected one run of each .*Received: T_Div, conv3 on mnist, seed 1"
+    ):
+        publish.collect(Path("runs/a"))
+
+
+def test_no_runs_are_refused(repository):
+    with pytest.raises(InputError, match=r"Expected finished runs below runs/none\. Received: none"):
+        publish.collect(Path("runs/none"))
+
+
+@pytest.mark.parametrize("name", ["mine-gaas", "mine-sparsity", "../mine", "", "a b"])
+def test_names_that_are_taken_or_no_names_are_refused(repository, name):
+    finished_run(repository / "runs/a", "base")
+    with pytest.raises(InputError, match="Expected --name of letters, digits"):
+        publish.main(Path("runs/a"), name, redraw=False)
+    assert not Path("runs/results").exists()
+
+
+def test_without_marks_nothing_is_written(repository):
+    finished_run(repository / "runs/a", "base")
+    with pytest.raises(InputError, match="marks <!-- new -->"):
+        publish.main(Path("runs/a"), "new", redraw=False)
+    assert not Path("runs/results").exists()

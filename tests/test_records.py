@@ -7,10 +7,13 @@ from divtf.records import (
     CLEAN,
     SCHEMA,
     WORST_CASE,
+    SparsityRecord,
+    SubspaceRecord,
     TargetRecord,
     TransferResult,
     attacks,
     epsilons,
+    grouped,
     wilson_interval,
 )
 
@@ -94,6 +97,44 @@ def test_result_json_round_trip_computes_derived_values_anew():
 def test_another_schema_is_refused(schema):
     with pytest.raises(ValueError, match=rf"Expected a record of schema {SCHEMA}.*Received: schema={schema}"):
         TargetRecord.from_json(_record().to_json() | {"schema": schema})
+
+
+OF = {"target": "T_Div", "model": "conv3", "dataset": "mnist", "seed": 3, "budget": {"members": 2}}
+CURVE = {"epsilon": 0.1, "order": 4, "images": 9, "probability": [1.0, 0.5, 0.5, 0.0]}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        SubspaceRecord(**OF, images=10, curves=(CURVE, CURVE), analysis={"commit": "0123abc"}),
+        SparsityRecord(**OF, activation="relu", zero_entries=0.5, zero_products=0.75, gal=(1.5, 1.0)),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_records_of_figures_travel_as_json(record):
+    stored = json.loads(json.dumps(record.to_json()))
+    assert type(record).from_json(stored) == record
+    assert stored["schema"] == SCHEMA and record.subject == "conv3 on mnist"
+    with pytest.raises(ValueError, match=rf"Expected a record of schema {SCHEMA}"):
+        type(record).from_json(stored | {"schema": 0})
+    with pytest.raises(TypeError):
+        type(record).from_json({"schema": SCHEMA})
+
+
+def test_record_that_lacks_what_came_later_is_read():
+    """A record of the first version without its optional parts, and one with a part of a later version."""
+    stored = json.loads(json.dumps(_record().to_json()))
+    required = {name: stored[name] for name in ("schema", "target", "model", "dataset", "seed", "results")}
+    bare = _record(coherence=(), pair_cosines=(), budget={}, provenance={})
+    assert TargetRecord.from_json(required) == bare
+    assert TargetRecord.from_json(stored | {"unheard_of": 1}) == _record()
+
+
+def test_groups_keep_the_order_of_appearance():
+    records = [_record(target=target, seed=seed) for seed, target in enumerate("bab")]
+    groups = grouped(records, lambda record: record.target)
+    assert {key: [record.seed for record in own] for key, own in groups.items()} == {"b": [0, 2], "a": [1]}
+    assert list(groups) == ["b", "a"]
 
 
 def test_result_is_found_by_attack_and_epsilon():

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import json
 import math
 import pathlib
 import statistics
@@ -11,7 +12,7 @@ import sys
 
 import pytest
 
-from divtf import captions, paper, plots, report, tables
+from divtf import captions, paper, plots, report, table_data, tables
 from divtf.records import CLEAN, WORST_CASE, TargetRecord, TransferResult, wilson_interval
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -301,6 +302,17 @@ class TestMarkdown:
         assert "- Commit of T_Base: 0123abc\n- Commit of T_Div: not recorded\n" in text
         assert "seed: 0" in text
 
+    def test_hours_of_training_are_told_for_each_target(self):
+        def took(record, hours):
+            return dataclasses.replace(record, provenance={"hours": hours})
+
+        records = [took(_record(), 0.25), took(_record(seed=1), 0.5), took(DIV, 12.345), _record("mine")]
+        line = "Hours of training, surrogate and static model left out: T_Base 0.75 (2 seeds), T_Div 12"
+        assert f"- {line}\n" in report.table_markdown(records)
+        assert line in " ".join(report.table_text(records).split())
+        assert line in json.loads(report.table_json(records))[0]["caption"]
+        assert "Hours" not in report.table_markdown([_record()])
+
     def test_differences_are_never_minus_zero(self):
         assert [captions.signed(value) for value in (-0.04, 0.0, 0.06, -1.25, 12)] == [
             "+0.0",
@@ -342,6 +354,54 @@ def test_csv_gives_the_records_back():
     assert found == {(record.dataset, record.target, record.seed): list(record.results) for record in records}
 
 
+def test_csv_says_budget_deviation_difference_and_strongest():
+    # conv3, T_Base, FGSM at 0.1: the paper's 91.4; ours 90 and 80 of 100: mean 85, deviation 10 / sqrt(2).
+    records = [_record(), _record(seed=1, correct=FIVE | {"fgsm": (80, 20)}), DIV]
+    lines = list(csv.DictReader(io.StringIO(report.table_csv(records))))
+    assert set(lines[0]) == set(table_data.CSV_FIELDS)
+    [line] = [
+        line
+        for line in lines
+        if (line["target"], line["seed"], line["attack"], line["epsilon"]) == ("T_Base", "1", "fgsm", "0.1")
+    ]
+    assert (float(line["mean"]), float(line["difference"])) == pytest.approx((0.85, 0.85 - 0.914))
+    assert float(line["deviation"]) == pytest.approx(math.sqrt(0.005), abs=1e-6)
+    assert (line["members"], line["epochs"], line["reduced"], line["training images"]) == (
+        "3",
+        "2",
+        "True",
+        "",
+    )
+    strongest = {(x["target"], x["attack"], x["epsilon"]) for x in lines if x["strongest"] == "1"}
+    assert strongest == {
+        *(("T_Base", "ifgsm", "0.1"), ("T_Base", "mifgsm", "0.1"), ("T_Base", "ifgsm", "0.3")),
+        *(("T_Div", "mifgsm", "0.1"), ("T_Div", "mifgsm", "0.3")),
+    }
+    assert {x["deviation"] for x in lines if x["target"] == "T_Div"} == {""}
+
+
+def test_json_holds_what_the_table_shows():
+    [table] = json.loads(report.table_json([_record(worst=(50, 5)), DIV]))
+    assert (table["model"], table["dataset"], table["epsilons"]) == ("conv3", "mnist", [0.1, 0.3])
+    assert table["attacks"] == list(FIVE)
+    base, div = table["rows"]
+    assert (base["target"], base["seeds"], div["target"]) == ("T_Base", [0], "T_Div")
+    assert [(cell["attack"], cell["epsilon"]) for cell in base["cells"]] == [
+        (CLEAN, 0.0),
+        *((attack, epsilon) for attack in (*FIVE, WORST_CASE) for epsilon in (0.1, 0.3)),
+    ]
+    [cell] = [cell for cell in base["cells"] if (cell["attack"], cell["epsilon"]) == ("ifgsm", 0.3)]
+    low, high = wilson_interval(10, 100)
+    assert cell == {
+        **{"attack": "ifgsm", "epsilon": 0.3, "accuracy": 10.0, "deviation": None, "seeds": 1},
+        **{"low": 100 * low, "high": 100 * high, "strongest": True, "paper": 0.7},
+        "difference": pytest.approx(9.3),
+    }
+    [worst] = [c for c in base["cells"] if (c["attack"], c["epsilon"]) == (WORST_CASE, 0.1)]
+    assert (worst["paper"], worst["difference"], worst["strongest"]) == (None, None, False)
+    assert any(line.startswith("Budget: members 3") for line in table["caption"])
+
+
 class TestFigures:
     def test_coherence_histograms_are_densities_about_their_means(self):
         figure = report.coherence_figure([_record(), _record(seed=1, coherence=(0.9,)), _bare("T_Div")])
@@ -379,27 +439,22 @@ class TestFigures:
         texts = [text.get_text() for text in axes.texts]
         assert r"$\mathbf{70.0}$ / $\mathbf{10.0}$" in texts
         assert "95.0 / 60.0" in texts
+        assert any(text.startswith("Budget: members 3") for text in texts)
+        assert any("seed: 0" in text for text in texts)
+        assert not any("paper" in text for text in texts if "Budget" not in text)
 
-    def test_gaas_panels_and_curves(self):
-        records = [
-            {
-                "target": target,
-                "model": "conv4",
-                "epsilon": epsilon,
-                "order": 4,
-                "images": 10,
-                "probability": p,
-            }
-            for epsilon in (0.03, 0.09)
-            for target, p in (("T_Base", [1.0, 0.9, 0.5, 0.1]), ("T_Div", [0.8, 0.4, 0.1, 0.0]))
-        ]
-        panels = report.gaas_figure(records).subfigs[0].axes
-        assert [axes.get_title() for axes in panels] == ["epsilon 0.03", "epsilon 0.09"]
-        base, div = panels[1].get_lines()
-        assert (list(base.get_xdata()), list(base.get_ydata())) == ([1, 2, 3, 4], [1.0, 0.9, 0.5, 0.1])
-        assert list(div.get_ydata()) == [0.8, 0.4, 0.1, 0.0]
-        with pytest.raises(ValueError, match=r"Expected 4 probabilities.*Received: 3"):
-            report.gaas_figure([records[0] | {"probability": [1.0, 0.5, 0.2]}])
+    def test_table_picture_against_the_paper(self):
+        # conv3, T_Base: clean 99.4, FGSM 91.4 / 9.7, I-FGSM 86.1 / 0.7; ours 99, 90 / 20, 70 / 10.
+        records = [_record(), _record("T_Noise")]
+        (axes,) = report.table_figure(records, against_paper=True).axes
+        texts = [text.get_text() for text in axes.texts]
+        labels = [text for text in texts if text.startswith("T_")]
+        assert labels == ["T_Base, ours", "T_Base, paper", "T_Base, difference", "T_Noise"]
+        assert {"99.4", "91.4 / 9.7", "86.1 / 0.7", "-0.4", "-1.4 / +10.3", "-16.1 / +9.3"} <= set(texts)
+
+    def test_table_picture_of_clean_images_alone(self):
+        (axes,) = report.table_figure([_bare()]).axes
+        assert "99.0" in [text.get_text() for text in axes.texts]
 
     @pytest.mark.parametrize(
         "draw", [report.coherence_figure, report.pair_cosine_figure, report.accuracy_figure]
@@ -422,6 +477,8 @@ class TestWriteReport:
         assert {name: path.name for name, path in first.items()} == {
             "report": "report.md",
             "table": "table.csv",
+            "data": "table.json",
+            "picture": "table.png",
             "accuracy": "accuracy.png",
             "coherence": "coherence.png",
             "pair_cosines": "pair_cosines.png",
@@ -432,7 +489,7 @@ class TestWriteReport:
 
     def test_pictures_are_png_files(self, tmp_path):
         paths = report.write_report(tmp_path, [_record(), DIV])
-        for name in ("accuracy", "coherence", "pair_cosines"):
+        for name in ("picture", "accuracy", "coherence", "pair_cosines"):
             content = paths[name].read_bytes()
             assert content[:8] == b"\x89PNG\r\n\x1a\n"
             assert content[-8:-4] == b"IEND"
@@ -461,15 +518,21 @@ class TestWriteReport:
 
     def test_bare_records_still_give_a_report(self, tmp_path):
         paths = report.write_report(tmp_path, [_bare()])
-        assert set(paths) == {"report", "table"}
+        assert set(paths) == {"report", "table", "data", "picture"}
         assert "![" not in paths["report"].read_text(encoding="utf-8")
         paths = report.write_report(
             tmp_path, [_bare("T_Base"), _record("T_Div", {"fgsm": (95,)}, coherence=())]
         )
-        assert set(paths) == {"report", "table", "accuracy", "pair_cosines"}
+        assert set(paths) == {"report", "table", "data", "picture", "accuracy", "pair_cosines"}
+
+    def test_report_comes_last_so_that_where_it_is_all_is(self, tmp_path, monkeypatch):
+        written = []
+        monkeypatch.setattr(report, "_write_atomically", lambda path, content: written.append(path.name))
+        report.write_report(tmp_path, [_record(), DIV])
+        assert written[-1] == report.REPORT and len(written) == 7
 
     def test_a_failed_write_leaves_the_old_file(self, tmp_path, monkeypatch):
-        path = report.write_report(tmp_path, [_record()])["report"]
+        path = report.write_report(tmp_path, [_record()])["table"]
         before = path.read_bytes()
         monkeypatch.setattr(report.os, "replace", _fail)
         with pytest.raises(OSError, match="disk"):

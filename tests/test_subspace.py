@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference import hadamard_entry as entry
 
 from divtf.subspace import ORDERS, gaas, orthogonal_perturbations, regular_hadamard
 
@@ -146,15 +147,6 @@ def test_perturbations_refuse(signs, order, epsilon, message):
 
 
 # Analysis.
-
-
-def entry(order, i, j):
-    """H[i, j] by its own rule: cells of a Latin square, or one factor of -1 a base-4 digit in common."""
-    if order == 36:
-        (a, b), (c, d) = divmod(i, 6), divmod(j, 6)
-        return -1 if i != j and (a == c or b == d or (a + b - c - d) % 6 == 0) else 1
-    digits = {4: (1,), 16: (1, 4), 64: (1, 4, 16)}[order]
-    return math.prod(-1 if i // digit % 4 == j // digit % 4 else 1 for digit in digits)
 
 
 def linear_successes(slope, bias, x, y, epsilon, order):

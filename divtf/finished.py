@@ -1,0 +1,88 @@
+"""Finished runs: where they lie below a directory, and what each has recorded. No TensorFlow."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from divtf import run_dir
+from divtf.config import RunConfig
+from divtf.errors import InputError
+from divtf.records import SparsityRecord, SubspaceRecord, TargetRecord
+
+
+def directories(root: Path) -> list[Path]:
+    """The run directories directly below `root` that have results, in the order in which these were made."""
+    results = root.glob(f"*/{run_dir.RESULTS}")
+    return [path.parent for path in sorted(results, key=lambda path: (path.stat().st_mtime, path))]
+
+
+def read_config(directory: Path) -> RunConfig:
+    """The configuration of the run in that directory.
+
+    Raises:
+        InputError: if it is not one of this version.
+    """
+    path = directory / run_dir.CONFIG
+    with _expecting("the configuration of a run", path):
+        return RunConfig.from_json(run_dir.read_json(path))
+
+
+def read_record(directory: Path) -> TargetRecord:
+    """What the run in that directory measured.
+
+    Raises:
+        InputError: if its results are not those of a run of this version.
+    """
+    path = directory / run_dir.RESULTS
+    with _expecting("the results of a run", path):
+        record = TargetRecord.from_json(run_dir.read_json(path))
+    # Runs of 0.1.0 are called "T_Div" with ReLU members too; their configuration tells them apart.
+    target = read_config(directory).target
+    results = tuple(dataclasses.replace(result, target=target) for result in record.results)
+    return dataclasses.replace(record, target=target, results=results)
+
+
+def read_sparsity(directory: Path) -> SparsityRecord:
+    """What a run with GAL shows of section 3.4: the zeros of its gradients, and GAL of each training epoch.
+
+    Raises:
+        InputError: if its files are not those of a run with GAL of this version.
+    """
+    record, config, path = read_record(directory), read_config(directory), directory / run_dir.METRICS
+    with _expecting("the epochs of a run with GAL", path):
+        epochs = [json.loads(line) for line in path.read_text().splitlines()]
+        return SparsityRecord(
+            target=record.target,
+            model=record.model,
+            dataset=record.dataset,
+            seed=record.seed,
+            activation="relu" if config.rectified else config.activation,
+            zero_entries=record.gradients["zero_entries"],
+            zero_products=record.gradients["zero_products"],
+            gal=tuple(epoch["gal"] for epoch in epochs),
+            budget=record.budget,
+            provenance=record.provenance,
+        )
+
+
+def read_subspace(directory: Path) -> SubspaceRecord | None:
+    """What GAAS found on the target in that directory; None if it was not tried, or by another version."""
+    path = directory / run_dir.GAAS
+    if not path.exists():
+        return None
+    try:
+        return SubspaceRecord.from_json(run_dir.read_json(path))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _expecting(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"Expected {what} in {path}. Received: {error!r}") from None
