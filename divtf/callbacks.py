@@ -1,6 +1,5 @@
 """What happens beside the training steps: records, checkpoints at intervals, lines of progress."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from divtf import run_dir
-from divtf.checkpoints import Checkpoints, State
+from divtf.checkpoints import Checkpoints, State, write_metrics
 
 _LOG_EVERY = 10
 
@@ -76,9 +75,7 @@ class Recorder(Counter):
         self._state.history.append(
             {"epoch": epoch + 1} | {k: float(v) for k, v in sorted((logs or {}).items())}
         )
-        lines = "".join(json.dumps(line) + "\n" for line in self._state.history)
-        with run_dir.atomic_path(self._directory / run_dir.METRICS) as partial:
-            partial.write_text(lines)
+        write_metrics(self._directory / run_dir.METRICS, self._state.history)
         self._log({f"epoch/{name}": value for name, value in (logs or {}).items()}, epoch + 1)
         self._save()
 

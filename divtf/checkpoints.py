@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ import keras
 
 from divtf import run_dir
 from divtf.ensemble import Ensemble
-from divtf.errors import InputError
+from divtf.errors import InputError, require
+
+# What reading a damaged file, or one that is not a checkpoint's, comes to.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclasses.dataclass
@@ -35,14 +38,20 @@ class State:
 class Checkpoints:
     """The newest two checkpoints of a run: a .keras file each, and a JSON file with its hash and state.
 
+    Args:
+        directory: where they are kept.
+        say: takes a line for each one that is damaged.
+        run: tells what is trained; a checkpoint of something else is refused. "" takes any.
+
     Attributes:
         newest: the .keras file last written or restored here, or None.
     """
 
-    def __init__(self, directory: Path, say: Callable[[str], object] = print):
+    def __init__(self, directory: Path, say: Callable[[str], object] = print, run: str = ""):
         self.newest: Path | None = None
         self._directory = directory
         self._say = say
+        self._run = run
 
     def save(self, ensemble: Ensemble, state: State) -> None:
         """Write a checkpoint; it counts once its JSON file is there."""
@@ -50,9 +59,8 @@ class Checkpoints:
         with run_dir.atomic_path(model_path) as partial:
             ensemble.save(partial)
         values = {name: getattr(state, name) for name in ("step", "seconds", "history", "measures")}
-        run_dir.write_json(
-            model_path.with_suffix(".json"), values | {"sha256": run_dir.file_digest(model_path)}
-        )
+        values |= {"run": self._run, "sha256": run_dir.file_digest(model_path)}
+        run_dir.write_checked(model_path.with_suffix(".json"), values)
         self.newest = model_path
         self._prune(model_path.stem)
 
@@ -60,23 +68,43 @@ class Checkpoints:
         """The newest checkpoint that is whole, with its ensemble; None if there is none.
 
         Raises:
-            InputError: if a whole checkpoint cannot be loaded, as under another version of Keras: to
-                train anew in its place would lose it.
+            InputError: if a whole checkpoint is of another run, or cannot be loaded, as under another
+                version of Keras: to train anew in its place would lose it.
         """
         for path in self._states():
             model_path = path.with_suffix(".keras")
             try:
-                values = json.loads(path.read_text())
-                if run_dir.file_digest(model_path) != values.pop("sha256"):
+                state, run, sha256 = _read_state(path)
+                if run_dir.file_digest(model_path) != sha256:
                     raise ValueError("its hash is not the recorded one")
-                state = State(**values)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except _DAMAGE as error:
                 self._say(f"checkpoint {path.stem} is damaged ({error}); trying the one before")
                 continue
+            require(
+                run == self._run or not run or not self._run,
+                f"a checkpoint of this run, {self._run}",
+                f"{model_path} of {run}",
+            )
             state.ensemble = _load(model_path)
             self.newest = model_path
             return state
         return None
+
+    def mend_metrics(self, path: Path) -> None:
+        """Write the lines of metrics again if they are not those that the newest checkpoint remembers.
+
+        A process killed between the two files leaves one line more, which is no damage.
+        """
+        for state_path in self._states():
+            try:
+                state, _, _ = _read_state(state_path)
+            except _DAMAGE:
+                continue
+            written = path.read_bytes() if path.exists() else b""
+            if not written.startswith(_lines(state.history).encode()):
+                self._say(f"{path} is damaged; writing it again from checkpoint {state_path.stem}")
+                write_metrics(path, state.history)
+            return
 
     def _states(self) -> list[Path]:
         return sorted(self._directory.glob("step-*.json"), reverse=True)
@@ -89,9 +117,29 @@ class Checkpoints:
                 path.unlink()
 
 
+def write_metrics(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write one line of JSON an epoch, whole or not at all."""
+    with run_dir.atomic_path(path) as partial:
+        partial.write_text(_lines(history))
+
+
+def _lines(history: Sequence[Mapping[str, float]]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in history)
+
+
+def _read_state(path: Path) -> tuple[State, str, str]:
+    """State of a checkpoint without its ensemble, the run it is of, and the SHA-256 of its .keras file."""
+    values = run_dir.read_checked(path)
+    run, sha256 = values.pop("run", ""), values.pop("sha256")
+    return State(**values), run, sha256
+
+
 def _load(path: Path) -> Ensemble:
     try:
-        return keras.saving.load_model(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # In safe mode Keras runs no code that a file brings.
+        model = keras.saving.load_model(path, safe_mode=True)
+    except Exception as error:  # A file that Keras did not write may fail in any way.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"Expected a checkpoint that Keras can load. Received: {path}: {reason}") from error
+    require(isinstance(model, Ensemble), "a checkpoint of an ensemble", f"{path} of a {type(model).__name__}")
+    return model

@@ -1,6 +1,7 @@
 """Command-line flags, declared once from the configuration's fields; and the errors' one line."""
 
 import dataclasses
+import errno
 import io
 import os
 import sys
@@ -14,6 +15,10 @@ from divtf.config import RunConfig, field_type
 from divtf.errors import InputError, require
 
 FLAGS = flags.FLAGS
+_FILE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+)
 
 
 class _SwitchParser(flags.ArgumentParser):
@@ -130,9 +135,23 @@ def execute(
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         return _fail(f"Expected a usable file or directory{where}. Received: {error.strerror or error}")
+    except Exception as error:
+        if not (reason := _resource(error)):
+            raise
+        return _fail(f"Expected memory, and files that can be written. Received: {reason}")
     except KeyboardInterrupt:
         return _fail("Expected to finish. Received: an interrupt; --resume goes on from the last checkpoint")
     return 0
+
+
+def _resource(error: Exception) -> str:
+    """What Python or TensorFlow says of memory or a disk that it lacks; "" of any other error."""
+    if isinstance(error, MemoryError):
+        return str(error) or "no memory left"
+    # TensorFlow's errors are known by their words: it is not imported here, and has no class for a full disk.
+    words = ("OOM when allocating", *map(os.strerror, _FILE_ERRORS))
+    ours = type(error).__module__.startswith("tensorflow")
+    return next((line for line in str(error).splitlines() if ours and any(w in line for w in words)), "")
 
 
 def _fail(message: str) -> int:

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import numbers
 import os
 import types
@@ -78,9 +77,12 @@ def _one_of(names: Any) -> tuple[Callable[[Any], bool], str]:
 
 
 _TYPES = {str: "text", bool: "true or false"}
-_POSITIVE = (lambda value: math.isfinite(value) and value > 0, "a number > 0")
-_NOT_NEGATIVE = (lambda value: math.isfinite(value) and value >= 0, "a number >= 0")
+# Training is in single precision, where larger numbers are infinite.
+_LARGEST = 3.4e38
+_POSITIVE = (lambda value: 0 < value <= _LARGEST, f"a number > 0, at most {_LARGEST:g}")
+_NOT_NEGATIVE = (lambda value: 0 <= value <= _LARGEST, f"a number >= 0, at most {_LARGEST:g}")
 _COUNT = (lambda value: 1 <= value < 2**31, "a whole number in [1, 2^31)")
+_MEMBERS = (lambda value: 1 <= value <= 1000, "a whole number in [1, 1000]")
 _SEED = (lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)")
 _SLOPE = (lambda value: 0 <= value < 1, "a number in [0, 1)")
 _ATTACKS = (
@@ -107,7 +109,7 @@ class RunConfig:
     # What is trained.
     model: str = _flag("conv3", "Architecture of the members.", _one_of(SETUPS))
     mode: str = _flag("div", "Defence to train.", _one_of(MODES))
-    num_members: int = _flag(5, "Members of every ensemble: target, surrogate and static model.", _COUNT)
+    num_members: int = _flag(5, "Members of every ensemble: target, surrogate and static model.", _MEMBERS)
     activation: str = _flag("leaky_relu", "Activation of the members.", _one_of(("leaky_relu", "relu")))
     negative_slope: float = _flag(0.1, "Slope of LeakyReLU below zero.", _SLOPE)
     gal_weight: float = _flag(0.5, "lambda of Equation 9.", _NOT_NEGATIVE)

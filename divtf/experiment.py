@@ -1,6 +1,5 @@
 """One target from training to report: section 4 of the paper, stage by stage."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,23 +8,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf import distribution, report, run_dir, workers
+from divtf import distribution, preflight, report, run_dir, shared_models, workers
 from divtf.analysis import gradient_statistics
 from divtf.attacks import ThreatModel, make_attack
-from divtf.config import MODES, SETUPS, RunConfig, digest
-from divtf.datasets import ImageData, as_float, load_dataset
+from divtf.config import MODES, SETUPS, RunConfig
+from divtf.datasets import ImageData, load_dataset
 from divtf.ensemble import Ensemble
+from divtf.errors import require
 from divtf.export import export_saved_model, require_free
 from divtf.finished import read_record
 from divtf.records import TargetRecord, TransferResult
-from divtf.training import train
+from divtf.training import mend_metrics, train
 from divtf.transfer import AdversarialSets, evaluate_transfer, weights_digest
 
-SHARED = "shared-models"
-_ADVERSARIAL = "adversarial"
 # Where this run exported to, so that it is known for its own when the run is gone on with.
 _EXPORTS = "exports.json"
-_BATCH = 250
 # Test images for coherence, and images shown in TensorBoard.
 _ALIGNMENT_IMAGES = 2000
 _SHOWN_IMAGES = 8
@@ -64,17 +61,24 @@ def run(
         _assist(config, on, say)
         return directory
     # What the user can mend is found out first, so that a refused run leaves no directory behind.
-    finished, exporting = (directory / run_dir.RESULTS).exists(), _wants_export(config, directory)
+    preflight.require_fast_precision(config.precision)
+    damage, exporting = _damage(directory / run_dir.RESULTS), _wants_export(config, directory)
+    finished = damage is None
     data = load_data(config) if workers.from_chief(on, not finished or exporting) else None
+    if data is not None:
+        preflight.require_memory(config, data)
     with run_dir.open_run(directory, config.identity(), resume=config.resume, waiting=waiting):
+        if damage:
+            say(f"{damage}; measuring again")
         if finished:
+            mend_metrics(config, directory, say)
             commit = read_record(directory).provenance.get("commit") or "an unknown commit"
             say(f"finished before, at {commit}: the figures are those of {directory / run_dir.RESULTS}")
         if data is not None:
             target, seconds = _train(config, data, directory, say)
             if not finished:
                 record = _evaluate(config, data, target, seconds, directory, say)
-                run_dir.write_json(directory / run_dir.RESULTS, record.to_json())
+                run_dir.write_checked(directory / run_dir.RESULTS, record.to_json())
             if exporting:
                 _export(target, _export_path(config, directory), directory)
         if not finished or not (directory / report.REPORT).exists():
@@ -88,13 +92,24 @@ def _assist(config: RunConfig, on: tf.distribute.Strategy, say: Callable[[str], 
     That holds for the surrogate and the static model too: trained by all they take no longer than a target,
     no worker waits for minutes without a word, and a checkpoint of theirs is gone on with in the same way.
     """
-    finished = (Path(config.run_dir) / run_dir.RESULTS).exists()
+    finished = _damage(Path(config.run_dir) / run_dir.RESULTS) is None
     if workers.from_chief(on, 0):  # The chief's answer: whether it trains.
         data = load_data(config)
         _train(config, data, Path(config.run_dir), say)
         if not finished and config.attacks:
-            shared_ensemble(config, config.surrogate_seed, data, say)
+            shared_models.ensemble(config, config.surrogate_seed, data, say)
     say("this worker's part, the training, is done; the chief evaluates by itself")
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a file of results: nothing (None), that it is not there (""), or its damage."""
+    if not path.exists():
+        return ""
+    try:
+        run_dir.read_checked(path)
+    except run_dir.DamagedError as error:
+        return str(error)
+    return None
 
 
 def summary(directory: Path, config: RunConfig) -> str:
@@ -106,23 +121,8 @@ def summary(directory: Path, config: RunConfig) -> str:
     return "\n".join(lines)
 
 
-def shared_seeds(config: RunConfig) -> list[int]:
-    """Seeds of the ensembles that a run shares with others: surrogate and static model, if it has them."""
-    surrogate = [config.surrogate_seed] if config.attacks else []
-    static = [config.static_seed] if "adversarial" in MODES[config.mode].sources else []
-    return surrogate + static
-
-
-def shared_directory(config: RunConfig, seed: int) -> Path:
-    """Where `shared_ensemble` keeps the ensemble of that seed: beside the run directory."""
-    base = config.base(seed)
-    # Made absolute, the directory "." has a parent too.
-    home = Path(config.run_dir).absolute().parent / SHARED
-    return home / f"{config.dataset}-{config.model}-seed{seed}-{digest(base.training())}"
-
-
 def share(config: RunConfig, seed: int, say: Callable[[str], object] = print) -> None:
-    """Make one of the ensembles of `shared_seeds` and its adversarial sets, before the runs that need them.
+    """Make one of the ensembles of `shared_models.seeds` with its adversarial sets, before runs need them.
 
     Such runs, started together, would wait for each other's ensemble, and make each set several times.
     """
@@ -130,29 +130,9 @@ def share(config: RunConfig, seed: int, say: Callable[[str], object] = print) ->
     _seed(config)
     data = load_data(config)
     if seed == config.static_seed:
-        _static_signs(config, data, say)
+        shared_models.static_signs(config, data, say)
     else:
         _attack(config, data, {}, say)
-
-
-def shared_ensemble(
-    config: RunConfig, seed: int, data: ImageData, say: Callable[[str], object]
-) -> tuple[Ensemble, Path]:
-    """The ensemble trained as T_Base from a seed of its own, and its directory; trained if need be.
-
-    It serves as surrogate or as static model for every target of the same data set, model and budget.
-    """
-    base = config.base(seed)
-    directory = shared_directory(config, seed)
-
-    def say_whose(line: str) -> None:
-        say(f"[{directory.name}] {line}")
-
-    chief = workers.is_chief(distribution.strategy(base.strategy))
-    held = run_dir.open_run(directory, base.training(), resume=True, waiting=say_whose)
-    with held if chief else contextlib.nullcontext():
-        ensemble, _ = train(base, data, directory, say=say_whose)
-    return ensemble, directory
 
 
 def _seed(config: RunConfig) -> None:
@@ -162,7 +142,9 @@ def _seed(config: RunConfig) -> None:
 
 
 def _train(config: RunConfig, data: ImageData, directory: Path, say) -> tuple[Ensemble, float]:
-    signs = _static_signs(config, data, say) if "adversarial" in MODES[config.mode].sources else None
+    signs = None
+    if "adversarial" in MODES[config.mode].sources:
+        signs = shared_models.static_signs(config, data, say)
     return train(config, data, directory, signs=signs, say=say)
 
 
@@ -179,21 +161,6 @@ def load_data(config: RunConfig) -> ImageData:
         max_train_examples=config.max_train_examples,
         max_test_examples=config.max_test_examples,
     )
-
-
-def _static_signs(config: RunConfig, data: ImageData, say: Callable[[str], object]) -> np.ndarray:
-    """Signs of the static ensemble's loss gradient at every training image, int8; section 4.2.
-
-    An FGSM step of 1 without an image range is the sign itself.
-    """
-    static, directory = shared_ensemble(config, config.static_seed, data, say)
-    fgsm = make_attack("fgsm", ThreatModel(1.0, clip_min=-1.0, clip_max=2.0))
-    x = as_float(data.x_train)
-    sets = AdversarialSets(static, directory / _ADVERSARIAL, batch_size=_BATCH, say=say)
-    say(f"attacks the static model on {len(x)} training images")
-    with workers.chief_first(distribution.strategy(config.strategy)):
-        x_adv, _ = sets.images(fgsm, x, data.y_train)
-    return np.rint(x_adv - x).astype("int8")
 
 
 def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
@@ -226,24 +193,23 @@ def _attack(config, data, targets, say, shown_in: Path | None = None) -> list[Tr
     """Attack the surrogate, and score each target; without targets this makes the adversarial sets only."""
     x, y = data.test_set()
     attacked = slice(config.max_attack_examples)
-    surrogate, home = (
-        shared_ensemble(config, config.surrogate_seed, data, say) if config.attacks else (None, None)
-    )
+    surrogate, home = None, None
+    if config.attacks:
+        surrogate, home = shared_models.ensemble(config, config.surrogate_seed, data, say)
     attacks = [make_attack(a, ThreatModel(epsilon)) for epsilon in config.epsilons for a in config.attacks]
-    kept = home and home / _ADVERSARIAL
     results = evaluate_transfer(
         surrogate,
         targets,
         (x[attacked], y[attacked]),
         attacks,
         clean=(x, y),
-        directory=kept,
+        directory=home and home / shared_models.ADVERSARIAL,
         surrogate_name=home.name if home else "",
-        batch_size=_BATCH,
+        batch_size=shared_models.BATCH,
         say=say,
     )
-    if attacks and shown_in:
-        sets = AdversarialSets(surrogate, kept, batch_size=_BATCH, say=say)
+    if surrogate and home and shown_in:
+        sets = shared_models.adversarial_sets(surrogate, home, say)
         _show_images(sets, attacks, x[attacked], y[attacked], shown_in)
     return results
 
@@ -292,7 +258,7 @@ def _wants_export(config: RunConfig, directory: Path) -> bool:
         return False
     path = _export_path(config, directory)
     ours = not config.export or str(path.absolute()) in _exports(directory)
-    if ours and path.exists():
+    if ours and (path / "saved_model.pb").exists():
         return False
     require_free(path)
     return True
@@ -306,7 +272,9 @@ def _export(target: Ensemble, path: Path, directory: Path) -> None:
 
 def _exports(directory: Path) -> list[str]:
     path = directory / _EXPORTS
-    return run_dir.read_json(path) if path.exists() else []
+    paths = run_dir.read_json(path) if path.exists() else []
+    require(isinstance(paths, list), f"a list of paths in {path}", f"{paths!r:.80}")
+    return paths
 
 
 def _export_path(config: RunConfig, directory: Path) -> Path:

@@ -37,7 +37,7 @@ def read_record(directory: Path) -> TargetRecord:
     """
     path = directory / run_dir.RESULTS
     with _expecting("the results of a run", path):
-        record = TargetRecord.from_json(run_dir.read_json(path))
+        record = TargetRecord.from_json(run_dir.read_checked(path))
     # Runs of 0.1.0 are called "T_Div" with ReLU members too; their configuration tells them apart.
     target = read_config(directory).target
     results = tuple(dataclasses.replace(result, target=target) for result in record.results)

@@ -232,7 +232,8 @@ def _report(records: Sequence[TargetRecord], pictures: Sequence[str], against_pa
 def _write_atomically(path: pathlib.Path, content: bytes) -> None:
     """Readers see the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Named as run_dir names them, so that a killed process's are swept.
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)

@@ -29,6 +29,11 @@ TENSORBOARD = "tensorboard"
 SAVED_MODEL = "saved_model"
 _LOCK = ".lock"
 _PARTIAL = ".partial-"
+_CHECKSUM = "checksum"
+
+
+class DamagedError(InputError):
+    """A file of a run is not as it was written."""
 
 
 @contextlib.contextmanager
@@ -67,6 +72,26 @@ def open_run(
         yield path
 
 
+@contextlib.contextmanager
+def held(path: Path, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
+    """Hold a directory of files that are made once for all processes; made if it is not there.
+
+    What a killed process left half written there is removed first: no living one writes there now.
+
+    Args:
+        path: the directory.
+        waiting: as in `open_run`.
+
+    Raises:
+        InputError: if a living process holds it and `waiting` is None.
+        OSError: if the directory cannot be written.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with _lock(path / _LOCK, waiting):
+        _sweep(path)
+        yield
+
+
 def _is_foreign(path: Path) -> bool:
     """Whether a directory holds files, but no run; a run may have been killed before it said what it is."""
     if not path.exists() or (path / CONFIG).exists():
@@ -85,7 +110,9 @@ def _sweep(path: Path) -> None:
 
 def _append_environment(path: Path) -> None:
     """Keep one environment for each time the run was started or gone on with."""
-    write_json(path, [*(read_json(path) if path.exists() else []), environment()])
+    before = read_json(path) if path.exists() else []
+    require(isinstance(before, list), f"a list of environments in {path}", f"{before!r:.80}")
+    write_json(path, [*before, environment()])
 
 
 def _check_same(path: Path, config: Mapping[str, Any], resume: bool) -> None:
@@ -154,12 +181,39 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: if it is not JSON.
+        DamagedError: if it is not JSON.
     """
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"Expected JSON in {path}. Received: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"Expected JSON in {path}. Received: {error}") from None
+
+
+def write_checked(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object, and in it the SHA-256 of its values, so that `read_checked` finds any damage."""
+    write_json(path, {**values, _CHECKSUM: _checksum(values)})
+
+
+def read_checked(path: Path) -> Any:
+    """The values of a JSON object that `write_checked` wrote, without their checksum.
+
+    Files of version 0.1.0 have no checksum; they pass as they are.
+
+    Raises:
+        DamagedError: if it is not JSON, or its values are not those of its checksum.
+    """
+    values = read_json(path)
+    if isinstance(values, dict) and _CHECKSUM in values:
+        stated, found = values.pop(_CHECKSUM), _checksum(values)
+        if stated != found:
+            raise DamagedError(f"Expected values of checksum {stated!s:.12} in {path}. Received: {found:.12}")
+    return values
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    # As they are read again: JSON has no tuples, and only text for keys.
+    plain = json.loads(json.dumps(values))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

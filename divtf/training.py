@@ -1,7 +1,6 @@
 """Training an ensemble in a run directory: build, fit, checkpoint, go on."""
 
 import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf import distribution, run_dir, workers
+from divtf import distribution, preflight, run_dir, workers
 from divtf.callbacks import Counter, Progress, Recorder
 from divtf.checkpoints import Checkpoints, State
 from divtf.config import MODES, RunConfig, digest
@@ -69,12 +68,13 @@ def train(
             checkpoint stays.
     """
     config = config.resolved()
-    _check_precision(config)
+    preflight.require_fast_precision(config.precision)
     on = distribution.strategy(config.strategy)
     mixture = Mixture(
         data, MODES[config.mode].sources, config.largest_epsilon, config.batch_size, config.seed, signs
     )
-    checkpoints = Checkpoints(directory / run_dir.CHECKPOINTS, say)
+    checkpoints = _checkpoints(config, directory, say)
+    checkpoints.mend_metrics(directory / run_dir.METRICS)
     total = mixture.steps_per_epoch * config.epochs
     _agree(config, on, directory)
     with distribution.scope(on):
@@ -138,10 +138,19 @@ def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
     Raises:
         InputError: if the directory has no whole checkpoint.
     """
-    state = Checkpoints(directory / run_dir.CHECKPOINTS).restore()
+    state = _checkpoints(config, directory, print).restore()
     if state is None:
         raise InputError(f"Expected a whole checkpoint in {directory / run_dir.CHECKPOINTS}. Received: none")
     return _evaluated(state.ensemble, config, spec)
+
+
+def mend_metrics(config: RunConfig, directory: Path, say: Callable[[str], object] = print) -> None:
+    """Write the metrics of a finished run again if they are not those that its checkpoint remembers."""
+    _checkpoints(config, directory, say).mend_metrics(directory / run_dir.METRICS)
+
+
+def _checkpoints(config: RunConfig, directory: Path, say: Callable[[str], object]) -> Checkpoints:
+    return Checkpoints(directory / run_dir.CHECKPOINTS, say, run=digest(config.training()))
 
 
 def _split_by_batch(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -158,15 +167,6 @@ def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(rate, weight_decay=config.weight_decay or None)
 
 
-def _check_precision(config: RunConfig) -> None:
-    if config.precision == "mixed_bfloat16":
-        require(
-            os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
-            "oneDNN on for --precision=mixed_bfloat16, which is some 25 times slower on a CPU without it",
-            "TF_ENABLE_ONEDNN_OPTS=0",
-        )
-
-
 def _agree(config: RunConfig, on: tf.distribute.Strategy, directory: Path) -> None:
     """Hold all workers to the chief's configuration and checkpoint, before they make anything together.
 
@@ -179,7 +179,7 @@ def _agree(config: RunConfig, on: tf.distribute.Strategy, directory: Path) -> No
     chiefs = workers.from_chief(on, int(own, 16))
     require(int(own, 16) == chiefs, "the chief's configuration on every worker", f"another one: {own}")
     # Outside the strategy's scope, where a variable is made by all workers or by none.
-    state = Checkpoints(directory / run_dir.CHECKPOINTS, lambda line: None).restore()
+    state = _checkpoints(config, directory, lambda line: None).restore()
     step = state.step if state else 0
     chiefs = workers.from_chief(on, step)
     require(

@@ -30,7 +30,8 @@ class AdversarialSets:
 
     A set's name is a digest of all that it depends on: attack, threat model, surrogate, images, labels,
     seed, batch size and library versions. Its manifest holds these and the SHA-256 of the file,
-    which is checked whenever the set is read; a file that fails is made again.
+    which is checked whenever the set is read; a file that fails is made again. Processes may share the
+    directory: one makes a set while the others wait for it.
 
     Args:
         surrogate: the attacked ensemble, or a callable that gives logits.
@@ -61,18 +62,16 @@ class AdversarialSets:
         if self._directory is None:
             return self._make(attack, x, y), ""
         manifest = self._manifest(attack, x, y)
-        stem = f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}"
-        path, manifest_path = self._directory / f"{stem}.npy", self._directory / f"{stem}.json"
-        if manifest_path.exists():
-            if sha256 := _recorded_digest(path, manifest_path):
-                return np.load(path, allow_pickle=False), sha256
-            self._say(f"{path} is not the file of its manifest; making it again")
-        x_adv = self._make(attack, x, y)
-        with run_dir.atomic_path(path) as partial, partial.open("wb") as handle:
-            np.save(handle, x_adv, allow_pickle=False)
-        sha256 = run_dir.file_digest(path)
-        run_dir.write_json(manifest_path, manifest | {"sha256": sha256})
-        return x_adv, sha256
+        path = self._directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
+        if kept := _kept(path, manifest, x.shape):
+            return kept
+        # One process makes a set; who waited for it finds it ready.
+        with run_dir.held(self._directory, self._say):
+            if kept := _kept(path, manifest, x.shape):
+                return kept
+            if path.with_suffix(".json").exists():
+                self._say(f"{path} is not the file of its manifest; making it again")
+            return self._write(path, manifest, self._make(attack, x, y))
 
     def saturated(self, x: np.ndarray, y: np.ndarray) -> float:
         """Share of the images for which the loss of every surrogate member is below 1e-7."""
@@ -88,6 +87,14 @@ class AdversarialSets:
         batches = [(x[i : i + size], y[i : i + size], self._seed + i) for i in range(0, len(x), size)]
         devices = distribution.devices_of(self._surrogate)
         return np.concatenate([a.numpy() for a in attack.on_batches(self._surrogate, batches, devices)])
+
+    def _write(self, path: Path, manifest: Mapping[str, Any], x_adv: np.ndarray) -> tuple[np.ndarray, str]:
+        """Keep a set; it counts once its manifest is there."""
+        with run_dir.atomic_path(path) as partial, partial.open("wb") as handle:
+            np.save(handle, x_adv, allow_pickle=False)
+        sha256 = run_dir.file_digest(path)
+        run_dir.write_json(path.with_suffix(".json"), {**manifest, "sha256": sha256})
+        return x_adv, sha256
 
     def _manifest(self, attack, x, y) -> dict[str, Any]:
         return attack.describe() | {
@@ -226,13 +233,18 @@ def model_digest(model) -> str:
     return hashlib.sha256((json.dumps(settings, default=str) + weights).encode()).hexdigest()
 
 
-def _recorded_digest(path: Path, manifest_path: Path) -> str:
-    """The file's SHA-256 if the manifest records the same, else ""."""
+def _kept(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray, str] | None:
+    """The images of a file and its SHA-256, if they and their manifest are what was written."""
     try:
-        recorded = json.loads(manifest_path.read_bytes())["sha256"]
-        return recorded if recorded == run_dir.file_digest(path) else ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        recorded = json.loads(path.with_suffix(".json").read_bytes())
+        sha256 = run_dir.file_digest(path)
+        if recorded != {**manifest, "sha256": sha256}:
+            return None
+        # Forged together, file and manifest may agree: nothing is unpickled, nor taken in another shape.
+        images = np.load(path, allow_pickle=False)
+        return (images, sha256) if (images.dtype, images.shape) == (np.float32, shape) else None
+    except (OSError, ValueError, AttributeError, RecursionError, MemoryError):
+        return None
 
 
 def _clean_result(name, target, x, y, batch_size) -> TransferResult:

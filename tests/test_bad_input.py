@@ -1,9 +1,13 @@
 """Whatever a user gets wrong is answered by one line that says what was expected and what was received."""
 
 import dataclasses
+import json
+import pickle
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ import pytest
 import tiny
 from absl import flags
 
-from divtf import cli, experiment, main, run_dir, table2
+from divtf import cli, experiment, main, preflight, run_dir, table2
 from divtf.datasets import DATASETS
 from divtf.errors import InputError
 
@@ -69,6 +73,12 @@ FLAGS = [
     *("--checkpoint_minutes=-1", "--checkpoint_minutes=nan"),
     *("--epsilons=0", "--epsilons=-0.1", "--epsilons=1.5", "--epsilons=8", "--epsilons=0.1,0.1"),
     *("--epsilons=", "--epsilons=a", "--epsilons=0.1;0.3", "--epsilons=nan", "--epsilons=inf"),
+    *("--epsilons=1e-400", "--epsilons=0.1,", "--learning_rate=1e-400", "--learning_rate=1e999"),
+    # Absurd sizes.
+    *("--num_members=1001", "--num_members=1000000", "--batch_size=2147483648", "--epochs=2147483648"),
+    *("--max_train_examples=2147483648", "--max_test_examples=99999999999999999999"),
+    *("--max_attack_examples=2147483648", "--checkpoint_minutes=1e999", "--gal_weight=1e39"),
+    *("--learning_rate=1e300", "--weight_decay=4e38"),
     *("--seed=-1", "--seed=2147483648", "--surrogate_seed=-1", "--static_seed=-7"),
     # Contradictions.
     *("--seed=1000", "--seed=2000", "--surrogate_seed=2000", "--static_seed=0", "--surrogate_seed=0"),
@@ -135,17 +145,257 @@ def test_run_directory_that_cannot_be_made_is_refused(path, tmp_path, monkeypatc
     assert_refused(run(path), capsys)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"schema": 0}', '{"schema": 1}', '{"schema": 1, "a":'])
-def test_damaged_results_are_refused(content, tmp_path, capsys):
+def other_version(path, **changed):
+    """A run of this configuration, but for some fields."""
+    values = tiny.config(**FAST, run_dir=str(path)).identity() | changed
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"colour": "red"}, "colour='red' there, None here"),
+        ({"batch_size": None}, "batch_size=None there, 24 here"),
+        ({"batch_size": "24"}, "batch_size='24' there, 24 here"),
+        ({"epochs": 2, "seed": 1}, "epochs=2 there, 1 here, seed=1 there, 0 here"),
+        ({"attacks": "fgsm"}, "attacks='fgsm' there"),
+    ],
+    ids=["newer", "older", "other type", "other values", "other form"],
+)
+def test_configuration_of_another_version_is_refused(changed, words, tmp_path, capsys):
+    other_version(tmp_path / "run", **changed)
+    assert_refused(run(tmp_path / "run", "--resume"), capsys, "run directory of this configuration", words)
+
+
+def instead(path, content):
+    """A directory (None), a link (a Path) or a file in the place of what a run would write."""
+    if content is None:
+        path.mkdir()
+    elif isinstance(content, Path):
+        path.symlink_to(content)
+    else:
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((".lock", None), ("environment.json", None), ("results.json", None), ("exports.json", None)),
+        *(("environment.json", "{"), ("environment.json", "7"), ("exports.json", "7"), ("exports.json", "{")),
+        (".lock", Path("/proc/none")),
+    ],
+    ids=lambda value: {None: "directory"}.get(value, str(value)),
+)
+def test_what_lies_in_the_place_of_a_runs_file_is_refused(name, content, tmp_path, capsys, monkeypatch):
+    """Before any training."""
+    monkeypatch.setattr(experiment, "_train", None)
+    other_version(tmp_path / "run")
+    instead(tmp_path / "run" / name, content)
+    assert_refused(run(tmp_path / "run", "--resume", f"--export={tmp_path / 'model'}"), capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["run/checkpoints", "run/tensorboard", "shared-models", "run/saved_model"],
+)
+def test_file_in_the_place_of_a_runs_directory_is_refused(name, tmp_path, capsys):
+    other_version(tmp_path / "run")
+    (tmp_path / name).write_text("mine")
+    assert_refused(run(tmp_path / "run", "--resume", "--export"), capsys)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "report.md"])
+def test_directory_in_the_place_of_a_written_file_is_refused(name, tmp_path, capsys, finished):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / name).mkdir()
+    assert_refused(run(tmp_path / "run", "--resume"), capsys, name)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of the budget of `run`."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    assert run(directory) == 0
+    return directory
+
+
+def test_linked_run_directory_is_the_run_itself(finished, tmp_path, capsys):
+    """Read, held and gone on with through the link; what a link leads to is not replaced by it."""
+    shutil.copytree(finished, tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert_refused(run(tmp_path / "link"), capsys, "--resume")
+    assert run(tmp_path / "link", "--resume") == 0
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 0}', '{"schema": 1}'])
+def test_results_of_something_else_are_refused(content, tmp_path, capsys):
     config = tiny.config(**FAST)
     with run_dir.open_run(tmp_path, config.identity(), resume=False):
         (tmp_path / run_dir.RESULTS).write_text(content)
     assert_refused(run(tmp_path, "--resume"), capsys, "results.json")
 
 
-def test_export_to_a_taken_place_is_refused(tmp_path, capsys):
-    (tmp_path / "model").write_text("mine")
-    assert_refused(run(tmp_path / "run", f"--export={tmp_path / 'model'}"), capsys, "a new path")
+@pytest.mark.parametrize("taken", ["a file", "a SavedModel that is not ours", "a link to a directory"])
+def test_export_to_a_taken_place_is_refused(taken, tmp_path, capsys):
+    """The one place where a SavedModel can be given: none is ever read."""
+    place = tmp_path / "model"
+    if taken == "a file":
+        place.write_text("mine")
+    else:
+        (tmp_path / "there").mkdir()
+        (tmp_path / "there" / "saved_model.pb").write_bytes(b"not ours")
+        place.symlink_to(tmp_path / "there") if "link" in taken else (tmp_path / "there").rename(place)
+    assert_refused(run(tmp_path / "run", f"--export={place}"), capsys, "a new path")
+    assert not (tmp_path / "run").exists()
+
+
+def forged_checkpoint(directory, write):
+    """A run with a whole checkpoint, by its hash, that `write` wrote."""
+    other_version(directory)
+    path = directory / run_dir.CHECKPOINTS / "step-00000001.keras"
+    path.parent.mkdir()
+    write(path)
+    run_dir.write_checked(path.with_suffix(".json"), {"step": 1, "sha256": run_dir.file_digest(path)})
+
+
+class Hostile:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return open, (str(self.witness), "w")
+
+
+def archive(path, configuration, **files):
+    """A .keras file of this configuration."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": "3.15.1", "date_saved": ""}))
+        file.writestr("config.json", json.dumps(configuration))
+        for name, content in files.items():
+            file.writestr(name, content)
+
+
+def calls(module, name, *arguments):
+    """A layer's configuration that asks Keras for a function of another module, called with arguments."""
+    return {
+        "module": "keras.layers",
+        "class_name": "Lambda",
+        "config": {"name": "l", "function": {"module": module, "class_name": "function", "config": name}}
+        | {"arguments": dict(zip("ab", arguments, strict=False))},
+        "registered_name": None,
+    }
+
+
+def hostile_checkpoints(witness):
+    """Name -> a function that writes a .keras file which, believed, makes the witness file."""
+    import keras
+
+    def saved_lambda(path):
+        inputs = keras.Input((2,))
+        code = f"lambda x: __import__('pathlib').Path({str(witness)!r}).touch() or x"
+        outputs = keras.layers.Lambda(eval(code))(inputs)
+        keras.Model(inputs, outputs).save(path)
+        witness.unlink()  # It was made when the layer was.
+
+    def model(*layers):
+        return {
+            "module": "keras",
+            "class_name": "Sequential",
+            "config": {"name": "s", "layers": list(layers)},
+            "registered_name": None,
+        }
+
+    unsafe = calls("keras.config", "enable_unsafe_deserialization")
+    system = {"module": "os", "class_name": "system", "config": {"command": f"touch {witness}"}}
+    opened = {"module": "builtins", "class_name": "open", "config": {"file": str(witness), "mode": "w"}}
+    return {
+        "Lambda": saved_lambda,
+        "pickle": lambda path: path.write_bytes(pickle.dumps(Hostile(witness))),
+        "os.system": lambda path: archive(path, system | {"registered_name": None}),
+        "open": lambda path: archive(path, opened | {"registered_name": None}),
+        "safe mode off": lambda path: archive(path, model(unsafe, calls("os", "system", f"touch {witness}"))),
+        "no configuration": lambda path: archive(path, ["nothing"]),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["Lambda", "pickle", "os.system", "open", "safe mode off", "no configuration"]
+)
+def test_hostile_checkpoint_is_refused_and_not_run(name, tmp_path, capsys):
+    witness = tmp_path / "executed"
+    forged_checkpoint(tmp_path / "run", hostile_checkpoints(witness)[name])
+    assert_refused(run(tmp_path / "run", "--resume"), capsys, "that Keras can load", "step-00000001.keras")
+    assert not witness.exists()
+
+
+def test_witness_is_made_where_a_hostile_file_is_believed(tmp_path):
+    """Else the test above could not fail."""
+    import keras
+
+    witness = tmp_path / "executed"
+    pickle.loads(pickle.dumps(Hostile(witness))).close()
+    assert witness.exists()
+    witness.unlink()
+    hostile_checkpoints(witness)["Lambda"](tmp_path / "model.keras")
+    assert not witness.exists()
+    keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)(np.zeros((1, 2)))
+    assert witness.exists()
+
+
+def test_checkpoint_of_a_plain_keras_model_is_refused(tmp_path, capsys):
+    import keras
+
+    inputs = keras.Input(tiny.SHAPE)
+    plain = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+    forged_checkpoint(tmp_path / "run", plain.save)
+    assert_refused(run(tmp_path / "run", "--resume"), capsys, "a checkpoint of an ensemble")
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        ["--num_members=1000", "--dataset=stripes"],
+        ["--num_members=1000", "--batch_size=2147483647", "--model=mix", "--dataset=stripes"],
+        pytest.param(["--batch_size=2147483647", "--dataset=mnist5k"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_step_that_cannot_fit_into_memory_is_refused(budget, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(preflight, "_physical_bytes", lambda: 2 * 2**30)
+    code = command("--model=conv3", f"--run_dir={tmp_path / 'run'}", *budget)
+    assert_refused(code, capsys, "fits into the 2 GiB of this machine's memory")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_absurd_sizes_that_cost_nothing_are_taken(tmp_path):
+    """There are no more images than there are; an epoch is one batch then."""
+    huge = [f"--max_{what}_examples=2147483647" for what in ("train", "test", "attack")]
+    huge += ["--batch_size=2147483647", "--seed=2147483647", "--checkpoint_minutes=3e38"]
+    assert run(tmp_path / "run", *huge) == 0
+    record = experiment.read_record(tmp_path / "run")
+    assert (record.budget["training images"], record.budget["attacked images"]) == (72, 24)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", ["--learning_rate=3e38", "--gal_weight=3e38", "--weight_decay=3e38"])
+def test_absurd_number_is_one_line(argument, tmp_path, capsys):
+    assert_refused(run(tmp_path / "run", argument), capsys, "a finite")
+
+
+@pytest.mark.parametrize("setting", ["0", "false", "FALSE"])
+def test_bfloat16_without_onednn_is_refused_before_anything_is_made(setting, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", setting)
+    code = run(tmp_path / "run", "--precision=mixed_bfloat16")
+    assert_refused(code, capsys, "oneDNN on for --precision=mixed_bfloat16", f"ONEDNN_OPTS={setting}")
+    assert not (tmp_path / "run").exists()
 
 
 X, Y = np.zeros((6, *tiny.SHAPE), "uint8"), np.arange(6) % tiny.CLASSES

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from divtf import cli, experiment, finished, main, run_dir, table2
+from divtf import cli, experiment, finished, main, run_dir, shared_models, table2
 from divtf.config import MODES
 from divtf.datasets import DATASETS
 from divtf.ensemble import Ensemble
@@ -78,7 +78,7 @@ def runs(tmp_path_factory):
 
 
 def shared(root):
-    return sorted(path for path in (root / experiment.SHARED).iterdir())
+    return sorted(path for path in (root / shared_models.SHARED).iterdir())
 
 
 def test_surrogate_and_static_model_are_trained_once_for_all_targets(runs):
@@ -150,7 +150,7 @@ def test_recorded_accuracy_is_that_of_the_kept_images_and_checkpoint(runs):
     record = finished.read_record(root / "div")
     for result in record.results:
         if result.attack in ATTACKS:
-            (path,) = (root / experiment.SHARED).glob(
+            (path,) = (root / shared_models.SHARED).glob(
                 f"*/adversarial/{result.attack}-{result.epsilon:g}-*.npy"
             )
             assert run_dir.file_digest(path) == result.adversarial_set
@@ -282,7 +282,7 @@ def test_data_that_cannot_be_had_leaves_no_run_directory(tmp_path, monkeypatch):
 def test_without_attacks_no_surrogate_is_trained(tmp_path, work):
     directory = experiment.run(settings(tmp_path, "base", attacks=()), say=lambda line: None)
     assert work.take() == (1, [])
-    assert not (tmp_path / experiment.SHARED).exists()
+    assert not (tmp_path / shared_models.SHARED).exists()
     (clean,) = finished.read_record(directory).results
     assert (clean.attack, clean.total) == (CLEAN, 24)
 
@@ -292,8 +292,8 @@ def test_run_in_the_current_directory_shares_its_surrogate_beside_it(tmp_path, m
     monkeypatch.chdir(tmp_path / "here")
     config = tiny.config(mode="base", run_dir=".", **BUDGET | {"attacks": ("fgsm",), "epsilons": (0.1,)})
     data = experiment.load_data(config)
-    _, home = experiment.shared_ensemble(config, 1000, data, lambda line: None)
-    assert home.parent == tmp_path / experiment.SHARED
+    _, home = shared_models.ensemble(config, 1000, data, lambda line: None)
+    assert home.parent == tmp_path / shared_models.SHARED
 
 
 @pytest.mark.parametrize(

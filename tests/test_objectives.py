@@ -9,7 +9,15 @@ import reference
 import tensorflow as tf
 from keras import layers
 
-from divtf import BatchNormalization, CrossEntropy, GradientAlignment, InputError, build_members, models
+from divtf import (
+    BatchNormalization,
+    CrossEntropy,
+    GradientAlignment,
+    InputError,
+    alignment,
+    build_members,
+    models,
+)
 from divtf.layers import ParameterFreeShortcut
 from divtf.objectives import Terms
 
@@ -178,3 +186,25 @@ def test_the_papers_weight_is_the_default():
 def test_means_leave_out_what_was_not_computed():
     part = tf.zeros([2])
     assert set(Terms(logits=part, loss=part, cross_entropy=part).means()) == {"loss", "cross_entropy"}
+
+
+def test_losses_and_cosines_are_float32_in_mixed_bfloat16(tiny_members, tiny_batch):
+    """The members compute in bfloat16; what is made of their logits and input gradients is wider.
+
+    Twins in float32 of the same weights give the same to bfloat16's 8 bits of precision, and not to more.
+    """
+    members, exact = tiny_members(3, dtype="mixed_bfloat16"), tiny_members(3)
+    for member, twin in zip(members, exact, strict=True):
+        twin.set_weights(member.get_weights())
+    x, y = map(tf.constant, tiny_batch())
+    for objective in (CrossEntropy(), GradientAlignment(0.5)):
+        terms = objective(members, x, y, training=False)
+        expected = objective(exact, x, y, training=False)
+        for name in ("logits", "loss", "cross_entropy", "gal", "coherence"):
+            value, twin = getattr(terms, name), getattr(expected, name)
+            assert value.dtype == tf.float32, name
+            difference = np.abs(value.numpy() - twin.numpy()).max()
+            assert 1e-6 < difference < 0.1, name
+    gradients = alignment.input_gradients(members, x, y)[2]
+    assert gradients.dtype == alignment.cosine_similarities(gradients).dtype == tf.float32
+    assert alignment.cosine_similarities(tf.cast(gradients, tf.bfloat16)).dtype == tf.float32

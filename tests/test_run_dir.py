@@ -205,6 +205,65 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     assert (tmp_path / run_dir.RESULTS).read_text() == "{}"
 
 
+def test_held_directory_is_another_processes_turn_later(tmp_path, holder):
+    """What it writes is left alone until then, and gone with it."""
+    half = tmp_path / "run" / ".partial-4711-set.npy"
+    half.write_text("half")
+    with pytest.raises(InputError, match=rf"held by process {holder.pid}"), run_dir.held(tmp_path / "run"):
+        pass
+    assert half.exists()
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with run_dir.held(tmp_path / "run"):
+        assert not half.exists()
+
+
+def test_held_directory_is_made(tmp_path):
+    with run_dir.held(tmp_path / "deep" / "sets"):
+        assert (tmp_path / "deep" / "sets").is_dir()
+
+
+def test_checked_values_come_back_as_json_has_them(tmp_path):
+    path = tmp_path / "file.json"
+    run_dir.write_checked(path, {"a": (1, 2), "b": {3: 0.1, 10: None}, "c": "text"})
+    assert run_dir.read_checked(path) == {"a": [1, 2], "b": {"3": 0.1, "10": None}, "c": "text"}
+    assert len(run_dir.read_json(path)["checksum"]) == 64
+
+
+@pytest.mark.parametrize("old_new", [("0.25", "0.35"), ('"loss"', '"lost"'), ("checksum", "checksun")])
+def test_changed_values_are_found(tmp_path, old_new):
+    """The name of the checksum aside: without one a file is of version 0.1.0, and its values are right."""
+    path = tmp_path / "file.json"
+    run_dir.write_checked(path, {"loss": 0.25})
+    path.write_text(path.read_text().replace(*old_new))
+    if old_new[0] == "checksum":
+        assert run_dir.read_checked(path)["loss"] == 0.25
+    else:
+        with pytest.raises(run_dir.DamagedError, match=r"^Expected values of checksum .*file\.json"):
+            run_dir.read_checked(path)
+
+
+def test_file_of_an_older_version_has_no_checksum_and_passes(tmp_path):
+    run_dir.write_json(tmp_path / "file.json", {"loss": 0.25})
+    assert run_dir.read_checked(tmp_path / "file.json") == {"loss": 0.25}
+
+
+@pytest.mark.parametrize("stored", ["7", "{}", "{"])
+def test_environments_that_are_no_list_are_refused_by_path(tmp_path, stored):
+    (make_run(tmp_path) / run_dir.ENVIRONMENT).write_text(stored)
+    with (
+        pytest.raises(InputError, match=r"Expected .*environment\.json"),
+        run_dir.open_run(tmp_path, CONFIG, resume=True),
+    ):
+        pass
+
+
+def test_json_nested_without_end_is_refused_by_path(tmp_path):
+    (tmp_path / "file.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"Expected JSON in .*file\.json"):
+        run_dir.read_json(tmp_path / "file.json")
+
+
 def test_file_keeps_its_old_contents_if_writing_fails(tmp_path):
     path = tmp_path / "file.json"
     run_dir.write_json(path, {"old": 1})

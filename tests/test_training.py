@@ -256,17 +256,14 @@ def test_truncated_checkpoint_is_reported_and_the_one_before_used(copied, whole)
     (copied / run_dir.METRICS).write_text('{"epoch": 1, "loss"')
     lines = []
     ensemble, _ = tiny.train(copied, lines.append)
-    assert lines[0].startswith(f"checkpoint step-{TOTAL:08d} is damaged (its hash is not the recorded one)")
-    assert lines[1] == f"goes on from step {PER_EPOCH} of {TOTAL}"
+    assert lines[0].endswith(f"metrics.jsonl is damaged; writing it again from checkpoint step-{TOTAL:08d}")
+    assert lines[1].startswith(f"checkpoint step-{TOTAL:08d} is damaged (its hash is not the recorded one)")
+    assert lines[2] == f"goes on from step {PER_EPOCH} of {TOTAL}"
     assert_same_end(copied, ensemble, whole)
 
 
-# A flipped bit of the small JSON file may leave it valid, so that pair is left out.
-DAMAGES = [(kind, "keras") for kind in (truncate, flip, Path.unlink)]
-DAMAGES += [(kind, "json") for kind in (truncate, Path.unlink)]
-
-
-@pytest.mark.parametrize(("damage", "suffix"), DAMAGES)
+@pytest.mark.parametrize("suffix", ["keras", "json"])
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
 def test_no_damaged_checkpoint_is_used(copied, damage, suffix):
     folder = copied / run_dir.CHECKPOINTS
     damage(folder / f"step-{TOTAL:08d}.{suffix}")
@@ -304,7 +301,7 @@ def test_hostile_checkpoint_runs_no_code_of_its_own(tmp_path):
 def test_whole_checkpoint_that_cannot_be_loaded_stops_the_run_and_stays(copied, monkeypatch):
     """To train anew, and prune it, would lose what another version of Keras could read."""
 
-    def fail(path):
+    def fail(path, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keras.saving, "load_model", fail)

@@ -434,16 +434,37 @@ def test_pickle_in_a_set_s_place_is_not_executed(calls, tmp_path):
     manifest = path.with_suffix(".json")
     forged = json.loads(manifest.read_text()) | {"sha256": transfer.run_dir.file_digest(path)}
     manifest.write_text(json.dumps(forged))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        kept(tmp_path / "sets")
+    lines = []
+    images, _ = kept(tmp_path / "sets", say=lines.append)
     assert not witness.exists()
+    assert len(lines) == 1 and "making it again" in lines[0]
+    np.testing.assert_array_equal(np.load(path, allow_pickle=False), images)
+
+
+@pytest.mark.parametrize("other", [np.zeros((10, 5, 5, 1), "float32"), np.zeros((10, *SHAPE)), b"no array"])
+def test_set_forged_with_its_manifest_is_not_taken_in_another_form(other, calls, tmp_path):
+    images, digest = kept(tmp_path)
+    (path,) = tmp_path.glob("*.npy")
+    path.write_bytes(other) if isinstance(other, bytes) else np.save(path, other)
+    manifest = path.with_suffix(".json")
+    forged = json.loads(manifest.read_text()) | {"sha256": transfer.run_dir.file_digest(path)}
+    manifest.write_text(json.dumps(forged))
+    again, same = kept(tmp_path)
+    assert same == digest
+    np.testing.assert_array_equal(again, images)
+
+
+def test_what_a_killed_process_left_beside_the_sets_is_removed(tmp_path):
+    (tmp_path / ".partial-4711-rfgsm.npy").write_bytes(b"half")
+    kept(tmp_path)
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_failing_attack_leaves_no_set(monkeypatch, tmp_path):
     monkeypatch.setitem(ATTACKS, "bad", lambda logits, x, y, seed, threat: x + 2 * threat.epsilon)
     with pytest.raises(FloatingPointError):
         kept(tmp_path, attack=make_attack("bad", ThreatModel(0.1)))
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_batches_of_a_set_start_at_random_apart():

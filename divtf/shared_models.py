@@ -1,0 +1,74 @@
+"""Ensembles that several targets share, trained once and kept beside the runs: surrogate and static model."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from divtf import distribution, run_dir, workers
+from divtf.attacks import ThreatModel, make_attack
+from divtf.config import MODES, RunConfig, digest
+from divtf.datasets import ImageData, as_float
+from divtf.ensemble import Ensemble
+from divtf.training import train
+from divtf.transfer import AdversarialSets
+
+SHARED = "shared-models"
+ADVERSARIAL = "adversarial"
+# Images that are attacked at a time.
+BATCH = 250
+
+
+def seeds(config: RunConfig) -> list[int]:
+    """Seeds of the ensembles that a run shares with others: surrogate and static model, if it has them."""
+    surrogate = [config.surrogate_seed] if config.attacks else []
+    static = [config.static_seed] if "adversarial" in MODES[config.mode].sources else []
+    return surrogate + static
+
+
+def home(config: RunConfig, seed: int) -> Path:
+    """Where `ensemble` keeps the ensemble of that seed: beside the run directory."""
+    base = config.base(seed)
+    # Made absolute, the directory "." has a parent too.
+    shared = Path(config.run_dir).absolute().parent / SHARED
+    return shared / f"{config.dataset}-{config.model}-seed{seed}-{digest(base.training())}"
+
+
+def ensemble(
+    config: RunConfig, seed: int, data: ImageData, say: Callable[[str], object]
+) -> tuple[Ensemble, Path]:
+    """The ensemble trained as T_Base from a seed of its own, and its directory; trained if need be.
+
+    It serves as surrogate or as static model for every target of the same data set, model and budget.
+    """
+    base = config.base(seed)
+    directory = home(config, seed)
+
+    def say_whose(line: str) -> None:
+        say(f"[{directory.name}] {line}")
+
+    chief = workers.is_chief(distribution.strategy(base.strategy))
+    held = run_dir.open_run(directory, base.training(), resume=True, waiting=say_whose)
+    with held if chief else contextlib.nullcontext():
+        trained, _ = train(base, data, directory, say=say_whose)
+    return trained, directory
+
+
+def adversarial_sets(model: Ensemble, directory: Path, say: Callable[[str], object]) -> AdversarialSets:
+    """The sets of adversarial images of such an ensemble, kept in its directory."""
+    return AdversarialSets(model, directory / ADVERSARIAL, batch_size=BATCH, say=say)
+
+
+def static_signs(config: RunConfig, data: ImageData, say: Callable[[str], object]) -> np.ndarray:
+    """Signs of the static ensemble's loss gradient at every training image, int8; section 4.2.
+
+    An FGSM step of 1 without an image range is the sign itself.
+    """
+    static, directory = ensemble(config, config.static_seed, data, say)
+    fgsm = make_attack("fgsm", ThreatModel(1.0, clip_min=-1.0, clip_max=2.0))
+    x = as_float(data.x_train)
+    say(f"attacks the static model on {len(x)} training images")
+    with workers.chief_first(distribution.strategy(config.strategy)):
+        x_adv, _ = adversarial_sets(static, directory, say).images(fgsm, x, data.y_train)
+    return np.rint(x_adv - x).astype("int8")
