@@ -81,7 +81,7 @@ def run(
                 run_dir.write_checked(directory / run_dir.RESULTS, record.to_json())
             if exporting:
                 _export(target, _export_path(config, directory), directory)
-        if not finished or not (directory / report.REPORT).exists():
+        if not finished or not (directory / report.REPORT).is_file():
             report.write_report(directory, [read_record(directory)])
     return directory
 

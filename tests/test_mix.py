@@ -125,7 +125,8 @@ def test_mix_is_exported(runs):
 
 
 def test_mix_is_restored_as_it_was(runs):
-    target = training.restore(tiny.config(**BUDGET), tiny.data().spec, runs / "ens_div")
+    directory = runs / "ens_div"
+    target = training.restore(finished.read_config(directory), tiny.data().spec, directory)
     record = finished.read_record(runs / "ens_div")
     assert weights_digest(target) == record.provenance["weights"]
 

@@ -1,0 +1,96 @@
+"""The benchmarks' floor, and the tables made of what they measured."""
+
+import collections
+import json
+
+import keras
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from benchmarks.flops import layer_flops, step_flops
+from benchmarks.timing import BestRate, Row, markdown, medians
+from divtf import CrossEntropy, GradientAlignment
+
+# Forward operations an example: 8 x 8 x 4 outputs of 3 x 3 x 2 products, 8 x 8 x 3 of 1 x 1 x 4, 192 x 5.
+FIRST, SECOND, DENSE = 2 * 8 * 8 * 4 * 9 * 2, 2 * 8 * 8 * 3 * 4, 2 * 192 * 5
+OBJECTIVES = {"cross_entropy": CrossEntropy(), "gal": GradientAlignment(0.5)}
+
+
+def member(name="member"):
+    image = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, padding="same", activation="tanh")(image)
+    x = layers.Conv2D(3, 1, activation="tanh")(x)
+    return keras.Model(image, layers.Dense(5)(layers.Flatten()(x)), name=name)
+
+
+def convolutions(make_gradient):
+    """Convolutions in a graph that its outputs depend on, by the shape of their kernel."""
+    graph = tf.function(make_gradient).get_concrete_function().graph
+    found, seen, waiting = collections.Counter(), set(), [tensor.op for tensor in graph.outputs]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name in seen:
+            continue
+        seen.add(operation.name)
+        if operation.type.startswith("Conv2D"):
+            found[operation.type] += 1
+        waiting += [tensor.op for tensor in operation.inputs]
+    return sum(found.values())
+
+
+def test_operations_of_a_forward_pass_are_counted_by_hand():
+    assert [flops for flops in map(layer_flops, member().layers) if flops] == [FIRST, SECOND, DENSE]
+
+
+@pytest.mark.parametrize(
+    ("step", "first", "rest"), [("cross_entropy", 2, 3), ("gal", 5, 6), ("attack", 2, 2)]
+)
+def test_a_steps_operations_are_passes_times_the_forward_ones(step, first, rest):
+    assert step_flops(member(), step) == first * FIRST + rest * (SECOND + DENSE)
+
+
+@pytest.mark.parametrize("step", OBJECTIVES)
+def test_passes_are_the_convolutions_of_the_traced_gradient(step):
+    """One pass of each convolution, as the floor counts them, is one operation of TensorFlow's graph."""
+    members = [member(f"member_{i}") for i in range(2)]
+    x, y = tf.ones([4, 8, 8, 2]), tf.constant([0, 1, 2, 3])
+    variables = [variable.value for one in members for variable in one.trainable_variables]
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(OBJECTIVES[step](members, x, y, training=True).loss)
+        return tape.gradient(loss, variables, unconnected_gradients="zero")
+
+    first, rest = {"cross_entropy": (2, 3), "gal": (5, 6)}[step]
+    assert convolutions(gradient) == len(members) * (first + rest)
+
+
+def test_things_are_timed_in_turn():
+    calls = []
+    seconds = medians({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3)
+    assert calls == list("ab") * 5 and set(seconds) == {"a", "b"}
+
+
+def test_best_rate_is_positive_and_does_not_fall():
+    rate = BestRate()
+    rate()
+    before = rate.flops_per_second
+    rate()
+    assert rate.flops_per_second >= before > 0
+
+
+def test_a_row_says_whether_its_target_is_met():
+    assert [Row("step", value, 1.5).cells()[2] for value in (1.5, 1.51)] == ["<= 1.5: met", "<= 1.5: MISSED"]
+    assert Row("step", 2.0).cells() == ("step", "2.00", "")
+
+
+def test_tables_are_made_of_the_record():
+    record = {
+        "budget": {"members": 5},
+        "environment": {"command": "python -m benchmarks", "commit": "abc", "cpus": 2, "platform": "Linux"},
+        "tables": {"conv3": [{"name": "GAL step / floor", "value": 1.234, "most": 1.35}]},
+    }
+    text = markdown(json.loads(json.dumps(record)))
+    for part in ("python -m benchmarks", "abc", "members 5", "| GAL step / floor | 1.23 | <= 1.35: met |"):
+        assert part in text
