@@ -21,6 +21,8 @@ from divtf.checkpoints import Checkpoints, State
 CLOCK = {"seconds", "hours"}
 # Digests of what holds the time, as Keras's archive and the fields above.
 OF_CLOCK = {"checksum"}
+# How the line begins that the report and its table have of them.
+HOURS = "Hours of training"
 OFTEN = "--checkpoint_minutes=1e-9"
 LINE = re.compile(r"error: Expected [^\n]+\. Received: [^\n]+\n")
 
@@ -39,7 +41,9 @@ def timeless(value):
     """A JSON value without what depends on the clock."""
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if k not in CLOCK | OF_CLOCK}
-    return [timeless(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [timeless(item) for item in value if not str(item).startswith(HOURS)]
+    return value
 
 
 def timeless_file(path):
@@ -47,7 +51,7 @@ def timeless_file(path):
     if path.name in (run_dir.RESULTS, "table.json"):
         return timeless(json.loads(path.read_text()))
     if path.suffix == ".md":
-        return [line for line in path.read_text().splitlines() if not line.startswith("- Hours of training")]
+        return timeless([line.removeprefix("- ") for line in path.read_text().splitlines()])
     return path.read_bytes()
 
 
