@@ -88,6 +88,7 @@ def execute(arguments: tuple[str, ...]) -> int:
     cli.define_flags(values)
     with pytest.MonkeyPatch.context() as patch:
         tiny.register(patch)
+        patch.setattr("divtf.run_dir._commit", lambda: "a commit")  # Who edits meanwhile changes no record.
         return cli.execute(main.main, cli.config_from_flags, cli.parse(["main", *arguments], values), values)
 
 
