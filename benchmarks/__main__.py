@@ -37,6 +37,8 @@ def main(arguments) -> None:
         for row in rows:
             print("  {:<46} {:>8}  {}".format(*row.cells()).rstrip(), flush=True)
         tables.setdefault(name, []).extend(rows)
+        if OUTPUT.value:
+            write(Path(OUTPUT.value), tables)
 
     for model in MODELS.value:
         add(model, steps.measure(model, count, batch, repeats))
@@ -45,8 +47,6 @@ def main(arguments) -> None:
     add(SURROUNDINGS, stages.sharing("conv3", count, batch, min(repeats, 3)))
     if MINUTES.value > 0:
         add(SURROUNDINGS, stages.overhead("conv3", count, batch, MINUTES.value))
-    if OUTPUT.value:
-        write(Path(OUTPUT.value), tables)
 
 
 def write(path: Path, tables: dict[str, list[Row]]) -> None:
