@@ -12,9 +12,26 @@ In the first layer of a member nothing is needed behind the image: the cross-ent
 gradient to the input, and so does the outer gradient of the GAL step's forward pass.
 """
 
+import dataclasses
+
 import keras
 
-PASSES = {"cross_entropy": (3, 2), "gal": (6, 5), "attack": (2, 2)}
+
+@dataclasses.dataclass(frozen=True)
+class Passes:
+    """How often a step passes a layer: forward, to its input, to its weights; the first one to its input."""
+
+    forward: int
+    to_input: int
+    to_weights: int
+    first_to_input: int
+
+
+PASSES = {
+    "cross_entropy": Passes(1, 1, 1, first_to_input=0),
+    "gal": Passes(2, 2, 2, first_to_input=1),
+    "attack": Passes(1, 1, 0, first_to_input=1),
+}
 
 
 def layer_flops(layer: keras.layers.Layer) -> int:
@@ -37,6 +54,7 @@ def layer_flops(layer: keras.layers.Layer) -> int:
 
 def step_flops(member: keras.Model, step: str) -> int:
     """Floating-point operations of one example's ideal step of a kind in `PASSES`."""
-    counts = [flops for flops in map(layer_flops, member.layers) if flops]
-    rest, first = PASSES[step]
-    return first * counts[0] + rest * sum(counts[1:])
+    first, *rest = [flops for flops in map(layer_flops, member.layers) if flops]
+    passes = PASSES[step]
+    others = passes.forward + passes.to_weights
+    return (others + passes.first_to_input) * first + (others + passes.to_input) * sum(rest)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.flops import step_flops
+from benchmarks.kernels import kernel_seconds
 from benchmarks.timing import BestRate, Row, in_child, medians
 from divtf import CrossEntropy, Ensemble, GradientAlignment, ThreatModel, build_members, make_attack
 from divtf.config import SETUPS
@@ -61,12 +62,18 @@ def measure(model: str, count: int, batch: int, repeats: int) -> list[Row]:
     }
     flops["attack"] *= attack.describe()["params"]["steps"]
     floor = {step: count / rate.flops_per_second for step, count in flops.items()}
+    kernels = {
+        step: sum(kernel_seconds(member, step, batch, repeats) for member in attacked.members)
+        for step in ("gal", "attack")
+    }
+    kernels["attack"] *= attack.describe()["params"]["steps"]
     start = in_child("benchmarks.start", model, count, batch)
     return [
         Row("best rate, GFLOP/s", rate.flops_per_second / 1e9),
         Row("GAL step, s", seconds["gal"]),
         Row("cross-entropy step, s", seconds["cross_entropy"]),
         Row("GAL step / floor", seconds["gal"] / floor["gal"], GAL_FLOOR.get(model)),
+        Row("GAL step / its kernels alone", seconds["gal"] / kernels["gal"]),
         Row("cross-entropy step / floor", seconds["cross_entropy"] / floor["cross_entropy"]),
         Row(
             "GAL / cross-entropy",
@@ -75,6 +82,7 @@ def measure(model: str, count: int, batch: int, repeats: int) -> list[Row]:
         ),
         Row("GAL step, bfloat16 / float32", seconds["gal bf16"] / seconds["gal"]),
         Row("I-FGSM / floor", seconds["attack"] / floor["attack"], ATTACK_FLOOR),
+        Row("I-FGSM / its kernels alone", seconds["attack"] / kernels["attack"]),
         Row("first GAL step in a new process, s", start["first"], FIRST_STEP.get(model)),
         Row("peak memory of GAL steps, GB", start["peak"]),
     ]
