@@ -5,7 +5,6 @@ run, twice as with --deterministic. Prints how far each pair's weights and losse
 costs: the ratio of the median step times, of processes that take turns.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from absl import app, flags
 
+from benchmarks.timing import Row, write_tables
 from divtf.config import SETUPS, RunConfig
 
 MODEL = flags.DEFINE_enum("model", "conv3", sorted(SETUPS), "Model to train.")
@@ -27,7 +27,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Data directory of tensorflow-d
 MEMBERS = flags.DEFINE_integer("num_members", 5, "Members of the ensemble.", lower_bound=2)
 BATCH = flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 20, "Steps to train; the first 2 are not timed.", lower_bound=3)
-OUTPUT = flags.DEFINE_string("output", None, "Write the figures there as JSON, too.")
+OUTPUT = flags.DEFINE_string("output", None, "Write PATH.json and, for reading, PATH.md.")
 _RESULT = flags.DEFINE_string("result", None, "For the processes that this command starts.")
 _FLAG = flags.DEFINE_bool("deterministic", False, "For the processes that this command starts.")
 
@@ -112,7 +112,12 @@ def main(arguments) -> None:
     print(f"  {'median step, s':<42} {medians[False]:16.4f} {medians[True]:16.4f}")
     print(f"  {'cost of the flag, ratio of the steps':<42} {'':>16} {ratio:16.3f}")
     if OUTPUT.value:
-        Path(OUTPUT.value).write_text(json.dumps({"results": figures, "cost": ratio}, indent=1) + "\n")
+        budget = {"members": MEMBERS.value, "batch size": BATCH.value, "steps": STEPS.value}
+        tables = {
+            f"{MODEL.value}, {name}": [Row(*one) for one in rows.items()] for name, rows in figures.items()
+        }
+        tables["cost"] = [Row("step with --deterministic / step without", ratio)]
+        write_tables(Path(OUTPUT.value), "Two reruns with the same seeds", budget, tables)
 
 
 if __name__ == "__main__":

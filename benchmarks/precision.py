@@ -5,7 +5,6 @@ gradients that a training step takes? One gradient of all members, compared in f
 weights are trained by Equation 9 in float32 first, since those of a new network are not typical.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks.timing import Row, write_tables
 from divtf import (
     CrossEntropy,
     Ensemble,
@@ -23,7 +23,6 @@ from divtf import (
     gradient_alignment_loss,
     input_gradients,
     load_dataset,
-    run_dir,
 )
 from divtf.config import SETUPS
 from divtf.datasets import as_float
@@ -34,7 +33,7 @@ BATCH = flags.DEFINE_integer("batch_size", 128, "Images of the gradient.", lower
 STEPS = flags.DEFINE_integer("steps", 0, "Steps to train before, in float32.", lower_bound=0)
 DATASET = flags.DEFINE_string("dataset", None, "Data set; default: the paper's for each model.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Data directory of tensorflow-datasets.")
-OUTPUT = flags.DEFINE_string("output", None, "Write the figures there as JSON, too.")
+OUTPUT = flags.DEFINE_string("output", None, "Write PATH.json and, for reading, PATH.md.")
 
 
 def parameter_gradient(members, loss) -> np.ndarray:
@@ -110,9 +109,11 @@ def main(arguments) -> None:
         for name, value in results[model].items():
             print(f"  {name:<30} {value:9.5f}", flush=True)
     if OUTPUT.value:
-        budget = {name: flags.FLAGS[name].value for name in ("num_members", "batch_size", "steps", "dataset")}
-        record = {"results": results, "budget": budget, "environment": run_dir.environment()}
-        Path(OUTPUT.value).write_text(json.dumps(record, indent=1) + "\n")
+        budget = {"members": MEMBERS.value, "batch size": BATCH.value, "steps trained": STEPS.value}
+        tables = {model: [Row(*figure) for figure in figures.items()] for model, figures in results.items()}
+        write_tables(
+            Path(OUTPUT.value), "The gradient of mixed_bfloat16 against that of float32", budget, tables
+        )
 
 
 if __name__ == "__main__":

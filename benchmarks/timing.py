@@ -9,9 +9,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
+
+from divtf import run_dir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Row:
         target = (
             "" if self.most is None else f"<= {self.most:g}: {'met' if self.value <= self.most else 'MISSED'}"
         )
-        return self.name, f"{self.value:.2f}", target
+        return self.name, f"{self.value:.4g}", target
 
 
 def medians(things: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -76,12 +80,26 @@ def in_child(module: str, *arguments: object) -> dict[str, float]:
     return json.loads(printed.splitlines()[-1])
 
 
-def markdown(record: dict) -> str:
+def write_tables(path: Path, title: str, budget: Mapping, tables: Mapping[str, Sequence[Row]]) -> None:
+    """Keep figures with what they depend on: PATH.json and, for reading, PATH.md."""
+    record = {
+        "title": title,
+        "budget": dict(budget),
+        "environment": run_dir.environment(),
+        "tables": {name: [vars(row) for row in rows] for name, rows in tables.items()},
+    }
+    run_dir.write_json(path.with_suffix(".json"), record)
+    with run_dir.atomic_path(path.with_suffix(".md")) as partial:
+        partial.write_text(markdown(record))
+
+
+def markdown(record: Mapping[str, Any]) -> str:
     """The tables of a written record."""
     environment = record["environment"]
     budget = ", ".join(f"{name} {value}" for name, value in record["budget"].items())
-    lines = ["# Speed", "", f"- Command: `{environment['command']}`", f"- Commit: {environment['commit']}"]
-    lines += [f"- Budget: {budget}", f"- Machine: {environment['cpus']} cores, {environment['platform']}", ""]
+    lines = [f"# {record['title']}", "", f"- Command: `{environment['command']}`"]
+    lines += [f"- Commit: {environment['commit']}", f"- Budget: {budget}"]
+    lines += [f"- Machine: {environment['cpus']} cores, {environment['platform']}", ""]
     for name, rows in record["tables"].items():
         lines += [f"## {name}", "", "| figure | value | target |", "| --- | ---: | --- |"]
         lines += ["| {} | {} | {} |".format(*Row(**row).cells()) for row in rows] + [""]
