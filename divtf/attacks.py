@@ -1,5 +1,6 @@
 """The attacks of section 2.3, by CleverHans, behind one shape and with a guard on every result."""
 
+import collections
 import dataclasses
 import inspect
 import math
@@ -185,16 +186,23 @@ class Attack:
 
     def on_batches(self, target, batches, devices: Sequence[str] = ()) -> Iterator[tf.Tensor]:
         """What a call gives for each batch (x, y, seed), bit for bit; on devices, each one at a time."""
-        made = [(tf.cast(x, tf.float32), tf.convert_to_tensor(y), seed) for x, y, seed in batches]
-        for x, y, _ in made:
-            self._check_input(x, y)
-            if target not in self._compiled:
-                self._compiled[target] = self._compile(target, x.shape[1:])
-            _check_labels(y, self._compiled[target][1])
-        typed = [(x, tf.cast(y, tf.int64), tf.stack([seed, 0])) for x, y, seed in made]
-        results = distribution.map_batches(self._compiled[target][0], typed, devices)
-        for (x, _, _), x_adv in zip(made, results, strict=True):
-            self._check_result(x, x_adv)
+        attacked: collections.deque[tf.Tensor] = collections.deque()
+
+        def checked():
+            for x, y, seed in batches:
+                x, y = tf.cast(x, tf.float32), tf.convert_to_tensor(y)
+                self._check_input(x, y)
+                if target not in self._compiled:
+                    self._compiled[target] = self._compile(target, x.shape[1:])
+                _check_labels(y, self._compiled[target][1])
+                attacked.append(x)
+                yield x, tf.cast(y, tf.int64), tf.stack([seed, 0])
+
+        def attack(*batch):
+            return self._compiled[target][0](*batch)
+
+        for x_adv in distribution.map_batches(attack, checked(), devices):
+            self._check_result(attacked.popleft(), x_adv)
             yield x_adv
 
     def describe(self) -> dict[str, Any]:

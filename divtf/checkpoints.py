@@ -71,6 +71,42 @@ class Checkpoints:
             InputError: if a whole checkpoint is of another run, or cannot be loaded, as under another
                 version of Keras: to train anew in its place would lose it.
         """
+        if (found := self._newest_whole()) is None:
+            return None
+        state, run, self.newest = found
+        require(
+            run == self._run or not run or not self._run,
+            f"a checkpoint of this run, {self._run}",
+            f"{self.newest} of {run}",
+        )
+        state.ensemble = _load(self.newest)
+        return state
+
+    def newest_step(self) -> int:
+        """Step of the newest checkpoint that is whole; 0 if there is none."""
+        found = self._newest_whole()
+        return found[0].step if found else 0
+
+    def mend_metrics(self, path: Path, *, finished: bool = False) -> None:
+        """Write the lines of metrics again if they are not those that the newest checkpoint remembers.
+
+        A process killed between the two files leaves one line more, which is no damage unless the run is
+        finished.
+        """
+        for state_path in self._states():
+            try:
+                state, _, _ = _read_state(state_path)
+            except _DAMAGE:
+                continue
+            written = path.read_bytes() if path.exists() else b""
+            known = _lines(state.history).encode()
+            if not (written == known if finished else written.startswith(known)):
+                self._say(f"{path} is damaged; writing it again from checkpoint {state_path.stem}")
+                write_metrics(path, state.history)
+            return
+
+    def _newest_whole(self) -> tuple[State, str, Path] | None:
+        """State without its ensemble, run and .keras file of the newest checkpoint that is whole."""
         for path in self._states():
             model_path = path.with_suffix(".keras")
             try:
@@ -80,31 +116,8 @@ class Checkpoints:
             except _DAMAGE as error:
                 self._say(f"checkpoint {path.stem} is damaged ({error}); trying the one before")
                 continue
-            require(
-                run == self._run or not run or not self._run,
-                f"a checkpoint of this run, {self._run}",
-                f"{model_path} of {run}",
-            )
-            state.ensemble = _load(model_path)
-            self.newest = model_path
-            return state
+            return state, run, model_path
         return None
-
-    def mend_metrics(self, path: Path) -> None:
-        """Write the lines of metrics again if they are not those that the newest checkpoint remembers.
-
-        A process killed between the two files leaves one line more, which is no damage.
-        """
-        for state_path in self._states():
-            try:
-                state, _, _ = _read_state(state_path)
-            except _DAMAGE:
-                continue
-            written = path.read_bytes() if path.exists() else b""
-            if not written.startswith(_lines(state.history).encode()):
-                self._say(f"{path} is damaged; writing it again from checkpoint {state_path.stem}")
-                write_metrics(path, state.history)
-            return
 
     def _states(self) -> list[Path]:
         return sorted(self._directory.glob("step-*.json"), reverse=True)

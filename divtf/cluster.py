@@ -99,6 +99,9 @@ def run_all(
             start = functools.partial(task.remote, cluster, sys.orig_argv, sign.name)
             tasks = _submit(parts, start)
             say(f"{len(tasks)} runs, {sum(map(_finished, parts))} of them finished before")
+            if not _has_room(ray.nodes(), cluster):
+                wanted = f"{cluster.cpus_per_run} CPU cores and {cluster.gpus_per_run} GPUs"
+                say(f"no node has {wanted}: the runs wait until one joins that has")
             return _gather(ray, tasks, say)
 
 
@@ -171,6 +174,15 @@ def _submit(parts: Sequence[RunConfig], start: Callable[..., Any]) -> dict[Any, 
                 shared[directory] = start(config, seed)
         tasks[start(config, None, *(shared[directory] for directory in needed))] = part
     return tasks
+
+
+def _has_room(nodes: Sequence[dict[str, Any]], cluster: Cluster) -> bool:
+    """Whether a run fits on one of Ray's nodes when nothing else is there."""
+    wanted = {"CPU": cluster.cpus_per_run, "GPU": cluster.gpus_per_run}
+    return any(
+        node["Alive"] and all(node["Resources"].get(name, 0) >= count for name, count in wanted.items())
+        for node in nodes
+    )
 
 
 def _gather(ray: Any, tasks: dict[Any, RunConfig], say: Callable[[str], object]) -> list[TargetRecord]:

@@ -5,6 +5,7 @@ A replica is one device's copy of the ensemble. Replicas of several processes ar
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,10 +78,9 @@ def map_batches(
                 results.append(function(*batch))
         return results
 
-    waiting = [tuple(map(tf.convert_to_tensor, batch)) for batch in batches]
+    waiting = (tuple(map(tf.convert_to_tensor, batch)) for batch in batches)
     traced: dict[Any, Any] = {}  # Concrete, a smaller last group is not mistaken for needless retracing.
-    for first in range(0, len(waiting), len(devices)):
-        group = waiting[first : first + len(devices)]
+    while group := list(itertools.islice(waiting, len(devices))):
         shapes = tuple(tuple(part.shape) for batch in group for part in batch)
         traced[shapes] = traced.get(shapes) or side_by_side.get_concrete_function(group)
         yield from traced[shapes](group)

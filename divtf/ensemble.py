@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from divtf import distribution, layers, workers
 from divtf.alignment import at_least_float32
-from divtf.errors import InputError
+from divtf.errors import InputError, require
 from divtf.objectives import CrossEntropy, GradientAlignment, Terms
 
 _CHECK = "divtf"
@@ -97,9 +97,12 @@ class Ensemble(keras.Model):
 
         Raises:
             InputError: if a label is out of range, or a loss or gradient is not finite; the trainable
-                weights are then those before the offending step.
+                weights are then those before the offending step. On several machines also if `compile` was
+                given metrics, which only all of them together could read.
         """
         several = workers.has_several(self.distribute_strategy)
+        own = [] if self._compile_metrics is None else ["metrics given to compile"]
+        require(not several or not own, "the ensemble's own measures only, on several machines", f"{own}")
         method = functools.partial(workers.fit, self) if several else super().fit
         return self._with_clear_errors(method, *args, **kwargs)
 
@@ -159,9 +162,13 @@ class Ensemble(keras.Model):
         return cls(members, deserialize(config.pop("objective"), custom_objects), **config)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # It fails on a batch shared out unevenly, and only metrics given to `compile` are not built yet.
-        if len(self.metrics) > len(self._measures):
-            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+        # Keras's own traces a whole step for it, and fails on a batch shared out unevenly.
+        given = self._compile_metrics
+        with self.distribute_strategy.scope():
+            if given is not None and not given.built:
+                given.build(tf.zeros([1], tf.int64), tf.zeros([1, self.num_classes]))
+            if self.optimizer is not None and not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
 
     def _unpack(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -250,7 +257,7 @@ def _check_message(error: str, optimizer) -> str | None:
     if found := re.search(r"(Expected labels.*?labels from).*?(-?\d+).*?(-?\d+)", text, re.DOTALL):
         return "{} {} to {}".format(*found.groups())
     quantity = text.split(" :", 1)[0].strip()
-    step = int(optimizer.iterations) if optimizer is not None else 0
+    step = int(optimizer.iterations.numpy()) if optimizer is not None else 0
     return (
         f"Expected a finite {quantity} in training. Received: NaN or infinity at step {step + 1}; the "
         f"trainable weights are those after step {step}. A smaller learning rate or GAL weight may help"

@@ -26,6 +26,8 @@ _EXPORTS = "exports.json"
 # Test images for coherence, and images shown in TensorBoard.
 _ALIGNMENT_IMAGES = 2000
 _SHOWN_IMAGES = 8
+# What is trained: nothing, the target (or its checkpoint read), the surrogate too.
+_NOTHING, _TARGET, _ALL = range(3)
 
 
 def run(
@@ -64,7 +66,7 @@ def run(
     preflight.require_fast_precision(config.precision)
     damage, exporting = _damage(directory / run_dir.RESULTS), _wants_export(config, directory)
     finished = damage is None
-    data = load_data(config) if workers.from_chief(on, not finished or exporting) else None
+    data = load_data(config) if workers.from_chief(on, _plan(finished, exporting)) else None
     if data is not None:
         preflight.require_memory(config, data)
     with run_dir.open_run(directory, config.identity(), resume=config.resume, waiting=waiting):
@@ -86,17 +88,21 @@ def run(
     return directory
 
 
+def _plan(finished: bool, exporting: bool) -> int:
+    """What all workers are to do together."""
+    return _ALL if not finished else _TARGET if exporting else _NOTHING
+
+
 def _assist(config: RunConfig, on: tf.distribute.Strategy, say: Callable[[str], object]) -> None:
     """What a worker other than the chief does: its share of every training, in the chief's order.
 
     That holds for the surrogate and the static model too: trained by all they take no longer than a target,
     no worker waits for minutes without a word, and a checkpoint of theirs is gone on with in the same way.
     """
-    finished = _damage(Path(config.run_dir) / run_dir.RESULTS) is None
-    if workers.from_chief(on, 0):  # The chief's answer: whether it trains.
+    if plan := workers.from_chief(on, _NOTHING):
         data = load_data(config)
         _train(config, data, Path(config.run_dir), say)
-        if not finished and config.attacks:
+        if plan == _ALL and config.attacks:
             shared_models.ensemble(config, config.surrogate_seed, data, say)
     say("this worker's part, the training, is done; the chief evaluates by itself")
 

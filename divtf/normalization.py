@@ -60,16 +60,21 @@ def batch_normalize(
 def _first_derivative(d: tf.Tensor, batch: _Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Gradients to x, gamma and beta, differentiable with respect to d, x and gamma."""
 
+    # All tensors are arguments: TensorFlow looks for variables from the results back to the arguments, and
+    # from a captured tensor through the whole network before it.
     @tf.custom_gradient
-    def derivative(d, x, gamma):
-        to_x, sum_dh, sum_d = _backward(d, batch)
+    def derivative(d, x, gamma, mean, r, count, *reserved):
+        own = _Batch(x, gamma, mean, r, count, batch.epsilon, reserved)
+        to_x, sum_dh, sum_d = _backward(d, own)
 
         def gradient(v, p, q):
-            return _second_derivative(v, p, q, d, sum_d, sum_dh, batch)
+            constants = [None] * (3 + len(reserved))  # What they depend on x by is in its gradient.
+            return *_second_derivative(v, p, q, d, sum_d, sum_dh, own), *constants
 
         return (to_x, sum_dh, sum_d), gradient
 
-    return derivative(d, batch.x, batch.gamma)
+    x, gamma, mean, r, count, _, reserved = batch
+    return derivative(d, x, gamma, mean, r, count, *reserved)
 
 
 def _second_derivative(v, p, q, d, sum_d, sum_dh, batch: _Batch):

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.util._pywrap_util_port import IsMklEnabled
 
 from divtf.config import MODES, RunConfig
 from divtf.datasets import ImageData
@@ -25,11 +26,12 @@ def require_fast_precision(precision: str) -> None:
         InputError: if oneDNN is off, and there is no GPU to do the work.
     """
     setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")
-    on = setting.lower() not in ("0", "false")
+    # Older processors have it off by default; TensorFlow has no public word for that.
+    on = setting.lower() not in ("0", "false") and IsMklEnabled()
     require(
         precision == "float32" or on or bool(tf.config.list_physical_devices("GPU")),
         "oneDNN on for --precision=mixed_bfloat16, which is some 25 times slower on a CPU without it",
-        f"TF_ENABLE_ONEDNN_OPTS={setting}",
+        f"TF_ENABLE_ONEDNN_OPTS={setting} on this processor",
     )
 
 

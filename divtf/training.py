@@ -74,7 +74,8 @@ def train(
         data, MODES[config.mode].sources, config.largest_epsilon, config.batch_size, config.seed, signs
     )
     checkpoints = _checkpoints(config, directory, say)
-    checkpoints.mend_metrics(directory / run_dir.METRICS)
+    if workers.is_chief(on):
+        checkpoints.mend_metrics(directory / run_dir.METRICS)
     total = mixture.steps_per_epoch * config.epochs
     _agree(config, on, directory)
     with distribution.scope(on):
@@ -146,7 +147,7 @@ def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
 
 def mend_metrics(config: RunConfig, directory: Path, say: Callable[[str], object] = print) -> None:
     """Write the metrics of a finished run again if they are not those that its checkpoint remembers."""
-    _checkpoints(config, directory, say).mend_metrics(directory / run_dir.METRICS)
+    _checkpoints(config, directory, say).mend_metrics(directory / run_dir.METRICS, finished=True)
 
 
 def _checkpoints(config: RunConfig, directory: Path, say: Callable[[str], object]) -> Checkpoints:
@@ -178,9 +179,7 @@ def _agree(config: RunConfig, on: tf.distribute.Strategy, directory: Path) -> No
     own = digest(config.training())
     chiefs = workers.from_chief(on, int(own, 16))
     require(int(own, 16) == chiefs, "the chief's configuration on every worker", f"another one: {own}")
-    # Outside the strategy's scope, where a variable is made by all workers or by none.
-    state = _checkpoints(config, directory, lambda line: None).restore()
-    step = state.step if state else 0
+    step = _checkpoints(config, directory, lambda line: None).newest_step()
     chiefs = workers.from_chief(on, step)
     require(
         step == chiefs,

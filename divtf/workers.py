@@ -145,6 +145,7 @@ def fit(
         images = tf.data.Dataset.from_tensor_slices(validation_data).batch(validation_batch_size)
         testing, tests = iter(_own_shares(on, images.repeat())), int(images.cardinality())
     with clear_errors(on):
+        ensemble.stop_training = False
         listeners.on_train_begin()
         for epoch in range(initial_epoch, epochs):
             ensemble.reset_metrics()
@@ -162,6 +163,8 @@ def fit(
                 listeners.on_test_end(tested)
                 logs |= {f"val_{name}": value for name, value in tested.items()}
             listeners.on_epoch_end(epoch, logs)
+            if from_chief(on, ensemble.stop_training):  # A callback may ask for it, on the chief alone.
+                break
         listeners.on_train_end()
     return ensemble.history
 

@@ -92,12 +92,14 @@ def forbid_writing(directory):
     sys.addaudithook(watch)
 
 
-def run(*, kill_at=None, **values):
+def run(*, kill_at=None, writes=True, **values):
     """A whole run, as the command makes it; gives the exit code."""
     from divtf import cli, main
 
     if kill_at:
         die_after(kill_at, pytest.MonkeyPatch())
+    if not writes:
+        forbid_writing(values["run_dir"])
     return cli.execute(main.main, lambda flags: tiny.config(**values), ["main"])
 
 

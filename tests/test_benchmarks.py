@@ -2,6 +2,7 @@
 
 import collections
 import json
+from pathlib import Path
 
 import keras
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.flops import layer_flops, step_flops
 from benchmarks.timing import BestRate, Row, markdown, medians
 from divtf import CrossEntropy, GradientAlignment
 
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 # Forward operations an example: 8 x 8 x 4 outputs of 3 x 3 x 2 products, 8 x 8 x 3 of 1 x 1 x 4, 192 x 5.
 FIRST, SECOND, DENSE = 2 * 8 * 8 * 4 * 9 * 2, 2 * 8 * 8 * 3 * 4, 2 * 192 * 5
 OBJECTIVES = {"cross_entropy": CrossEntropy(), "gal": GradientAlignment(0.5)}
@@ -82,15 +84,21 @@ def test_best_rate_is_positive_and_does_not_fall():
 
 def test_a_row_says_whether_its_target_is_met():
     assert [Row("step", value, 1.5).cells()[2] for value in (1.5, 1.51)] == ["<= 1.5: met", "<= 1.5: MISSED"]
-    assert Row("step", 2.0).cells() == ("step", "2.00", "")
+    assert Row("step", 2.0).cells() == ("step", "2", "")
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_published_tables_are_made_of_their_records(path):
+    assert path.with_suffix(".md").read_text() == markdown(json.loads(path.read_text()))
 
 
 def test_tables_are_made_of_the_record():
     record = {
+        "title": "Speed",
         "budget": {"members": 5},
         "environment": {"command": "python -m benchmarks", "commit": "abc", "cpus": 2, "platform": "Linux"},
         "tables": {"conv3": [{"name": "GAL step / floor", "value": 1.234, "most": 1.35}]},
     }
     text = markdown(json.loads(json.dumps(record)))
-    for part in ("python -m benchmarks", "abc", "members 5", "| GAL step / floor | 1.23 | <= 1.35: met |"):
+    for part in ("python -m benchmarks", "abc", "members 5", "| GAL step / floor | 1.234 | <= 1.35: met |"):
         assert part in text

@@ -171,6 +171,14 @@ def test_killed_mirrored_training_goes_on_bit_for_bit(tmp_path, model):
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
+def test_training_that_diverges_on_two_devices_is_one_line(tmp_path):
+    values = {"devices": 2, "strategy": "mirrored", "attacks": [], "learning_rate": 1e38}
+    code, err = result("run", run_dir=tmp_path / "run", **values)
+    assert code == 2
+    assert re.search(r"^error: Expected a finite .* in training\. Received: .*checkpoint", err, re.M)
+    assert "Traceback" not in err
+
+
 ATTACKED = {"names": ["rfgsm", "mifgsm"], "size": 5}
 
 
@@ -261,7 +269,12 @@ def test_lost_worker_ends_the_job_and_it_goes_on_bit_for_bit(tmp_path, victim):
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert f"Received: worker {victim} (localhost:" in line and "--resume" in line
     assert "Traceback" not in err
-    for code, _, err in ended(start_workers("run", run_dir=lost / "run", **values)):
+    # Damage is mended by the chief alone.
+    (lost / "run" / run_dir.METRICS).write_text("{")
+    others = start_workers(
+        "run", run_dir=lost / "run", of_worker=lambda index: {"writes": index == 0}, **values
+    )
+    for code, _, err in ended(others):
         assert code == 0, err[-3000:]
     assert metrics(lost / "run") == metrics(whole / "run")
     weights = [

@@ -607,7 +607,8 @@ REPLICAS = textwrap.dedent(
             hidden = keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))(hidden)
             members.append(keras.Model(inputs, keras.layers.Dense(3)(hidden), name=f"member_{index}"))
         made = Ensemble(members, objective)
-        made.compile(keras.optimizers.SGD(0.5))
+        metric = keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top_2")  # A user's own.
+        made.compile(keras.optimizers.SGD(0.5), metrics=[metric])
         return made
 
 

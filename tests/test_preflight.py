@@ -52,14 +52,24 @@ def test_bfloat16_needs_onednn_on_a_cpu(setting, monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", setting)
     monkeypatch.setattr(preflight.tf.config, "list_physical_devices", lambda kind: [])
     preflight.require_fast_precision("float32")
-    with pytest.raises(InputError, match=rf"^Expected oneDNN on .*TF_ENABLE_ONEDNN_OPTS={setting}$"):
+    with pytest.raises(
+        InputError, match=rf"^Expected oneDNN on .*TF_ENABLE_ONEDNN_OPTS={setting} on this processor$"
+    ):
         preflight.require_fast_precision("mixed_bfloat16")
     monkeypatch.setattr(preflight.tf.config, "list_physical_devices", lambda kind: ["a GPU"])
     preflight.require_fast_precision("mixed_bfloat16")
 
 
+def test_bfloat16_needs_a_processor_for_which_onednn_is_on(monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    monkeypatch.setattr(preflight, "IsMklEnabled", lambda: False)
+    with pytest.raises(InputError, match=r"^Expected oneDNN on .*TF_ENABLE_ONEDNN_OPTS=1 on this processor$"):
+        preflight.require_fast_precision("mixed_bfloat16")
+
+
 @pytest.mark.parametrize("setting", ["1", "true", None])
 def test_bfloat16_is_taken_where_onednn_is_on(setting, monkeypatch):
+    monkeypatch.setattr(preflight, "IsMklEnabled", lambda: True)
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     if setting:
         monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", setting)
