@@ -99,6 +99,24 @@ def test_prediction_runs_in_inference_mode(tiny_members, tiny_batch):
 # Training steps
 
 
+@pytest.mark.parametrize("way", ["fit", "train_on_batch"])
+def test_a_step_of_the_default_optimizer_is_traced_once(way, linear_ensemble, linear_batch, monkeypatch):
+    """A step that makes the optimizer's variables is traced a second time, which costs a ResNet a minute."""
+    step, calls = Ensemble.train_step, []
+
+    def spy(self, data):
+        calls.append(data)
+        return step(self, data)
+
+    monkeypatch.setattr(Ensemble, "train_step", spy)
+    ensemble, _ = linear_ensemble(CrossEntropy())
+    x, y, _ = linear_batch()
+    ensemble.compile("adam")
+    for _ in range(3):
+        fit(ensemble, x, y) if way == "fit" else ensemble.train_on_batch(x, y)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
 def test_an_sgd_step_on_cross_entropy_is_the_closed_form(eager, linear_ensemble, linear_batch):
     """Loss = 1/N sum_n CE_n, so member n moves by -lr/N (x^T r / B, sum r / B), r = softmax - onehot."""
