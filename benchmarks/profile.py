@@ -36,9 +36,10 @@ def seconds_by_kind(log: Path) -> collections.Counter[str]:
             continue
         for line in plane.lines:
             for event in line.events:
-                name, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-                if name and colon:  # An operation's events are called NODE:KIND.
-                    found[kind.strip()] += event.duration_ps / 1e12
+                # An operation's events are called NODE:KIND; those of the runtime have C++ names, with "::".
+                node, _, kind = plane.event_metadata[event.metadata_id].name.partition(":")
+                if node and kind and not kind.startswith((":", "__inference")):
+                    found[kind] += event.duration_ps / 1e12
     return found
 
 

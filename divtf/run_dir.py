@@ -30,6 +30,8 @@ SAVED_MODEL = "saved_model"
 _LOCK = ".lock"
 _PARTIAL = ".partial-"
 _CHECKSUM = "checksum"
+# What commands write into a checkout: it makes the code that runs no other.
+_OUTPUTS = (":(exclude,top)runs", ":(exclude,top)benchmarks/results")
 
 
 class DamagedError(InputError):
@@ -252,6 +254,7 @@ def _commit() -> str:
 
     try:
         ask("ls-files", "--error-unmatch", Path(__file__).name)  # Fails in somebody else's checkout.
-        return ask("rev-parse", "HEAD") + ("-dirty" if ask("status", "--porcelain") else "")
+        changed = ask("status", "--porcelain", "--", ":/", *_OUTPUTS)
+        return ask("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -173,7 +173,7 @@ def test_killed_mirrored_training_goes_on_bit_for_bit(tmp_path, model):
 
 def test_training_that_diverges_on_two_devices_is_one_line(tmp_path):
     values = {"devices": 2, "strategy": "mirrored", "attacks": [], "learning_rate": 1e38}
-    code, err = result("run", run_dir=tmp_path / "run", **values)
+    ((code, _, err),) = ended([start("run", run_dir=tmp_path / "run", **values)])
     assert code == 2
     assert re.search(r"^error: Expected a finite .* in training\. Received: .*checkpoint", err, re.M)
     assert "Traceback" not in err
