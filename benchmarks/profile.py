@@ -38,8 +38,8 @@ def seconds_by_kind(log: Path) -> collections.Counter[str]:
             for event in line.events:
                 # An operation's events are called NODE:KIND; those of the runtime have C++ names, with "::".
                 node, _, kind = plane.event_metadata[event.metadata_id].name.partition(":")
-                if node and kind and not kind.startswith((":", "__inference")):
-                    found[kind] += event.duration_ps / 1e12
+                if node and kind and not kind.strip().startswith((":", "__inference")):
+                    found[kind.strip()] += event.duration_ps / 1e12
     return found
 
 
