@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from divtf import run_dir
+from divtf import files, run_dir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +89,7 @@ def write_tables(path: Path, title: str, budget: Mapping, tables: Mapping[str, S
         "tables": {name: [vars(row) for row in rows] for name, rows in tables.items()},
     }
     run_dir.write_json(path.with_suffix(".json"), record)
-    with run_dir.atomic_path(path.with_suffix(".md")) as partial:
-        partial.write_text(markdown(record))
+    files.write_file(path.with_suffix(".md"), markdown(record))
 
 
 def markdown(record: Mapping[str, Any]) -> str:

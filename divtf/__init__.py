@@ -24,7 +24,7 @@ _HOMES = {
     "CrossEntropy": "objectives",
     "GradientAlignment": "objectives",
     "Ensemble": "ensemble",
-    "ThreatModel": "attacks",
+    "ThreatModel": "threat",
     "make_attack": "attacks",
     "ATTACKS": "attacks",
     "evaluate_transfer": "transfer",

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from divtf import run_dir
+from divtf import files, run_dir
 from divtf.ensemble import Ensemble
 from divtf.errors import InputError, require
 
@@ -56,7 +56,7 @@ class Checkpoints:
     def save(self, ensemble: Ensemble, state: State) -> None:
         """Write a checkpoint; it counts once its JSON file is there."""
         model_path = self._directory / f"step-{state.step:08d}.keras"
-        with run_dir.atomic_path(model_path) as partial:
+        with files.atomic_path(model_path) as partial:
             ensemble.save(partial)
         values = {name: getattr(state, name) for name in ("step", "seconds", "history", "measures")}
         values |= {"run": self._run, "sha256": run_dir.file_digest(model_path)}
@@ -132,8 +132,7 @@ class Checkpoints:
 
 def write_metrics(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write one line of JSON an epoch, whole or not at all."""
-    with run_dir.atomic_path(path) as partial:
-        partial.write_text(_lines(history))
+    files.write_file(path, _lines(history))
 
 
 def _lines(history: Sequence[Mapping[str, float]]) -> str:

@@ -139,6 +139,8 @@ def share_statistics(models: Iterable[keras.Model], count: tf.Tensor) -> None:
         models: whose BatchNormalization layers have just tracked a batch.
         count: this replica's images.
     """
+    if replicas() == 1:
+        return
     layers = [layer for model in models for layer in model._flatten_layers(include_self=False)]
     moving = [
         variable
@@ -146,7 +148,7 @@ def share_statistics(models: Iterable[keras.Model], count: tf.Tensor) -> None:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
-    if replicas() == 1 or not moving:
+    if not moving:
         return
     flat = tf.concat([tf.reshape(tf.cast(variable, tf.float32), [-1]) for variable in moving], axis=0)
     count = tf.cast(count, tf.float32)

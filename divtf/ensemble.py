@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from divtf import distribution, layers, workers
 from divtf.alignment import at_least_float32
 from divtf.errors import InputError, require
+from divtf.members import check_members
 from divtf.objectives import CrossEntropy, GradientAlignment, Terms
 
 _CHECK = "divtf"
@@ -50,7 +50,7 @@ class Ensemble(keras.Model):
         super().__init__(name=name, **kwargs)
         self.objective = GradientAlignment() if objective is None else objective
         self.members = list(members)
-        _check_members(self.members, self.objective)
+        check_members(self.members, self.objective)
         self.num_classes = self.members[0].output_shape[-1]
         names = ["loss", "cross_entropy", "gal", "coherence", "accuracy"]
         names += [f"{member.name}_accuracy" for member in self.members]
@@ -262,44 +262,3 @@ def _check_message(error: str, optimizer) -> str | None:
         f"Expected a finite {quantity} in training. Received: NaN or infinity at step {step + 1}; the "
         f"trainable weights are those after step {step}. A smaller learning rate or GAL weight may help"
     )
-
-
-def _check_members(members: list[keras.Model], objective: CrossEntropy | GradientAlignment) -> None:
-    least = 2 if isinstance(objective, GradientAlignment) else 1
-    if len(members) < least:
-        raise InputError(
-            f"Expected at least {least} members for {type(objective).__name__}. Received: {len(members)}"
-        )
-    for member in members:
-        if not isinstance(member, keras.Model) or not hasattr(member, "input_shape"):
-            raise InputError(f"Expected members that are Keras functional models. Received: {member!r}")
-    names = [member.name for member in members]
-    if len(set(names)) < len(names):
-        raise InputError(f"Expected members with distinct names. Received: {names}")
-    for what in ("input_shape", "output_shape"):
-        shapes = [getattr(member, what) for member in members]
-        if any(shape != shapes[0] for shape in shapes):
-            raise InputError(f"Expected members of one {what.replace('_', ' ')}. Received: {shapes}")
-    inputs, outputs = members[0].input_shape, members[0].output_shape
-    if not isinstance(inputs, tuple):
-        raise InputError(f"Expected members of one input. Received: {inputs}")
-    if not isinstance(outputs, tuple) or len(outputs) != 2 or outputs[-1] < 2:
-        raise InputError(f"Expected members that give logits [B, C >= 2]. Received: {outputs}")
-    for member in members:
-        if isinstance(objective, GradientAlignment):
-            layers.require_exact_to_second_order(member)
-        if _gives_probabilities(member):
-            raise InputError(
-                f"Expected members that give logits. Received: member {member.name!r} with probabilities "
-                f"(remove its softmax)"
-            )
-
-
-def _gives_probabilities(member: keras.Model) -> bool:
-    """Whether the outputs of random images are probabilities, whatever layer makes them so."""
-    shape = [4, *(size or 8 for size in member.input_shape[1:])]
-    images = np.random.default_rng(0).random(shape, dtype="float32")
-    with tf.device("CPU:0"):
-        outputs = np.asarray(member(images, training=False), "float64")
-    distributions = (outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3)
-    return bool(distributions or getattr(member.layers[-1], "activation", None) is keras.activations.sigmoid)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from divtf import distribution, preflight, report, run_dir, shared_models, workers
 from divtf.analysis import gradient_statistics
-from divtf.attacks import ThreatModel, make_attack
+from divtf.attacks import make_attack
 from divtf.config import MODES, SETUPS, RunConfig
 from divtf.datasets import ImageData, load_dataset
 from divtf.ensemble import Ensemble
@@ -18,6 +18,7 @@ from divtf.errors import require
 from divtf.export import export_saved_model, require_free
 from divtf.finished import read_record
 from divtf.records import TargetRecord, TransferResult
+from divtf.threat import ThreatModel
 from divtf.training import mend_metrics, train
 from divtf.transfer import AdversarialSets, evaluate_transfer, weights_digest
 

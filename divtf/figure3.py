@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from divtf import cli, finished, plots, run_dir
+from divtf import cli, files, finished, plots, run_dir
 from divtf.config import MODES
 from divtf.errors import require
 from divtf.records import SparsityRecord
@@ -31,8 +31,7 @@ def main(root: Path) -> None:
     records = collect(root)
     expected = f"finished runs of mode div or ens_div below {root}"
     require(bool(records), expected, f"{len(finished.directories(root))} of other modes")
-    with run_dir.atomic_path(root / "sparsity.png") as partial:
-        partial.write_bytes(plots.png(sparsity_figure(records)))
+    files.write_file(root / "sparsity.png", plots.png(sparsity_figure(records)))
     run_dir.write_json(root / "sparsity.json", [record.to_json() for record in records])
     for record in records:
         shares = [f"{100 * getattr(record, name):.2f} % {text}" for name, text in SHARES.items()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from divtf import cli, finished, plots, run_dir
+from divtf import cli, files, finished, plots, run_dir
 from divtf.config import MODES
 from divtf.errors import require
 from divtf.gaas_picture import gaas_figure
@@ -43,8 +43,7 @@ def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None =
     expected = f"finished runs of {', '.join(targets)} below {root}"
     require(bool(chosen), expected, ", ".join(dict.fromkeys(there.values())) or "none")
     records = [measure(path, images, data_dir) for path in chosen]
-    with run_dir.atomic_path(root / "gaas.png") as partial:
-        partial.write_bytes(plots.png(gaas_figure(records)))
+    files.write_file(root / "gaas.png", plots.png(gaas_figure(records)))
     run_dir.write_json(root / run_dir.GAAS, [record.to_json() for record in records])
     for record in records:
         for curve in record.curves:

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from divtf import captions, cli, figure3, figure5, finished, plots, report, run_dir
+from divtf import captions, cli, figure3, figure5, files, finished, plots, report, run_dir
 from divtf.errors import require
 from divtf.gaas_picture import gaas_figure
 from divtf.records import Record, SparsityRecord, SubspaceRecord, TargetRecord, grouped
@@ -238,12 +238,10 @@ def draw(name: str, published: Published) -> None:
     for end in OUTPUTS:
         path = RESULTS / f"{name}-{end}"
         if end in made_now:
-            with run_dir.atomic_path(path) as partial:
-                partial.write_bytes(made_now[end])
+            files.write_file(path, made_now[end])
         else:
             path.unlink(missing_ok=True)
-    with run_dir.atomic_path(README) as partial:
-        partial.write_text(readme)
+    files.write_file(README, readme)
 
 
 def main(root: Path, name: str, redraw: bool) -> None:

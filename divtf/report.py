@@ -3,13 +3,12 @@
 This module reads records only and imports no TensorFlow, so that any machine can make a report.
 """
 
-import os
 import pathlib
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from divtf import paper
+from divtf import files, paper
 from divtf.captions import budgets, commits, gain, hours, measure, provenance, quantity, signed
 from divtf.plots import accuracy_figure, coherence_figure, pair_cosine_figure, png
 from divtf.records import CLEAN, WORST_CASE, TargetRecord
@@ -94,7 +93,7 @@ def write_report(
     """
     records = list(records)
     plots = {name: png(draw(records)) for name, draw in _pictures(records).items()}
-    files = {"report": REPORT, "table": "table.csv", "data": "table.json", "picture": "table.png"}
+    names = {"report": REPORT, "table": "table.csv", "data": "table.json", "picture": "table.png"}
     contents = {
         "table": table_csv(records).encode(),
         "data": table_json(records).encode(),
@@ -105,8 +104,8 @@ def write_report(
     }
     paths = {}
     for name, content in contents.items():
-        paths[name] = pathlib.Path(directory) / files.get(name, f"{name}.png")
-        _write_atomically(paths[name], content)
+        paths[name] = pathlib.Path(directory) / names.get(name, f"{name}.png")
+        files.write_file(paths[name], content)
     return paths
 
 
@@ -227,15 +226,3 @@ def _report(records: Sequence[TargetRecord], pictures: Sequence[str], against_pa
     parts += [table_markdown(records, against_paper=against_paper).rstrip()]
     parts += [f"## {titles[name]}\n\n![{titles[name]}]({name}.png)" for name in pictures]
     return "\n\n".join([*parts, READING])
-
-
-def _write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Readers see the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Named as run_dir names them, so that a killed process's are swept.
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

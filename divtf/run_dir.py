@@ -17,7 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from divtf import files
 from divtf.errors import InputError, require
+from divtf.files import PARTIAL
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -28,7 +30,6 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 SAVED_MODEL = "saved_model"
 _LOCK = ".lock"
-_PARTIAL = ".partial-"
 _CHECKSUM = "checksum"
 # What commands write into a checkout: it makes the code that runs no other.
 _OUTPUTS = (":(exclude,top)runs", ":(exclude,top)benchmarks/results")
@@ -98,12 +99,12 @@ def _is_foreign(path: Path) -> bool:
     """Whether a directory holds files, but no run; a run may have been killed before it said what it is."""
     if not path.exists() or (path / CONFIG).exists():
         return False
-    return any(entry.name != _LOCK and not entry.name.startswith(_PARTIAL) for entry in path.iterdir())
+    return any(entry.name != _LOCK and not entry.name.startswith(PARTIAL) for entry in path.iterdir())
 
 
 def _sweep(path: Path) -> None:
     """Remove what a killed process left half written; the lock says that none writes here now."""
-    for left in [*path.glob(f"{_PARTIAL}*"), *(path / CHECKPOINTS).glob(f"{_PARTIAL}*")]:
+    for left in [*path.glob(f"{PARTIAL}*"), *(path / CHECKPOINTS).glob(f"{PARTIAL}*")]:
         if left.is_dir():
             shutil.rmtree(left)
         else:
@@ -149,34 +150,9 @@ def _lock(path: Path, waiting: Callable[[str], object] | None) -> Iterator[None]
         yield
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file to; it takes the place of `path` once it is whole on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: Keras and NumPy go by it.
-    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
-    try:
-        yield partial
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(partial, path)
-        _sync_directory(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, whole or not at all."""
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+    files.write_file(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

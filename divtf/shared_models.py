@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from divtf import distribution, run_dir, workers
-from divtf.attacks import ThreatModel, make_attack
+from divtf.attacks import make_attack
 from divtf.config import MODES, RunConfig, digest
 from divtf.datasets import ImageData, as_float
 from divtf.ensemble import Ensemble
+from divtf.threat import ThreatModel
 from divtf.training import train
 from divtf.transfer import AdversarialSets
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf import distribution, run_dir
+from divtf import distribution, files, run_dir
 from divtf.alignment import true_class_margin
 from divtf.attacks import Attack
 from divtf.config import digest
@@ -90,7 +90,7 @@ class AdversarialSets:
 
     def _write(self, path: Path, manifest: Mapping[str, Any], x_adv: np.ndarray) -> tuple[np.ndarray, str]:
         """Keep a set; it counts once its manifest is there."""
-        with run_dir.atomic_path(path) as partial, partial.open("wb") as handle:
+        with files.atomic_path(path) as partial, partial.open("wb") as handle:
             np.save(handle, x_adv, allow_pickle=False)
         sha256 = run_dir.file_digest(path)
         run_dir.write_json(path.with_suffix(".json"), {**manifest, "sha256": sha256})

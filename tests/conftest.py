@@ -3,6 +3,15 @@
 import numpy as np
 import pytest
 import reference
+import tiny
+
+
+@pytest.fixture(scope="module")
+def tiny_world():
+    """The model `tiny` and its data set `stripes`, by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.register(patch)
+        yield
 
 
 @pytest.fixture

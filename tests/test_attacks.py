@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from divtf.attacks import ATTACKS, ThreatModel, make_attack
+from divtf.attacks import ATTACKS, make_attack
 from divtf.ensemble import Ensemble
 from divtf.errors import InputError
 from divtf.objectives import CrossEntropy
+from divtf.threat import ThreatModel
 
 SHAPE, CLASSES = (6, 6, 2), 4
 EPSILON = 0.1

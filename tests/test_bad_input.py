@@ -15,7 +15,7 @@ import pytest
 import tiny
 from absl import flags
 
-from divtf import cli, experiment, main, preflight, run_dir, table2
+from divtf import cli, experiment, files, main, preflight, run_dir, table2
 from divtf.datasets import DATASETS
 from divtf.errors import InputError
 
@@ -23,11 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LINE = re.compile(r"error: Expected [^\n]+\. Received: [^\n]+\n")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_world():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.register(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
 def command(*arguments, table=False):
@@ -439,7 +435,7 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device", "step-00000003.keras")
 
-    monkeypatch.setattr(run_dir, "_sync_directory", full)
+    monkeypatch.setattr(files, "_sync_directory", full)
     assert_refused(run(tmp_path / "run"), capsys, "No space left on device")
 
 

@@ -25,11 +25,7 @@ ATTACKS, EPSILONS = ("fgsm", "rfgsm"), (0.1, 0.3)
 BUDGET = {"epochs": 1, "attacks": ATTACKS, "epsilons": EPSILONS, "batch_size": 24}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_world():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.register(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
 class Work:

@@ -17,11 +17,7 @@ BOTH = ("T_Base", "T_Div")
 ORDERS = (4, 16, 36, 64)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_world():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.register(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
 @pytest.fixture(scope="module")

@@ -23,15 +23,16 @@ LAYERS = [
     {"training", "transfer", "export", "report", "subspace", "analysis", "finished"},
     {"callbacks", "checkpoints", "preflight"},
     {"gaas_picture", "sparsity_picture", "table_data", "table_picture"},
-    {"plots", "tables", "captions", "paper", "ensemble"},
+    {"plots", "tables", "captions", "paper", "ensemble", "members"},
     {"objectives", "attacks", "data", "models"},
-    {"alignment", "layers", "distribution", "workers"},
+    {"alignment", "layers", "distribution", "workers", "threat"},
     {"normalization"},
     {"config", "run_dir", "records", "datasets"},
+    {"files"},
     {"errors", "_version"},
 ]
 WITHOUT_TENSORFLOW = [
-    *("config", "run_dir", "records", "errors", "cli", "datasets", "main", "table2", "cluster"),
+    *("config", "run_dir", "files", "records", "errors", "cli", "datasets", "main", "table2", "cluster"),
     *("report", "tables", "plots", "captions", "table_picture", "table_data", "paper"),
     *("finished", "figure3", "figure5", "gaas_picture", "sparsity_picture", "publish"),
 ]

@@ -47,11 +47,7 @@ def small(name):
     return convolutional if name in depth else residual
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_world():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.register(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
 @pytest.fixture(scope="module")

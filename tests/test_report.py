@@ -527,14 +527,14 @@ class TestWriteReport:
 
     def test_report_comes_last_so_that_where_it_is_all_is(self, tmp_path, monkeypatch):
         written = []
-        monkeypatch.setattr(report, "_write_atomically", lambda path, content: written.append(path.name))
+        monkeypatch.setattr(report.files, "write_file", lambda path, content: written.append(path.name))
         report.write_report(tmp_path, [_record(), DIV])
         assert written[-1] == report.REPORT and len(written) == 7
 
     def test_a_failed_write_leaves_the_old_file(self, tmp_path, monkeypatch):
         path = report.write_report(tmp_path, [_record()])["table"]
         before = path.read_bytes()
-        monkeypatch.setattr(report.os, "replace", _fail)
+        monkeypatch.setattr(report.files.os, "replace", _fail)
         with pytest.raises(OSError, match="disk"):
             report.write_report(tmp_path, [DIV])
         assert path.read_bytes() == before

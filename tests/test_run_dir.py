@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from divtf import run_dir
+from divtf import files, run_dir
 from divtf.errors import InputError
 
 CONFIG = {"model": "conv3", "epochs": 2}
@@ -267,7 +267,7 @@ def test_json_nested_without_end_is_refused_by_path(tmp_path):
 def test_file_keeps_its_old_contents_if_writing_fails(tmp_path):
     path = tmp_path / "file.json"
     run_dir.write_json(path, {"old": 1})
-    with pytest.raises(ZeroDivisionError), run_dir.atomic_path(path) as partial:
+    with pytest.raises(ZeroDivisionError), files.atomic_path(path) as partial:
         partial.write_text("half of the n")
         raise ZeroDivisionError
     assert run_dir.read_json(path) == {"old": 1}
@@ -286,7 +286,7 @@ def test_values_that_are_not_json_change_nothing(tmp_path, values):
 
 def test_file_is_not_seen_before_it_is_whole(tmp_path):
     path = tmp_path / "made" / "file.txt"
-    with run_dir.atomic_path(path) as partial:
+    with files.atomic_path(path) as partial:
         partial.write_text("new")
         assert not path.exists()
         assert partial.parent == path.parent, "a rename across file systems is not atomic"

@@ -17,11 +17,7 @@ from divtf.transfer import AdversarialSets
 SEEDS, ATTACKS, EPSILONS = (0, 1, 2), ("fgsm", "rfgsm"), (0.1, 0.3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_world():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.register(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
 def parts(root):

@@ -27,11 +27,7 @@ PER_EPOCH, TOTAL = 18, 36
 EVERY_BATCH = 1e-9
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_world():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.register(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import tensorflow as tf
 from keras import layers
 
 from divtf import transfer
-from divtf.attacks import ATTACKS, Attack, ThreatModel, make_attack
+from divtf.attacks import ATTACKS, Attack, make_attack
 from divtf.ensemble import Ensemble
 from divtf.errors import InputError
 from divtf.objectives import CrossEntropy
 from divtf.records import CLEAN, WORST_CASE, TransferResult
+from divtf.threat import ThreatModel
 from divtf.transfer import AdversarialSets, evaluate_transfer, predictions
 
 SHAPE, CLASSES = (4, 4, 1), 3
