@@ -24,6 +24,7 @@ _HOMES = {
     "CrossEntropy": "objectives",
     "GradientAlignment": "objectives",
     "Ensemble": "ensemble",
+    "Adam": "optimizer",
     "ThreatModel": "threat",
     "make_attack": "attacks",
     "ATTACKS": "attacks",

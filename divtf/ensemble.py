@@ -13,6 +13,7 @@ from divtf.alignment import at_least_float32
 from divtf.errors import InputError, require
 from divtf.members import check_members
 from divtf.objectives import CrossEntropy, GradientAlignment, Terms
+from divtf.optimizer import Adam
 
 _CHECK = "divtf"
 
@@ -66,7 +67,7 @@ class Ensemble(keras.Model):
         return _log_mean_probability(self.member_logits(x, training=training))
 
     def compile(self, optimizer="adam", *, jit_compile: bool | str = False, **kwargs) -> None:
-        """Configure `fit` as Keras does; the loss is the objective's, so none is taken.
+        """Configure `fit` as Keras does, "adam" being divtf's; the loss is the objective's: none is taken.
 
         Raises:
             InputError: if a loss is given, or XLA is asked for where it differentiates wrongly: its
@@ -83,6 +84,7 @@ class Ensemble(keras.Model):
                 "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
                 f"Received: jit_compile=True with max-pooling in {pooled}"
             )
+        optimizer = Adam() if optimizer == "adam" else optimizer
         super().compile(optimizer=optimizer, jit_compile=jit_compile is True, **kwargs)
         # Keras's own stays at zero under a custom train_step; and to save it, all workers would be needed.
         self._loss_tracker = self._measures["loss"]

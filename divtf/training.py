@@ -19,6 +19,7 @@ from divtf.ensemble import Ensemble
 from divtf.errors import InputError, require
 from divtf.models import build_members
 from divtf.objectives import CrossEntropy, GradientAlignment
+from divtf.optimizer import Adam
 
 # Test images on which the curves of an epoch are measured; they select nothing.
 _MONITORED = 1000
@@ -165,7 +166,7 @@ def _optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
-    return keras.optimizers.Adam(rate, weight_decay=config.weight_decay or None)
+    return Adam(rate, weight_decay=config.weight_decay or None)
 
 
 def _agree(config: RunConfig, on: tf.distribute.Strategy, directory: Path) -> None:

@@ -103,6 +103,27 @@ def run(*, kill_at=None, writes=True, **values):
     return cli.execute(main.main, lambda flags: tiny.config(**values), ["main"])
 
 
+def adam(gradients, learning_rate):
+    """A variable on each device, from zeros, after a step by each row of gradients [steps, devices, size]."""
+    on = distribution.strategy("mirrored")
+    with on.scope():
+        variable = keras.Variable(np.zeros(np.shape(gradients)[-1]), dtype="float32")
+        optimizer = divtf.Adam(learning_rate)
+        optimizer.build([variable])
+
+    @tf.function
+    def step(rows):
+        def on_replica():
+            own = tf.distribute.get_replica_context().replica_id_in_sync_group
+            optimizer.apply_gradients([(rows[own], variable)])
+
+        on.run(on_replica)
+
+    for rows in np.float32(gradients):
+        step(rows)
+    return [value.numpy().tolist() for value in on.experimental_local_results(variable.value)]
+
+
 def statistics(x, y, batch_size, members=2):
     """Moving statistics of members that are one BatchNormalization and a Dense layer, after an epoch."""
     with distribution.scope(distribution.strategy("mirrored")):

@@ -161,3 +161,17 @@ def hadamard_entry(order: int, i: int, j: int) -> int:
         return -1 if i != j and (a == c or b == d or (a + b - c - d) % 6 == 0) else 1
     digits = {4: (1,), 16: (1, 4), 64: (1, 4, 16)}[order]
     return math.prod(-1 if i // digit % 4 == j // digit % 4 else 1 for digit in digits)
+
+
+def adam(weights, gradients, learning_rate, *, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    """Weights after a step by each of the gradients; Kingma & Ba (2015), the last lines of section 2.
+
+    That form corrects the step size for the moments' bias; epsilon is Keras's.
+    """
+    m, v = np.zeros_like(weights), np.zeros_like(weights)
+    for step, gradient in enumerate(gradients, 1):
+        m = beta_1 * m + (1 - beta_1) * gradient
+        v = beta_2 * v + (1 - beta_2) * gradient**2
+        rate = learning_rate * np.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+        weights = weights - rate * m / (np.sqrt(v) + epsilon)
+    return weights

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import process
 import pytest
+import reference
 import tensorflow as tf
 import test_cli
 import tiny
@@ -155,6 +156,13 @@ def test_mirrored_batch_normalisation_takes_each_replicas_own_moments(tmp_path):
     for replicas in found["each"]:
         np.testing.assert_allclose(replicas, [mean, mean, variance, variance], rtol=1e-5, atol=1e-7)
     assert all(np.isfinite(values).all() for values in found["history"].values())
+
+
+def test_mirrored_adam_steps_by_the_sum_of_the_replicas_gradients():
+    gradients = np.random.default_rng(5).normal(size=(4, 2, 3))
+    found, _ = result("adam", devices=2, gradients=gradients.tolist(), learning_rate=0.1)
+    expected = reference.adam(np.zeros(3), gradients.sum(axis=1), 0.1)
+    np.testing.assert_allclose(found, [expected, expected], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

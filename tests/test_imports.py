@@ -26,7 +26,7 @@ LAYERS = [
     {"plots", "tables", "captions", "paper", "ensemble", "members"},
     {"objectives", "attacks", "data", "models"},
     {"alignment", "layers", "distribution", "workers", "threat"},
-    {"normalization"},
+    {"normalization", "optimizer"},
     {"config", "run_dir", "records", "datasets"},
     {"files"},
     {"errors", "_version"},
