@@ -21,8 +21,10 @@ from divtf.models import build_members
 from divtf.objectives import CrossEntropy, GradientAlignment
 from divtf.optimizer import Adam
 
-# Test images on which the curves of an epoch are measured; they select nothing.
-_MONITORED = 1000
+# Test images on which the curves of an epoch are measured, which select nothing: at least and at most so many,
+# and one for so many images of the epoch, or curves would take a large part of short epochs.
+_MONITORED = 200, 1000
+_EPOCH_PER_MONITORED = 25
 
 
 def build_ensemble(config: RunConfig, spec: DatasetSpec, *, precision: str = "float32") -> Ensemble:
@@ -105,7 +107,7 @@ def _fit(ensemble, state, config, mixture, directory, checkpoints, say) -> None:
         recorder = Recorder(state, directory, checkpoints, per_epoch, config.checkpoint_minutes * 60)
     epoch, done = divmod(state.step, per_epoch)
     options = {
-        "validation_data": mixture.data.test_set(_MONITORED),
+        "validation_data": mixture.data.test_set(_monitored(mixture.examples_per_epoch)),
         "validation_batch_size": config.batch_size,
         "callbacks": [recorder, Progress(say, state, config.epochs, per_epoch)],
         "shuffle": False,  # The mixture shuffles by itself.
@@ -132,6 +134,12 @@ def _fit(ensemble, state, config, mixture, directory, checkpoints, say) -> None:
             last = checkpoints.newest
             kept = f"the last good checkpoint is {last}" if last else "no checkpoint was made before"
             raise InputError(f"{error}; {kept}") from None
+
+
+def _monitored(examples_per_epoch: int) -> int:
+    """How many test images the curves are measured on after each epoch."""
+    least, most = _MONITORED
+    return min(most, max(least, examples_per_epoch // _EPOCH_PER_MONITORED))
 
 
 def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:

@@ -379,6 +379,11 @@ def test_optimizer_is_the_papers_adam_unless_asked_otherwise():
     assert [float(cosine(step)) for step in (0, 50, 100)] == pytest.approx([0.1, 0.05, 0.0])
 
 
+def test_curves_are_measured_on_a_small_part_of_an_epoch():
+    counts = [training._monitored(examples) for examples in (72, 5000, 8000, 25_000, 120_000)]
+    assert counts == [200, 200, 320, 1000, 1000]
+
+
 def test_bfloat16_is_refused_where_it_would_crawl(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     with pytest.raises(InputError, match=r"Expected oneDNN on .* Received: TF_ENABLE_ONEDNN_OPTS=0"):
