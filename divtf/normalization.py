@@ -44,8 +44,8 @@ def batch_normalize(
 
     @tf.custom_gradient
     def normalize(x, gamma, beta):
-        y, mean, variance, reserved = _forward(x, gamma, beta, epsilon)
         count = tf.cast(tf.size(x) // tf.shape(x)[-1], x.dtype)
+        y, mean, variance, reserved = _forward(x, gamma, beta, count, epsilon)
         batch = _Batch(x, gamma, mean, tf.math.rsqrt(variance + epsilon), count, epsilon, reserved)
 
         def gradient(d, *_):
@@ -85,21 +85,25 @@ def _second_derivative(v, p, q, d, sum_d, sum_dh, batch: _Batch):
     E = -(a/n) (sum(v h) d + sum(d h) v) + p d, and by r within a.
     """
     x, gamma, mean, r, count, _, _ = batch
-    a = gamma * r
+    a, r_n = gamma * r, r / count
     # The first derivative is linear in d and symmetric: its transpose maps v as it maps d.
     to_d, sum_vh, sum_v = _backward(v, batch)
+    dh_vh, a_n = sum_dh * sum_vh, gamma * r_n
+    product = _channel_sum(v * d) - (sum_d * sum_v + dh_vh) / count
+    # Each of them with its sign turned: sum(E), and sum(E h) + a Q, by which F changes with r.
+    sum_e = a_n * (sum_vh * sum_d + sum_dh * sum_v)
+    by_r = (a_n + a_n) * dh_vh - a * product
+    of_d, of_v = a_n * sum_vh, a_n * sum_dh  # E's factors of d and v.
     if not (_is_zero(p) and _is_zero(q)):  # Zero where only gradients to x were asked for, as for GAL.
         to_d += x * (p * r) + (q - p * r * mean)
-    product = _channel_sum(v * d) - (sum_d * sum_v + sum_dh * sum_vh) / count
-    sum_e = -(a / count) * (sum_vh * sum_d + sum_dh * sum_v) + p * sum_d
-    sum_eh = -(2 * a / count) * sum_dh * sum_vh + p * sum_dh
-    along_x = -(r * r / count) * (sum_eh + a * product)
-    along_d, along_v = r * (p - a * sum_vh / count), -r * a * sum_dh / count
-    to_x = tf.add_n([d * along_d, v * along_v, x * along_x]) - (r * sum_e / count + along_x * mean)
+        sum_e, by_r, of_d = sum_e - p * sum_d, by_r - p * sum_dh, of_d - p
+    along_x, minus_r = r * r_n * by_r, -r
+    parts = [d * (minus_r * of_d), v * (minus_r * of_v), x * along_x]
+    to_x = tf.add_n(parts) + (r_n * sum_e - along_x * mean)
     return to_d, to_x, r * product
 
 
-def _forward(x, gamma, beta, epsilon):
+def _forward(x, gamma, beta, count, epsilon):
     """y, mean, variance, and what TensorFlow's kernel reserves for its gradient."""
     if x.dtype != tf.float32:  # There is no kernel.
         mean = tf.reduce_mean(x, _AXES)
@@ -109,7 +113,6 @@ def _forward(x, gamma, beta, epsilon):
     y, mean, variance, *reserved = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
     )
-    count = tf.cast(tf.size(x) // tf.shape(x)[-1], x.dtype)
     # The kernel gives the unbiased variance, but normalises by the biased one.
     return y, mean, variance * ((count - 1) / count), tuple(reserved)
 

@@ -12,24 +12,34 @@ import tensorflow as tf
 class Adam(keras.optimizers.Adam):
     """Keras's Adam with the same arguments, state and results up to rounding; section 4.1 trains by it."""
 
+    def apply(self, grads, trainable_variables=None):
+        """Take a step; the factors that all variables share are made once, which keeps the graph small."""
+        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        step = self.iterations + 1
+        self._shared = {dtype: self._factors(step, dtype) for dtype in {v.dtype for v in variables}}
+        super().apply(grads, None if trainable_variables is None else variables)
+
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable, of any shape, and its moments from a dense gradient of that shape."""
         if self.amsgrad:  # The kernel is Adam's only.
             super().update_step(gradient, variable, learning_rate)
             return
-        dtype, index = variable.dtype, self._get_variable_index(variable)
-        beta_1, beta_2 = (tf.constant(beta, dtype) for beta in (self.beta_1, self.beta_2))
-        step = keras.ops.cast(self.iterations + 1, dtype)  # A variable, or a tensor where steps are joined.
+        index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=beta_1**step,
-            beta2_power=beta_2**step,
-            lr=tf.cast(learning_rate, dtype),
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=tf.constant(self.epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
+            lr=tf.cast(learning_rate, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
             use_locking=True,  # As the assignments that it takes the place of.
+            **self._shared[keras.backend.standardize_dtype(variable.dtype)],
         )
+
+    def _factors(self, step, dtype: str) -> dict[str, tf.Tensor]:
+        """The kernel's scalars beside the learning rate."""
+        beta_1, beta_2, epsilon = (
+            tf.constant(value, dtype) for value in (self.beta_1, self.beta_2, self.epsilon)
+        )
+        step = keras.ops.cast(step, dtype)
+        powers = {"beta1_power": beta_1**step, "beta2_power": beta_2**step}
+        return {"beta1": beta_1, "beta2": beta_2, "epsilon": epsilon} | powers
