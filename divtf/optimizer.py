@@ -15,8 +15,8 @@ class Adam(keras.optimizers.Adam):
     def apply(self, grads, trainable_variables=None):
         """Take a step; the factors that all variables share are made once, which keeps the graph small."""
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        step = self.iterations + 1
-        self._shared = {dtype: self._factors(step, dtype) for dtype in {v.dtype for v in variables}}
+        dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in variables}
+        self._shared = {dtype: self._factors(self.iterations + 1, dtype) for dtype in dtypes}
         super().apply(grads, None if trainable_variables is None else variables)
 
     def update_step(self, gradient, variable, learning_rate):
