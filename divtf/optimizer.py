@@ -1,6 +1,6 @@
 """Adam (Kingma & Ba 2015) by TensorFlow's own kernel: one operation a variable where Keras makes dozens.
 
-The graph of a step has a third fewer operations, so that the first step comes sooner, and weights and moments
+A step's graph then has a third fewer operations and the first step comes sooner; and weights and moments
 are read and written once.
 """
 
