@@ -1,7 +1,7 @@
 """Adam (Kingma & Ba 2015) by TensorFlow's own kernel: one operation a variable where Keras makes dozens.
 
-A step's graph then has a third fewer operations and the first step comes sooner; and weights and moments
-are read and written once.
+A step's graph then has far fewer operations, so that the first step comes sooner, and weights and moments are
+read and written once.
 """
 
 import keras
