@@ -3,8 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from divtf.records import CLEAN, Record, SparsityRecord, SubspaceRecord, grouped
-from divtf.tables import Table, gains
+from divtf.records import (
+    CLEAN,
+    MatrixRecord,
+    Record,
+    SparsityRecord,
+    SubspaceRecord,
+    attacks,
+    epsilons,
+    grouped,
+)
+from divtf.tables import Matrix, Table, gains
 
 
 def quantity(table: Table) -> str:
@@ -94,9 +103,30 @@ def subspace(records: Sequence[SubspaceRecord]) -> list[str]:
         f"Successful directions of {orders[-1]}, on average, at epsilon "
         f"{' / '.join(f'{epsilon:g}' for epsilon in epsilons)}: {', '.join(means)}",
     ]
-    lines += _shared("Command of the analysis", records, lambda record: record.analysis.get("command"))
-    lines += _shared("Commit of the analysis", records, lambda record: record.analysis.get("commit"))
-    return [*lines, *budgets(records), *provenance(records), *hours(records)]
+    return [*lines, *_analyses(records), *budgets(records), *provenance(records), *hours(records)]
+
+
+def transfer(records: Sequence[MatrixRecord]) -> list[str]:
+    """What a transfer matrix says of itself, and its figures, a line for each source.
+
+    It stands below the table of the same targets, which says how they were trained.
+    """
+    names, budgets_ = attacks(records), epsilons(records)
+    matrix = Matrix(records)
+    at = " / ".join(f"{epsilon:g}" for epsilon in budgets_)
+    lines = [
+        f"Accuracy in percent at epsilon {at} on images made on each ensemble by {', '.join(names)}"
+        f"{', the worst case' if len(names) > 1 else ''}; on its own images: white box",
+        f"Images: {_range({result.total for record in records for result in record.results})}; "
+        f"{_seeds(records)}",
+    ]
+    for source in matrix.sources:
+        cells = []
+        for target in matrix.targets:
+            figures = " / ".join(f"{matrix.accuracy(source, target, e):.1f}" for e in budgets_)
+            cells.append(f"{target} {figures}{' (its own)' if source == target else ''}")
+        lines.append(f"On images of {source}: {', '.join(cells)}")
+    return [*lines, *_analyses(records)]
 
 
 def sparsity(records: Sequence[SparsityRecord]) -> list[str]:
@@ -112,6 +142,14 @@ def sparsity(records: Sequence[SparsityRecord]) -> list[str]:
 def _seeds(records: Sequence[Record]) -> str:
     seeds = sorted({record.seed for record in records})
     return f"seed{'s' if len(seeds) > 1 else ''}: {', '.join(map(str, seeds))}"
+
+
+def _analyses(records: Sequence[SubspaceRecord] | Sequence[MatrixRecord]) -> list[str]:
+    """One line for each command, then one for each commit, that analysed the targets."""
+    return [
+        *_shared("Command of the analysis", records, lambda record: record.analysis.get("command")),
+        *_shared("Commit of the analysis", records, lambda record: record.analysis.get("commit")),
+    ]
 
 
 def _shared(name: str, records: Sequence[Any], value: Callable[[Any], Any]) -> list[str]:

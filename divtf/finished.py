@@ -3,13 +3,21 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from divtf import run_dir
 from divtf.config import RunConfig
-from divtf.errors import InputError
-from divtf.records import SparsityRecord, SubspaceRecord, TargetRecord
+from divtf.errors import InputError, require
+from divtf.records import (
+    AnyRecord,
+    MatrixRecord,
+    Record,
+    SparsityRecord,
+    SubspaceRecord,
+    TargetRecord,
+    grouped,
+)
 
 
 def directories(root: Path) -> list[Path]:
@@ -69,11 +77,30 @@ def read_sparsity(directory: Path) -> SparsityRecord:
 
 def read_subspace(directory: Path) -> SubspaceRecord | None:
     """What GAAS found on the target in that directory; None if it was not tried, or by another version."""
-    path = directory / run_dir.GAAS
+    return _analysis(SubspaceRecord, directory / run_dir.GAAS)
+
+
+def read_matrix(directory: Path) -> MatrixRecord | None:
+    """How the target in that directory fares on each source's images; None as in `read_subspace`."""
+    return _analysis(MatrixRecord, directory / run_dir.MATRIX)
+
+
+def require_distinct(records: Sequence[Record], root: Path) -> None:
+    """Refuse two records of one target, model, data set and seed, which pictures could not tell apart.
+
+    Raises:
+        InputError: if there are such.
+    """
+    once = grouped(records, lambda record: f"{record.target}, {record.subject}, seed {record.seed}")
+    twice = [text for text, own in once.items() if len(own) > 1]
+    require(not twice, f"one run of each target, model, data set and seed below {root}", "; ".join(twice))
+
+
+def _analysis(kind: type[AnyRecord], path: Path) -> AnyRecord | None:
     if not path.exists():
         return None
     try:
-        return SubspaceRecord.from_json(run_dir.read_json(path))
+        return kind.from_json(run_dir.read_json(path))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 

@@ -1,9 +1,10 @@
 """Put figures into the repository: python -m divtf.publish --run=runs/demo --name=demo.
 
-What the runs below a directory have recorded goes to runs/results/NAME.json (and NAME-gaas.json and
-NAME-sparsity.json, where `divtf.figure5` has measured or the ReLU ablation has run), the pictures and the CSV
-made of it beside them, and the text into README.md between the lines <!-- NAME --> and <!-- /NAME -->, so
-that no figure is typed by hand. `--redraw` makes what is made of the JSON anew, for every published name.
+What the runs below a directory have recorded goes to runs/results/NAME.json (and NAME-gaas.json,
+NAME-transfer.json and NAME-sparsity.json, where `divtf.figure5` or `divtf.transfer_matrix` has measured or
+the ReLU ablation has run), the pictures and the CSV made of it beside them, and the text into README.md
+between the lines <!-- NAME --> and <!-- /NAME -->, so that no figure is typed by hand. `--redraw` makes what
+is made of the JSON anew, for every published name.
 """
 
 import dataclasses
@@ -15,10 +16,11 @@ from typing import Any
 
 from absl import flags
 
-from divtf import captions, cli, figure3, figure5, files, finished, plots, report, run_dir
+from divtf import captions, cli, figure3, figure5, files, finished, plots, report, run_dir, transfer_matrix
 from divtf.errors import require
 from divtf.gaas_picture import gaas_figure
-from divtf.records import Record, SparsityRecord, SubspaceRecord, TargetRecord, grouped
+from divtf.matrix_picture import matrix_figure
+from divtf.records import MatrixRecord, Record, SparsityRecord, SubspaceRecord, TargetRecord, grouped
 from divtf.sparsity_picture import sparsity_figure
 
 RESULTS = Path("runs/results")
@@ -94,6 +96,12 @@ KINDS = {
         SubspaceRecord.from_json,
         functools.partial(_bullets, captions.subspace),
     ),
+    "transfer": Kind(
+        "-transfer",
+        transfer_matrix.collect,
+        MatrixRecord.from_json,
+        functools.partial(_bullets, captions.transfer),
+    ),
     "sparsity": Kind(
         "-sparsity",
         _collect_ablation,
@@ -111,6 +119,9 @@ OUTPUTS = {
     ),
     "gaas.png": Output(
         "gaas", functools.partial(_picture, gaas_figure), "orthogonal adversarial directions (Figure 5)"
+    ),
+    "transfer.png": Output(
+        "transfer", functools.partial(_picture, matrix_figure), "accuracy on the images of each source"
     ),
     "sparsity.png": Output(
         "sparsity", functools.partial(_picture, sparsity_figure), "ReLU against LeakyReLU (section 3.4)"
@@ -145,9 +156,7 @@ def collect(root: Path) -> Published:
     found = {name: [_public(record) for record in kind.collect(root)] for name, kind in KINDS.items()}
     require(bool(found["table"]), f"finished runs below {root}", "none")
     for records in found.values():
-        once = grouped(records, lambda record: f"{record.target}, {record.subject}, seed {record.seed}")
-        twice = [text for text, own in once.items() if len(own) > 1]
-        require(not twice, f"one run of each target, model, data set and seed below {root}", "; ".join(twice))
+        finished.require_distinct(records, root)
     return {name: records for name, records in found.items() if records}
 
 

@@ -137,28 +137,14 @@ def _as_tuples(value: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class TargetRecord(Record):
-    """All that was measured on one target: one row of Table 2 and its share of Figure 4.
+class ScoredRecord(Record):
+    """A record that holds accuracies of its target.
 
     Attributes:
-        results: clean accuracy, then one result for each attack and epsilon.
-        coherence: Eq. 7 on clean test images, one value an image.
-        pair_cosines: mean of Eq. 6 over the same images, [N][N], ones on the diagonal.
-        gradients: means over the same images: "gal" (Eq. 8), and the shares of zero entries and of zero
-            product terms in the input gradients (section 3.4).
+        results: one for each set of images that the target was tried on.
     """
 
     results: tuple[TransferResult, ...]
-    coherence: tuple[float, ...] = ()
-    pair_cosines: tuple[tuple[float, ...], ...] = ()
-    gradients: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-    def result(self, attack: str, epsilon: float) -> TransferResult | None:
-        """The result of that attack at that epsilon, or None if it was not measured."""
-        for result in self.results:
-            if result.attack == attack and math.isclose(result.epsilon, epsilon, abs_tol=1e-9):
-                return result
-        return None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
@@ -174,6 +160,45 @@ class TargetRecord(Record):
         made = super().from_json(record)
         results = tuple(TransferResult.from_json(result) for result in record["results"])
         return dataclasses.replace(made, results=results)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetRecord(ScoredRecord):
+    """All that was measured on one target: one row of Table 2 and its share of Figure 4.
+
+    Attributes:
+        results: clean accuracy, then one result for each attack and epsilon.
+        coherence: Eq. 7 on clean test images, one value an image.
+        pair_cosines: mean of Eq. 6 over the same images, [N][N], ones on the diagonal.
+        gradients: means over the same images: "gal" (Eq. 8), and the shares of zero entries and of zero
+            product terms in the input gradients (section 3.4).
+    """
+
+    coherence: tuple[float, ...] = ()
+    pair_cosines: tuple[tuple[float, ...], ...] = ()
+    gradients: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def result(self, attack: str, epsilon: float) -> TransferResult | None:
+        """The result of that attack at that epsilon, or None if it was not measured."""
+        for result in self.results:
+            if result.attack == attack and math.isclose(result.epsilon, epsilon, abs_tol=1e-9):
+                return result
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixRecord(ScoredRecord):
+    """How a target fares on the images of each ensemble of its table: a column of the transfer matrix.
+
+    Attributes:
+        results: for each source, named by `surrogate`, one result for each attack and epsilon, and the
+            worst case of the attacks.
+        sources: name of each attacked ensemble -> what tells its weights from others.
+        analysis: command, commit and versions of the measurement.
+    """
+
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,12 +246,12 @@ def grouped(records: Iterable[AnyRecord], key: Callable[[AnyRecord], str]) -> di
     return groups
 
 
-def epsilons(records: Iterable[TargetRecord]) -> Sequence[float]:
+def epsilons(records: Iterable[ScoredRecord]) -> Sequence[float]:
     """The perturbation budgets that occur in the records, ascending, without the clean 0."""
     return sorted({result.epsilon for record in records for result in record.results} - {0.0})
 
 
-def attacks(records: Iterable[TargetRecord]) -> Sequence[str]:
+def attacks(records: Iterable[ScoredRecord]) -> Sequence[str]:
     """The attacks that occur in the records, in order of appearance, without clean and worst case."""
     names = (result.attack for record in records for result in record.results)
     return [name for name in dict.fromkeys(names) if name not in (CLEAN, WORST_CASE)]

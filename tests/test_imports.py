@@ -22,7 +22,7 @@ LAYERS = [
     {"shared_models"},
     {"training", "transfer", "export", "report", "subspace", "analysis", "finished"},
     {"callbacks", "checkpoints", "preflight"},
-    {"gaas_picture", "sparsity_picture", "table_data", "table_picture"},
+    {"gaas_picture", "matrix_picture", "sparsity_picture", "table_data", "table_picture"},
     {"plots", "tables", "captions", "paper", "ensemble", "members"},
     {"objectives", "attacks", "data", "models"},
     {"alignment", "layers", "distribution", "workers", "threat"},
@@ -35,6 +35,7 @@ WITHOUT_TENSORFLOW = [
     *("config", "run_dir", "files", "records", "errors", "cli", "datasets", "main", "table2", "cluster"),
     *("report", "tables", "plots", "captions", "table_picture", "table_data", "paper"),
     *("finished", "figure3", "figure5", "gaas_picture", "sparsity_picture", "publish"),
+    *("matrix_picture", "transfer_matrix"),
 ]
 
 

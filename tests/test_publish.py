@@ -13,7 +13,7 @@ import pytest
 from divtf import publish, run_dir
 from divtf.config import MODES, RunConfig
 from divtf.errors import InputError
-from divtf.records import CLEAN, SubspaceRecord, TargetRecord, TransferResult
+from divtf.records import CLEAN, WORST_CASE, MatrixRecord, SubspaceRecord, TargetRecord, TransferResult
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "runs/results"
@@ -79,7 +79,7 @@ def test_insert_without_marks_is_refused():
 # The command, in a repository of its own.
 
 
-def finished_run(root, mode, *, gaas=False, **values):
+def finished_run(root, mode, *, analysed=False, **values):
     """The files of a finished run, without the run."""
     config = RunConfig(model="conv3", mode=mode, **values).resolved()
     directory = root / config.name
@@ -101,12 +101,16 @@ def finished_run(root, mode, *, gaas=False, **values):
     run_dir.write_json(directory / run_dir.CONFIG, config.identity())
     run_dir.write_json(directory / run_dir.RESULTS, record.to_json())
     (directory / run_dir.METRICS).write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
-    if gaas:
+    if analysed:
         curve = {"epsilon": 0.3, "order": 4, "images": 9, "mean_successes": 2.125}
         curve["probability"] = [1.0, 0.5, 0.5, 0.125]
         analysis = {"command": "figure5 of it", "commit": "fedc321", "platform": "secret"}
         made = SubspaceRecord(target=config.target, images=10, curves=(curve,), analysis=analysis, **of)
         run_dir.write_json(directory / run_dir.GAAS, made.to_json())
+        cells = tuple(TransferResult(config.target, "T_Base", WORST_CASE, e, 4, 10) for e in (0.1, 0.3))
+        sources, analysis = {"T_Base": "digest"}, analysis | {"command": "transfer_matrix of it"}
+        column = MatrixRecord(target=config.target, results=cells, sources=sources, analysis=analysis, **of)
+        run_dir.write_json(directory / run_dir.MATRIX, column.to_json())
 
 
 @pytest.fixture
@@ -142,12 +146,12 @@ def test_table_alone_is_published_with_its_records(repository):
 
 
 def test_every_kind_that_the_runs_have_is_published(repository):
-    finished_run(repository / "runs/a", "base", gaas=True)
-    finished_run(repository / "runs/a", "div", gaas=True)
+    finished_run(repository / "runs/a", "base", analysed=True)
+    finished_run(repository / "runs/a", "div", analysed=True)
     finished_run(repository / "runs/a", "div", activation="relu")
     publish.main(Path("runs/a"), "mine", redraw=False)
     assert published() == {f"mine-{end}" for end in publish.OUTPUTS} | {
-        *("mine.json", "mine-gaas.json", "mine-sparsity.json"),
+        *("mine.json", "mine-gaas.json", "mine-transfer.json", "mine-sparsity.json"),
     }
     readme = Path("README.md").read_text()
     for line in (
@@ -157,18 +161,22 @@ def test_every_kind_that_the_runs_have_is_published(repository):
         "- Successful directions of 4, on average, at epsilon 0.3: T_Base 2.1, T_Div 2.1",
         "- T_Div (ReLU), seed 0: 25.00 % and 50.00 %; GAL 1.250 in epoch 1, 1.000 in epoch 2",
         "![orthogonal adversarial directions (Figure 5)](runs/results/mine-gaas.png)",
+        "- On images of T_Base: T_Base 40.0 / 40.0 (its own), T_Div 40.0 / 40.0",
+        "- Command of the analysis: transfer_matrix of it\n- Commit of the analysis: fedc321\n",
+        "![accuracy on the images of each source](runs/results/mine-transfer.png)",
         "![ReLU against LeakyReLU (section 3.4)](runs/results/mine-sparsity.png)",
         "[records: sparsity](runs/results/mine-sparsity.json)",
     ):
         assert line in readme
     loaded = publish.load("mine")
-    assert {kind: len(records) for kind, records in loaded.items()} == {"table": 3, "gaas": 2, "sparsity": 2}
+    counts = {"table": 3, "gaas": 2, "transfer": 2, "sparsity": 2}
+    assert {kind: len(records) for kind, records in loaded.items()} == counts
     assert "secret" not in "".join(path.read_text() for path in Path("runs/results").glob("*.json"))
 
 
 def test_what_has_no_records_any_more_is_removed(repository):
     for mode in ("base", "div"):
-        finished_run(repository / "runs/a", mode, gaas=True)
+        finished_run(repository / "runs/a", mode, analysed=True)
     finished_run(repository / "runs/b", "base")
     publish.main(Path("runs/a"), "other", redraw=False)
     publish.main(Path("runs/a"), "mine", redraw=False)
@@ -178,7 +186,7 @@ def test_what_has_no_records_any_more_is_removed(repository):
 
 
 def test_redrawing_makes_all_from_the_records_alone(repository):
-    finished_run(repository / "runs/a", "base", gaas=True)
+    finished_run(repository / "runs/a", "base", analysed=True)
     for name in ("mine", "other"):
         publish.main(Path("runs/a"), name, redraw=False)
     before = {path: path.read_bytes() for path in [Path("README.md"), *Path("runs/results").iterdir()]}
