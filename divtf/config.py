@@ -21,6 +21,7 @@ ATTACK_NAMES = ("fgsm", "rfgsm", "ifgsm", "mifgsm", "pgd_cw")
 STRATEGIES = ("single", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SCHEDULES = ("constant", "cosine")
+STATIC_ATTACKS = ("fgsm", "step_ll")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +141,12 @@ class RunConfig:
     max_attack_examples: int | None = _flag(None, "Attack the first test images only.", _COUNT)
     surrogate_seed: int = _flag(1000, "Seed of the surrogate ensemble.", _SEED)
     static_seed: int = _flag(2000, "Seed of the static ensemble of modes ens and ens_div.", _SEED)
+    static_attack: str = _flag(
+        "fgsm",
+        "What makes D_adv: FGSM by true labels, or a step to the least likely class, which tells no label.",
+        _one_of(STATIC_ATTACKS),
+        added=True,
+    )
     # Kept where.
     run_dir: str = _flag(None, "Run directory; default: made up below runs/.", identity=False)
     resume: bool = _flag(False, "Go on with an existing run of the same configuration.", identity=False)
@@ -186,15 +193,21 @@ class RunConfig:
         return self.activation == "relu" or self.negative_slope == 0
 
     @property
+    def least_likely(self) -> bool:
+        """Whether the target trains on images that lead to the static model's least likely class."""
+        return "adversarial" in MODES[self.mode].sources and self.static_attack == "step_ll"
+
+    @property
     def target(self) -> str:
         """The target's name in records, tables and pictures: Table 2's; "T_Div (ReLU)" in the ablation."""
-        return MODES[self.mode].target + (" (ReLU)" if self.rectified else "")
+        ablations = [*(["ReLU"] if self.rectified else []), *(["Step-LL"] if self.least_likely else [])]
+        return MODES[self.mode].target + (f" ({', '.join(ablations)})" if ablations else "")
 
     @property
     def name(self) -> str:
         """A name for the run, for directories."""
-        activation = "-relu" if self.rectified else ""
-        return f"{self.dataset}-{self.model}-{self.mode}{activation}-seed{self.seed}"
+        ablations = ("-relu" if self.rectified else "") + ("-step_ll" if self.least_likely else "")
+        return f"{self.dataset}-{self.model}-{self.mode}{ablations}-seed{self.seed}"
 
     @property
     def largest_epsilon(self) -> float:
@@ -204,7 +217,7 @@ class RunConfig:
     def training(self) -> dict[str, Any]:
         """The resolved values on which the trained weights depend, by field name."""
         attacked = ("attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed")
-        without_static = () if "adversarial" in MODES[self.mode].sources else ("static_seed",)
+        without_static = () if "adversarial" in MODES[self.mode].sources else ("static_seed", "static_attack")
         left_out = {*attacked, *without_static, *(() if MODES[self.mode].gal else ("gal_weight",))}
         return {name: value for name, value in self.identity().items() if name not in left_out}
 
@@ -219,7 +232,13 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """The resolved values that make this run what it is, as JSON has them."""
         values = self.resolved()
-        names = [field.name for field in dataclasses.fields(self) if field.metadata.get("identity", True)]
+        # Runs of 0.1.0 lack what was added since; without it they stay the same runs, under the same digests.
+        names = [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.metadata.get("identity", True)
+            and (not field.metadata.get("added") or getattr(values, field.name) != field.default)
+        ]
         return json.loads(json.dumps({name: getattr(values, name) for name in names}))
 
     @classmethod

@@ -13,7 +13,7 @@ from divtf.datasets import ImageData, as_float
 from divtf.ensemble import Ensemble
 from divtf.threat import ThreatModel
 from divtf.training import train
-from divtf.transfer import AdversarialSets
+from divtf.transfer import AdversarialSets, probabilities
 
 SHARED = "shared-models"
 ADVERSARIAL = "adversarial"
@@ -62,14 +62,19 @@ def adversarial_sets(model: Ensemble, directory: Path, say: Callable[[str], obje
 
 
 def static_signs(config: RunConfig, data: ImageData, say: Callable[[str], object]) -> np.ndarray:
-    """Signs of the static ensemble's loss gradient at every training image, int8; section 4.2.
+    """Signs of the steps that attack the static ensemble at every training image, int8; section 4.2.
 
-    An FGSM step of 1 without an image range is the sign itself.
+    With --static_attack=fgsm they ascend the loss of the true class, so they depend on it, and what trains on
+    them can learn to read it off them: label leaking. With step_ll they descend the loss of the class that
+    the ensemble finds least likely (Kurakin et al. 2017, "Adversarial Machine Learning at Scale").
     """
     static, directory = ensemble(config, config.static_seed, data, say)
+    # A step of 1 without an image range is the sign itself.
     fgsm = make_attack("fgsm", ThreatModel(1.0, clip_min=-1.0, clip_max=2.0))
-    x = as_float(data.x_train)
+    x, y = as_float(data.x_train), data.y_train
     say(f"attacks the static model on {len(x)} training images")
     with workers.chief_first(distribution.strategy(config.strategy)):
-        x_adv, _ = adversarial_sets(static, directory, say).images(fgsm, x, data.y_train)
-    return np.rint(x_adv - x).astype("int8")
+        if config.least_likely:
+            y = probabilities(static, x, BATCH).argmin(axis=-1)
+        x_adv, _ = adversarial_sets(static, directory, say).images(fgsm, x, y)
+    return np.rint(x - x_adv if config.least_likely else x_adv - x).astype("int8")

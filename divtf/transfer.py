@@ -184,15 +184,20 @@ def evaluate_transfer(
 
 def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """Class indices [n] that the target gives the images."""
+    return probabilities(target, x, batch_size).argmax(axis=-1)
+
+
+def probabilities(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
+    """What the target gives the images, [n, C]: probabilities, or the logits of a callable that has them."""
     devices = distribution.devices_of(target)
     if isinstance(target, keras.Model) and not devices:
-        return target.predict(x, batch_size=batch_size, verbose=0).argmax(axis=-1)
+        return target.predict(x, batch_size=batch_size, verbose=0)
     batches = [(tf.constant(x[i : i + batch_size]),) for i in range(0, len(x), batch_size)]
     # Keras would split each batch over the devices, and sums may depend on how much is summed at once.
     outputs = distribution.map_batches(
         _prediction(target, x.shape[1:]) if devices else target, batches, devices
     )
-    return np.concatenate([np.asarray(output) for output in outputs]).argmax(axis=-1)
+    return np.concatenate([np.asarray(output) for output in outputs])
 
 
 def _prediction(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:

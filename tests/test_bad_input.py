@@ -75,7 +75,7 @@ FLAGS = [
     *("--max_train_examples=2147483648", "--max_test_examples=99999999999999999999"),
     *("--max_attack_examples=2147483648", "--checkpoint_minutes=1e999", "--gal_weight=1e39"),
     *("--learning_rate=1e300", "--weight_decay=4e38"),
-    *("--seed=-1", "--seed=2147483648", "--surrogate_seed=-1", "--static_seed=-7"),
+    *("--seed=-1", "--seed=2147483648", "--surrogate_seed=-1", "--static_seed=-7", "--static_attack=step"),
     # Contradictions.
     *("--seed=1000", "--seed=2000", "--surrogate_seed=2000", "--static_seed=0", "--surrogate_seed=0"),
     # No flags.

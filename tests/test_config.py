@@ -41,6 +41,7 @@ OTHER = {
     "max_attack_examples": 10,
     "surrogate_seed": 1001,
     "static_seed": 2001,
+    "static_attack": "step_ll",
     "run_dir": "elsewhere",
     "resume": True,
     "checkpoint_minutes": 1.0,
@@ -203,7 +204,7 @@ def test_every_field_is_varied_below():
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_identity_changes_with_what_makes_the_run(name):
-    before = RunConfig(mode="ens_div" if name == "static_seed" else "div")
+    before = RunConfig(mode="ens_div" if name.startswith("static") else "div")
     after = dataclasses.replace(before, **{name: OTHER[name]})
     assert (digest(before.identity()) != digest(after.identity())) == (name not in NOT_IDENTITY)
 
@@ -213,7 +214,7 @@ def test_identity_changes_with_what_makes_the_run(name):
 def test_training_values_are_those_on_which_the_weights_depend(mode, name):
     matters = name not in NOT_IDENTITY | ONLY_ATTACKED
     matters &= name != "gal_weight" or MODES[mode].gal
-    matters &= name != "static_seed" or "adversarial" in MODES[mode].sources
+    matters &= name not in ("static_seed", "static_attack") or "adversarial" in MODES[mode].sources
     before = RunConfig(mode=mode)
     after = dataclasses.replace(before, **{name: OTHER[name]})
     assert (digest(before.training()) != digest(after.training())) == matters
@@ -224,6 +225,15 @@ def test_paper_values_given_or_not_are_one_run():
     assert digest(RunConfig().identity()) == digest(given.identity())
 
 
+def test_runs_of_0_1_0_stay_the_same_runs():
+    """They lack the fields that were added since, which count once they differ from their defaults."""
+    config = RunConfig(mode="ens")
+    assert "static_attack" not in config.identity() and "static_attack" not in config.training()
+    assert RunConfig.from_json(config.identity()).resolved() == config.resolved()
+    other = dataclasses.replace(config, static_attack="step_ll")
+    assert RunConfig.from_json(other.identity()).least_likely
+
+
 def test_surrogate_is_one_for_all_targets_of_a_budget():
     def surrogate(**values):
         config = RunConfig(**values)
@@ -232,7 +242,14 @@ def test_surrogate_is_one_for_all_targets_of_a_budget():
     expected = surrogate()
     for mode in MODES:
         assert surrogate(mode=mode) == expected
-    for name in (*NOT_IDENTITY, "gal_weight", "seed", "static_seed", *ONLY_ATTACKED - {"surrogate_seed"}):
+    for name in (
+        *NOT_IDENTITY,
+        "gal_weight",
+        "seed",
+        "static_seed",
+        "static_attack",
+        *ONLY_ATTACKED - {"surrogate_seed"},
+    ):
         assert surrogate(**{name: OTHER[name]}) == expected, name
     for name in ("surrogate_seed", "epochs", "num_members", "max_train_examples", "activation", "model"):
         assert surrogate(**{name: OTHER[name]}) != expected, name

@@ -62,27 +62,19 @@ def test_record_says_what_it_is_of(root):
 
 
 def twin(members, x):
-    """Mean probability [B, C] and the signs of the gradient of the members' mean cross-entropy by class.
-
-    z = h(x A + a) B + b with h the LeakyReLU of slope 0.1; the gradient of -log softmax(z)_y is
-    (softmax(z) - onehot(y)) B^T, times h', times A^T.
-    """
-    probabilities, gradients = [], []
-    for first, offset, second, bias in members:
-        before = x @ first + offset
-        derivative = np.where(before > 0, 1.0, 0.1)
-        probability = reference.softmax(before * derivative @ second + bias)
-        probabilities.append(probability)
-        residuals = probability[:, None] - np.eye(tiny.CLASSES)  # [B, label, C]
-        gradients.append((residuals @ second.T * derivative[:, None]) @ first.T)
-    return np.mean(probabilities, axis=0), np.mean(gradients, axis=0)
+    """Mean probability [B, C] and the signs of the gradient of the members' mean cross-entropy by class."""
+    gradients, probabilities = zip(*tiny.forward(members, x), strict=True)
+    by_class = [
+        np.stack([gradient(label) for label in range(tiny.CLASSES)], axis=1) for gradient in gradients
+    ]
+    return np.mean(probabilities, axis=0), np.mean(by_class, axis=0)
 
 
 @pytest.mark.parametrize("mode", ["base", "div"])
 def test_probabilities_are_those_of_every_direction_tried_by_hand(root, mode):
     config = finished.read_config(root / mode)
     ensemble = training.restore(config, tiny.data().spec, root / mode)
-    members = [[w.astype("float64") for w in member.get_weights()] for member in ensemble.members]
+    members = tiny.weights(ensemble)
     x, y = tiny.data().test_set(20)
     x = x.reshape(20, -1).astype("float64")
     probability, gradients = twin(members, x)

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import reference
 import tiny
 
 from divtf import captions, experiment, finished, run_dir, shared_models, training, transfer_matrix
@@ -46,26 +45,16 @@ def weights(root, name):
         seed = config.surrogate_seed if name == "surrogate" else config.static_seed
         config, path = config.base(seed), shared_models.home(config, seed)
     ensemble = training.restore(config, tiny.data().spec, path)
-    return [[w.astype("float64") for w in member.get_weights()] for member in ensemble.members]
+    return tiny.weights(ensemble)
 
 
 def config_of(root, mode):
     return tiny.config(mode=mode, run_dir=str(root / mode), attacks=("fgsm",), batch_size=24)
 
 
-def forward(members, x):
-    """Hidden pre-activations and softmax of each member; z = h(x A + a) B + b, LeakyReLU of slope 0.1."""
-    for first, offset, second, bias in members:
-        before = x @ first + offset
-        slope = np.where(before > 0, 1.0, 0.1)
-        yield slope, first, second, reference.softmax(before * slope @ second + bias)
-
-
 def fgsm(members, x, y, epsilon):
     """x + epsilon sign(d/dx of the members' mean cross-entropy), held to [0, 1]; Equation 2."""
-    labels = np.eye(tiny.CLASSES)[y]
-    own = [((p - labels) @ second.T * slope) @ first.T for slope, first, second, p in forward(members, x)]
-    gradient = np.mean(own, axis=0)
+    gradient = np.mean([gradient(y) for gradient, _ in tiny.forward(members, x)], axis=0)
     return np.clip(x + epsilon * np.sign(gradient), 0, 1)
 
 
@@ -82,7 +71,7 @@ def test_every_cell_is_that_of_fgsm_written_out_in_numpy(root):
         for epsilon in EPSILONS:
             x_adv = fgsm(weights(root, source), x, y, epsilon)
             for target in matrix.targets:
-                mean = np.mean([p for *_, p in forward(weights(root, target), x_adv)], axis=0)
+                mean = np.mean([p for _, p in tiny.forward(weights(root, target), x_adv)], axis=0)
                 accuracy = 100 * (mean.argmax(axis=1) == y).mean()
                 assert matrix.accuracy(source, target, epsilon) == pytest.approx(accuracy), (source, target)
                 seen.add(accuracy)

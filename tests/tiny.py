@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 
 from divtf.config import SETUPS, RunConfig, Setup
 from divtf.datasets import DATASETS, DatasetSpec
@@ -59,6 +60,28 @@ def train(directory: Path, say=lambda line: None, **values):
     from divtf import training
 
     return training.train(config(**values), data(), directory, say=say)
+
+
+def weights(ensemble) -> list[list[np.ndarray]]:
+    """The weights of each member, float64."""
+    return [[weight.astype("float64") for weight in member.get_weights()] for member in ensemble.members]
+
+
+def forward(members, x):
+    """(gradient of a class's cross-entropy, probabilities) of each member of `weights`, without TensorFlow.
+
+    z = h(x A + a) B + b with h the LeakyReLU of slope 0.1; the gradient of -log softmax(z)_y is
+    (softmax(z) - onehot(y)) B^T, times h', times A^T. The first of the pair takes y; x is [B, pixels].
+    """
+    for first, offset, second, bias in members:
+        before = x @ first + offset
+        slope = np.where(before > 0, 1.0, 0.1)
+        p = reference.softmax(before * slope @ second + bias)
+
+        def gradient(y, p=p, slope=slope, first=first, second=second):
+            return ((p - np.eye(CLASSES)[y]) @ second.T * slope) @ first.T
+
+        yield gradient, p
 
 
 if __name__ == "__main__":  # A process to kill: DIRECTORY, and the checkpoint after each batch.
