@@ -1,5 +1,7 @@
 """Captions: what tables and pictures say of themselves, as images, budget, command, hours. No TensorFlow."""
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -85,6 +87,15 @@ def hours(records: Sequence[Record]) -> list[str]:
     return [f"Hours of training, surrogate and static model left out: {', '.join(parts)}"] if parts else []
 
 
+def coherence(table: Table) -> list[str]:
+    """A line with the mean coherence of each target over clean test images and seeds; Eq. 7."""
+    parts = []
+    for row in table.rows:
+        values = [value for record in row.records for value in record.coherence]
+        parts += [f"{row.target} {round(statistics.fmean(values), 2) + 0.0:.2f}"] if values else []
+    return [f"Mean coherence (Equation 7) on clean test images: {', '.join(parts)}"] if parts else []
+
+
 def subspace(records: Sequence[SubspaceRecord]) -> list[str]:
     """What the figure of GAAS says of itself; section 4.4."""
     curves = [curve for record in records for curve in record.curves]
@@ -111,21 +122,24 @@ def transfer(records: Sequence[MatrixRecord]) -> list[str]:
 
     It stands below the table of the same targets, which says how they were trained.
     """
-    names, budgets_ = attacks(records), epsilons(records)
-    matrix = Matrix(records)
+    matrix, budgets_ = Matrix(records), epsilons(records)
     at = " / ".join(f"{epsilon:g}" for epsilon in budgets_)
+    names = ", ".join(attacks(records)) or "no attack"
     lines = [
-        f"Accuracy in percent at epsilon {at} on images made on each ensemble by {', '.join(names)}"
-        f"{', the worst case' if len(names) > 1 else ''}; on its own images: white box",
-        f"Images: {_range({result.total for record in records for result in record.results})}; "
-        f"{_seeds(records)}",
+        f"Accuracy in percent at epsilon {at} on images that {names} makes on each ensemble; on a "
+        "target's own images: white box",
+        f"Images: the first {_range({result.total for record in records for result in record.results})} test "
+        f"images; {_seeds(records)}. Targets of one seed start from the same weights",
     ]
     for source in matrix.sources:
-        cells = []
-        for target in matrix.targets:
-            figures = " / ".join(f"{matrix.accuracy(source, target, e):.1f}" for e in budgets_)
-            cells.append(f"{target} {figures}{' (its own)' if source == target else ''}")
-        lines.append(f"On images of {source}: {', '.join(cells)}")
+        cells = {target: [matrix.accuracy(source, target, e) for e in budgets_] for target in matrix.targets}
+        known = {target: row for target, row in cells.items() if not all(map(math.isnan, row))}
+        whose = {source: " (its own)"}
+        texts = [
+            f"{target} {' / '.join(f'{value:.1f}' for value in row)}{whose.get(target, '')}"
+            for target, row in known.items()
+        ]
+        lines.append(f"On images of {source}: {', '.join(texts)}")
     return [*lines, *_analyses(records)]
 
 

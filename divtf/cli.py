@@ -140,7 +140,9 @@ def execute(
             raise
         return _fail(f"Expected memory, and files that can be written. Received: {reason}")
     except KeyboardInterrupt:
-        return _fail("Expected to finish. Received: an interrupt; --resume goes on from the last checkpoint")
+        return _fail(
+            "Expected to finish. Received: an interrupt; the same command goes on, a run's with --resume"
+        )
     return 0
 
 

@@ -115,7 +115,7 @@ def run_part(
         command: the user's, for the record.
         sign: a file beside the run directories that every node has to see.
         config: the part's configuration as JSON.
-        shared: a seed of `shared_models.seeds` to make that ensemble only; None for the part.
+        shared: a seed of `shared_homes.seeds` to make that ensemble only; None for the part.
         *after: results of tasks that come first; Ray starts this one when they are there.
 
     Returns:
@@ -161,14 +161,14 @@ def _submit(parts: Sequence[RunConfig], start: Callable[..., Any]) -> dict[Any, 
 
     So no two tasks train the same ensemble, and none holds resources while it waits for another.
     """
-    from divtf import shared_models
+    from divtf import shared_homes
 
     shared: dict[Path, Any] = {}
     tasks = {}
     for part in parts:
         config = json.dumps(dataclasses.asdict(part))
-        seeds = [] if _finished(part) else shared_models.seeds(part)
-        needed = {shared_models.home(part, seed): seed for seed in seeds}
+        seeds = [] if _finished(part) else list(shared_homes.seeds(part).values())
+        needed = {shared_homes.home(part, seed): seed for seed in seeds}
         for directory, seed in needed.items():
             if directory not in shared:
                 shared[directory] = start(config, seed)

@@ -145,7 +145,6 @@ class RunConfig:
         "fgsm",
         "What makes D_adv: FGSM by true labels, or a step to the least likely class, which tells no label.",
         _one_of(STATIC_ATTACKS),
-        added=True,
     )
     # Kept where.
     run_dir: str = _flag(None, "Run directory; default: made up below runs/.", identity=False)
@@ -217,7 +216,7 @@ class RunConfig:
     def training(self) -> dict[str, Any]:
         """The resolved values on which the trained weights depend, by field name."""
         attacked = ("attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed")
-        without_static = () if "adversarial" in MODES[self.mode].sources else ("static_seed", "static_attack")
+        without_static = () if "adversarial" in MODES[self.mode].sources else ("static_seed",)
         left_out = {*attacked, *without_static, *(() if MODES[self.mode].gal else ("gal_weight",))}
         return {name: value for name, value in self.identity().items() if name not in left_out}
 
@@ -232,13 +231,9 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """The resolved values that make this run what it is, as JSON has them."""
         values = self.resolved()
-        # Runs of 0.1.0 lack what was added since; without it they stay the same runs, under the same digests.
-        names = [
-            field.name
-            for field in dataclasses.fields(self)
-            if field.metadata.get("identity", True)
-            and (not field.metadata.get("added") or getattr(values, field.name) != field.default)
-        ]
+        names = [field.name for field in dataclasses.fields(self) if field.metadata.get("identity", True)]
+        if not self.least_likely:  # Runs of 0.1.0 lack it, and stay the same runs.
+            names.remove("static_attack")
         return json.loads(json.dumps({name: getattr(values, name) for name in names}))
 
     @classmethod

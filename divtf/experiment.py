@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf import distribution, preflight, report, run_dir, shared_models, workers
+from divtf import distribution, preflight, report, run_dir, shared_homes, shared_models, workers
 from divtf.analysis import gradient_statistics
 from divtf.attacks import make_attack
 from divtf.config import MODES, SETUPS, RunConfig
@@ -129,7 +129,7 @@ def summary(directory: Path, config: RunConfig) -> str:
 
 
 def share(config: RunConfig, seed: int, say: Callable[[str], object] = print) -> None:
-    """Make one of the ensembles of `shared_models.seeds` with its adversarial sets, before runs need them.
+    """Make one of the ensembles of `shared_homes.seeds` with its adversarial sets, before runs need them.
 
     Such runs, started together, would wait for each other's ensemble, and make each set several times.
     """
@@ -210,9 +210,9 @@ def _attack(config, data, targets, say, shown_in: Path | None = None) -> list[Tr
         (x[attacked], y[attacked]),
         attacks,
         clean=(x, y),
-        directory=home and home / shared_models.ADVERSARIAL,
+        directory=home and home / shared_homes.ADVERSARIAL,
         surrogate_name=home.name if home else "",
-        batch_size=shared_models.BATCH,
+        batch_size=shared_homes.BATCH,
         say=say,
     )
     if surrogate and home and shown_in:
@@ -227,6 +227,8 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
     paper = RunConfig(model=config.model, dataset=config.dataset).resolved()
     limits = (config.max_train_examples, config.max_test_examples, config.max_attack_examples)
     less = config.num_members < paper.num_members or config.epochs < paper.epochs
+    weaker = not set(paper.attacks) <= set(config.attacks) or not set(paper.epsilons) <= set(config.epsilons)
+    static = {"static seed": config.static_seed, "static attack": config.static_attack}
     elsewhere = config.dataset != SETUPS[config.model].dataset
     return {
         "members": config.num_members,
@@ -237,7 +239,8 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
         "attacked images": min(len(data.x_test), config.max_attack_examples or len(data.x_test)),
         "precision": config.precision,
         "surrogate seed": config.surrogate_seed,
-        "reduced": less or elsewhere or any(limit is not None for limit in limits),
+        **(static if "adversarial" in MODES[config.mode].sources else {}),
+        "reduced": less or weaker or elsewhere or any(limit is not None for limit in limits),
     }
 
 

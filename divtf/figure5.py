@@ -21,9 +21,17 @@ _THIRDS = (1 / 3, 2 / 3, 1.0)
 
 
 def collect(root: Path) -> list[SubspaceRecord]:
-    """The analyses that this command has left in the run directories below `root`."""
-    found = [finished.read_subspace(path) for path in finished.directories(root)]
-    return [record for record in found if record]
+    """The analyses that this command has left in the run directories below `root`.
+
+    Raises:
+        InputError: if a target was trained anew since.
+    """
+    found = {path: finished.read_subspace(path) for path in finished.directories(root)}
+    records = {path: record for path, record in found.items() if record}
+    for path, record in records.items():
+        current = finished.read_record(path).provenance.get("weights") == record.provenance.get("weights")
+        require(current, f"an analysis of the weights in {path}", "one of others: give divtf.figure5 again")
+    return list(records.values())
 
 
 def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None = None) -> None:
@@ -36,12 +44,13 @@ def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None =
         data_dir: data directory of tensorflow-datasets; None is its own.
 
     Raises:
-        InputError: if no finished run is one of these targets.
+        InputError: if no finished run is one of these targets, or if two are of the same target and seed.
     """
     there = {path: finished.read_config(path).target for path in finished.directories(root)}
     chosen = [path for path, target in there.items() if target in targets]
     expected = f"finished runs of {', '.join(targets)} below {root}"
     require(bool(chosen), expected, ", ".join(dict.fromkeys(there.values())) or "none")
+    finished.require_distinct([finished.read_record(path) for path in chosen], root)
     records = [measure(path, images, data_dir) for path in chosen]
     files.write_file(root / "gaas.png", plots.png(gaas_figure(records)))
     run_dir.write_json(root / run_dir.GAAS, [record.to_json() for record in records])
@@ -70,17 +79,12 @@ def measure(directory: Path, images: int, data_dir: str | None = None) -> Subspa
     print(f"analyses {directory} on {images} images", flush=True)
     budgets = [round(config.largest_epsilon * third, 6) for third in _THIRDS]
     made = SubspaceRecord(
-        target=record.target,
-        model=record.model,
-        dataset=record.dataset,
-        seed=record.seed,
+        **record.common(),
         images=images,
         curves=tuple(result.to_json() for result in gaas(target, x, y, epsilons=budgets)),
-        budget=record.budget,
-        provenance=record.provenance,
         analysis=run_dir.environment(),
     )
-    run_dir.write_json(directory / run_dir.GAAS, made.to_json())
+    run_dir.write_checked(directory / run_dir.GAAS, made.to_json())
     return made
 
 

@@ -62,16 +62,11 @@ def read_sparsity(directory: Path) -> SparsityRecord:
     with _expecting("the epochs of a run with GAL", path):
         epochs = [json.loads(line) for line in path.read_text().splitlines()]
         return SparsityRecord(
-            target=record.target,
-            model=record.model,
-            dataset=record.dataset,
-            seed=record.seed,
+            **record.common(),
             activation="relu" if config.rectified else config.activation,
             zero_entries=record.gradients["zero_entries"],
             zero_products=record.gradients["zero_products"],
             gal=tuple(epoch["gal"] for epoch in epochs),
-            budget=record.budget,
-            provenance=record.provenance,
         )
 
 
@@ -100,9 +95,12 @@ def _analysis(kind: type[AnyRecord], path: Path) -> AnyRecord | None:
     if not path.exists():
         return None
     try:
-        return kind.from_json(run_dir.read_json(path))
+        return kind.from_json(run_dir.read_checked(path))
+    except run_dir.DamagedError as error:
+        print(error)
     except (AttributeError, KeyError, TypeError, ValueError):
-        return None
+        pass  # Another version's.
+    return None
 
 
 @contextlib.contextmanager

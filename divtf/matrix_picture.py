@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from divtf.plots import STYLE, panels
-from divtf.records import MatrixRecord, epsilons, grouped
+from divtf.records import MatrixRecord, attacks, epsilons, grouped
 from divtf.tables import Matrix
 
 
@@ -32,7 +32,8 @@ def matrix_figure(records: Iterable[MatrixRecord]) -> Figure:
             _draw(axes, Matrix(group), epsilon)
         for axes in axes_row[::2]:
             axes.set_ylabel("images made on")
-        figure.colorbar(axes_row[0].images[0], ax=axes_row, shrink=0.7, label="accuracy, %")
+        under = ", ".join(attacks(group))
+        figure.colorbar(axes_row[0].images[0], ax=axes_row, shrink=0.7, label=f"accuracy under {under}, %")
     return figure
 
 

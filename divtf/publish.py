@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags
 
 from divtf import captions, cli, figure3, figure5, files, finished, plots, report, run_dir, transfer_matrix
+from divtf.config import MODES
 from divtf.errors import require
 from divtf.gaas_picture import gaas_figure
 from divtf.matrix_picture import matrix_figure
@@ -67,8 +68,12 @@ def _collect_targets(root: Path) -> list[TargetRecord]:
 
 def _collect_ablation(root: Path) -> list[SparsityRecord]:
     """Runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
-    records = figure3.collect(root)
-    return records if len({record.activation for record in records}) > 1 else []
+    with_gal = [
+        config
+        for path in finished.directories(root)
+        if MODES[(config := finished.read_config(path)).mode].gal
+    ]
+    return figure3.collect(root) if len({config.rectified for config in with_gal}) > 1 else []
 
 
 def _bullets(lines: Callable[[Sequence[Any]], Sequence[str]], records: Sequence[Any]) -> str:

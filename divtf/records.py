@@ -113,6 +113,10 @@ class Record:
         """Model and dataset, as "conv3 on mnist"."""
         return f"{self.model} on {self.dataset}"
 
+    def common(self) -> dict[str, Any]:
+        """What every record of the same target has: all attributes of this class."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Record)}
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
         fields = dataclasses.fields(self)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from divtf import files, paper
-from divtf.captions import budgets, commits, gain, hours, measure, provenance, quantity, signed
+from divtf.captions import budgets, coherence, commits, gain, hours, measure, provenance, quantity, signed
 from divtf.plots import accuracy_figure, coherence_figure, pair_cosine_figure, png
 from divtf.records import CLEAN, WORST_CASE, TargetRecord
 from divtf.table_data import table_csv, table_json
@@ -114,7 +114,14 @@ def _text_block(table: Table) -> str:
     lines = _aligned([["target", CLEAN, *map(_heading, table.columns)], *rows])
     rule = "-" * max(map(len, lines))
     records = table.records
-    notes = [measure(table), *budgets(records), *commits(records), *hours(records), *gain(table)]
+    notes = [
+        measure(table),
+        *budgets(records),
+        *commits(records),
+        *hours(records),
+        *coherence(table),
+        *gain(table),
+    ]
     wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
     return "\n".join([f"{table.title}: {quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped])
 
@@ -155,7 +162,7 @@ def _markdown_block(table: Table, against_paper: bool) -> str:
             f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
         ]
     records = table.records
-    notes += [*budgets(records), *provenance(records), *hours(records), *gain(table)]
+    notes += [*budgets(records), *provenance(records), *hours(records), *coherence(table), *gain(table)]
     caption = "\n".join(f"- {note}" for note in notes)
     return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
 

@@ -8,32 +8,13 @@ import numpy as np
 
 from divtf import distribution, run_dir, workers
 from divtf.attacks import make_attack
-from divtf.config import MODES, RunConfig, digest
+from divtf.config import RunConfig
 from divtf.datasets import ImageData, as_float
 from divtf.ensemble import Ensemble
+from divtf.shared_homes import ADVERSARIAL, BATCH, home
 from divtf.threat import ThreatModel
 from divtf.training import train
-from divtf.transfer import AdversarialSets, probabilities
-
-SHARED = "shared-models"
-ADVERSARIAL = "adversarial"
-# Images that are attacked at a time.
-BATCH = 250
-
-
-def seeds(config: RunConfig) -> list[int]:
-    """Seeds of the ensembles that a run shares with others: surrogate and static model, if it has them."""
-    surrogate = [config.surrogate_seed] if config.attacks else []
-    static = [config.static_seed] if "adversarial" in MODES[config.mode].sources else []
-    return surrogate + static
-
-
-def home(config: RunConfig, seed: int) -> Path:
-    """Where `ensemble` keeps the ensemble of that seed: beside the run directory."""
-    base = config.base(seed)
-    # Made absolute, the directory "." has a parent too.
-    shared = Path(config.run_dir).absolute().parent / SHARED
-    return shared / f"{config.dataset}-{config.model}-seed{seed}-{digest(base.training())}"
+from divtf.transfer import AdversarialSets, outputs
 
 
 def ensemble(
@@ -75,6 +56,6 @@ def static_signs(config: RunConfig, data: ImageData, say: Callable[[str], object
     say(f"attacks the static model on {len(x)} training images")
     with workers.chief_first(distribution.strategy(config.strategy)):
         if config.least_likely:
-            y = probabilities(static, x, BATCH).argmin(axis=-1)
+            y = outputs(static, x, BATCH).argmin(axis=-1)
         x_adv, _ = adversarial_sets(static, directory, say).images(fgsm, x, y)
     return np.rint(x - x_adv if config.least_likely else x_adv - x).astype("int8")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from divtf.captions import budgets, gain, hours, measure, provenance, quantity
+from divtf.captions import budgets, coherence, gain, hours, measure, provenance, quantity
 from divtf.records import TargetRecord
 from divtf.tables import Row, Table, tables
 
@@ -65,7 +65,13 @@ def _table(table: Table) -> dict[str, Any]:
         "dataset": table.dataset,
         "epsilons": table.epsilons,
         "attacks": table.attacks,
-        "caption": [*notes, *provenance(table.records), *hours(table.records), *gain(table)],
+        "caption": [
+            *notes,
+            *provenance(table.records),
+            *hours(table.records),
+            *coherence(table),
+            *gain(table),
+        ],
         "rows": rows,
     }
 

@@ -184,11 +184,11 @@ def evaluate_transfer(
 
 def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """Class indices [n] that the target gives the images."""
-    return probabilities(target, x, batch_size).argmax(axis=-1)
+    return outputs(target, x, batch_size).argmax(axis=-1)
 
 
-def probabilities(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
-    """What the target gives the images, [n, C]: probabilities, or the logits of a callable that has them."""
+def outputs(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
+    """What the target gives the images, [n, C]: an Ensemble the logarithms of its mean probabilities."""
     devices = distribution.devices_of(target)
     if isinstance(target, keras.Model) and not devices:
         return target.predict(x, batch_size=batch_size, verbose=0)

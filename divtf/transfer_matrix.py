@@ -2,30 +2,47 @@
 
 Attacks every finished target below a directory, and the surrogate and the static model that these share, and
 scores every target on the images of each. The surrogate's row is Table 2's protocol; a target on its own
-images is a white-box attack; and modes ens and ens_div train on such images of the static model.
+images is a white-box attack; and modes ens and ens_div train on such images of the static model. Targets of
+one seed start from the same weights, which the surrogate and the static model do not.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
 
-from divtf import cli, files, finished, plots, run_dir
+from divtf import cli, files, finished, plots, run_dir, shared_homes
 from divtf.config import ATTACK_NAMES, RunConfig
-from divtf.datasets import DATASETS
 from divtf.errors import require
 from divtf.matrix_picture import matrix_figure
 from divtf.records import CLEAN, WORST_CASE, MatrixRecord, TransferResult, epsilons, grouped
 from divtf.tables import Matrix
 
-SURROGATE, STATIC = "surrogate", "static model"
+Sources = Mapping[str, tuple[RunConfig, Path]]
+"""Name of each attacked ensemble -> its configuration, and where it was trained."""
 
 
 def collect(root: Path) -> list[MatrixRecord]:
-    """The columns that this command has left in the run directories below `root`."""
-    found = [finished.read_matrix(path) for path in finished.directories(root)]
-    return [record for record in found if record]
+    """The columns that this command has left in the run directories below `root`.
+
+    Raises:
+        InputError: if a column is missing, or of other ensembles than those that are there now.
+    """
+    columns = {path: finished.read_matrix(path) for path in finished.directories(root)}
+    found = [column for column in columns.values() if column]
+    for family in _families(columns) if found else []:
+        identities = _identities(_sources(family))
+        own = [columns[path] for path in family]
+        current = all(
+            column and column.sources == identities and _cells(column) == _cells(own[0]) for column in own
+        )
+        require(
+            current or not any(own),
+            f"a transfer matrix of all finished runs below {root}",
+            "one of other runs: give divtf.transfer_matrix again",
+        )
+    return found
 
 
 def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None = None) -> None:
@@ -38,7 +55,8 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
         data_dir: data directory of tensorflow-datasets; None is its own.
 
     Raises:
-        InputError: if there is no finished run, or if two are of the same target and seed.
+        InputError: if there is no finished run, if two are of the same target and seed, or if targets of one
+            model, data set and seed have different surrogates or static models.
     """
     known = f"distinct attacks of {{{', '.join(ATTACK_NAMES)}}}, at least one"
     holds = 0 < len(set(attacks)) == len(attacks) and set(attacks) <= set(ATTACK_NAMES)
@@ -46,13 +64,9 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
     paths = finished.directories(root)
     require(bool(paths), f"finished runs below {root}", "none")
     finished.require_distinct([finished.read_record(path) for path in paths], root)
-    families: dict[tuple[Path, int], dict[Path, RunConfig]] = {}
-    for path in paths:
-        config = _config(path, data_dir)
-        families.setdefault((_shared(config)[SURROGATE][1], config.seed), {})[path] = config
     records = [
         record
-        for family in families.values()
+        for family in _families(paths, data_dir)
         for record in measure(family, images, attacks, lambda line: print(line, flush=True))
     ]
     files.write_file(root / "transfer.png", plots.png(matrix_figure(records)))
@@ -63,114 +77,117 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
 
 
 def measure(
-    configs: Mapping[Path, RunConfig],
+    family: Mapping[Path, RunConfig],
     images: int,
     attacks: Sequence[str],
     say: Callable[[str], object] = lambda line: None,
 ) -> list[MatrixRecord]:
-    """The columns of targets that share surrogate and seed; read from their directories if all are there.
+    """The columns of targets of one model, data set and seed; read from their directories if all are there.
 
     Args:
-        configs: run directory -> configuration of each target.
+        family: run directory -> configuration of each target, with that directory in it.
         images: number of test images to attack, the first ones.
         attacks: names of the attacks.
         say: takes a line of progress.
     """
-    sources = _sources(configs)
-    identities = {name: _identity(path) for name, (_, path) in sources.items()}
-    records = {path: finished.read_record(path) for path in configs}
+    sources = _sources(family)
+    identities = _identities(sources)
+    records = {path: finished.read_record(path) for path in family}
     images = min(images, *(record.budget.get("test images", images) for record in records.values()))
-    kept = [record for path in configs if (record := finished.read_matrix(path))]
-    if len(kept) == len(configs) and all(_is_of(record, identities, images, attacks) for record in kept):
-        return kept
-    results = _attack(sources, configs, images, attacks, say)
-    made = [
-        MatrixRecord(
-            target=record.target,
-            model=record.model,
-            dataset=record.dataset,
-            seed=record.seed,
+    budgets = sorted({epsilon for config in family.values() for epsilon in config.resolved().epsilons})
+    wanted = {(source, a, e, images) for source in sources for a in (*attacks, WORST_CASE) for e in budgets}
+    kept = [column for path in family if (column := finished.read_matrix(path))]
+    current = [column for column in kept if column.sources == identities and _cells(column) == wanted]
+    if len(current) == len(family):
+        return current
+    results = _attack(sources, family, images, attacks, budgets, say)
+    made = {
+        path: MatrixRecord(
+            **record.common(),
             results=tuple(result for result in results if result.target == record.target),
             sources=identities,
-            budget=record.budget,
-            provenance=record.provenance,
             analysis=run_dir.environment(),
         )
-        for record in records.values()
-    ]
-    for path, record in zip(configs, made, strict=True):
-        run_dir.write_json(path / run_dir.MATRIX, record.to_json())
-    return made
+        for path, record in records.items()
+    }
+    for path, column in made.items():
+        run_dir.write_checked(path / run_dir.MATRIX, column.to_json())
+    return list(made.values())
 
 
-def _attack(sources, configs, images: int, attacks: Sequence[str], say) -> list[TransferResult]:
+def _attack(
+    sources: Sources,
+    family: Mapping[Path, RunConfig],
+    images: int,
+    attacks: Sequence[str],
+    budgets: Sequence[float],
+    say: Callable[[str], object],
+) -> list[TransferResult]:
     """Every target's results on the images of every source."""
-    from divtf import (
-        experiment,
-        shared_models,
-        training,
-    )  # TensorFlow loads only if there is something to do.
+    # TensorFlow loads only if there is something to measure.
+    from divtf import experiment, training
     from divtf.attacks import make_attack
     from divtf.threat import ThreatModel
     from divtf.transfer import evaluate_transfer
 
-    first = next(iter(configs.values()))
-    data = experiment.load_data(first)
-    budgets = DATASETS[first.dataset].epsilons
+    data = experiment.load_data(next(iter(family.values())))
     made = [make_attack(name, ThreatModel(epsilon)) for epsilon in budgets for name in attacks]
     loaded = {name: training.restore(config, data.spec, path) for name, (config, path) in sources.items()}
-    targets = {config.target: loaded[config.target] for config in configs.values()}
     results: list[TransferResult] = []
     for name, ensemble in loaded.items():
         say(f"attacks {sources[name][1]}")
         found = evaluate_transfer(
             ensemble,
-            targets,
+            {config.target: loaded[config.target] for config in family.values()},
             data.test_set(images),
             made,
-            directory=sources[name][1] / shared_models.ADVERSARIAL,
+            directory=sources[name][1] / shared_homes.ADVERSARIAL,
             surrogate_name=name,
-            batch_size=shared_models.BATCH,
+            batch_size=shared_homes.BATCH,
             say=say,
         )
         results += [result for result in found if result.attack != CLEAN]
     return results
 
 
-def _config(path: Path, data_dir: str | None = None) -> RunConfig:
-    """The configuration of the run in that directory, which may lie elsewhere than where it was made."""
-    return dataclasses.replace(finished.read_config(path), run_dir=str(path), data_dir=data_dir)
+def _families(paths: Iterable[Path], data_dir: str | None = None) -> list[dict[Path, RunConfig]]:
+    """The runs of each model, data set and seed: run directory -> configuration."""
+    families: dict[tuple[str, str, int], dict[Path, RunConfig]] = {}
+    for path in paths:
+        # It may lie elsewhere now than where it was made.
+        config = dataclasses.replace(finished.read_config(path), run_dir=str(path), data_dir=data_dir)
+        families.setdefault((config.model, config.dataset, config.seed), {})[path] = config
+    return list(families.values())
 
 
-def _shared(config: RunConfig) -> dict[str, tuple[RunConfig, Path]]:
-    """Name -> configuration and directory of the ensembles that the run may share with others."""
-    from divtf import shared_models
+def _sources(family: Mapping[Path, RunConfig]) -> Sources:
+    """The targets, and the surrogate and the static model that they were evaluated and trained with.
 
-    seeds = {SURROGATE: config.surrogate_seed, STATIC: config.static_seed}
-    return {name: (config.base(seed), shared_models.home(config, seed)) for name, seed in seeds.items()}
-
-
-def _sources(configs: Mapping[Path, RunConfig]) -> dict[str, tuple[RunConfig, Path]]:
-    """The same for the targets and for what they share, as far as it was trained."""
-    sources = {config.target: (config, path) for path, config in configs.items()}
-    for config in configs.values():
-        trained = _shared(config).items()
-        sources |= {name: place for name, place in trained if (place[1] / run_dir.CHECKPOINTS).is_dir()}
+    Raises:
+        InputError: if there are several surrogates or several static models.
+    """
+    sources = {config.target: (config, path) for path, config in family.items()}
+    for config in family.values():
+        for name, seed in shared_homes.seeds(config).items():
+            home = shared_homes.home(config, seed)
+            _, known = sources.setdefault(name, (config.base(seed), home))
+            require(known == home, f"one {name} for all of {', '.join(map(str, family))}", f"{known}, {home}")
     return sources
 
 
-def _identity(path: Path) -> str:
-    """What tells the weights of a target, or of a shared ensemble, from others."""
-    if not (path / run_dir.RESULTS).exists():
-        return path.name  # It ends in a digest of all that the ensemble was trained with.
-    return str(finished.read_record(path).provenance.get("weights"))
+def _identities(sources: Sources) -> dict[str, str]:
+    """What tells the weights of each source from others: the SHA-256 of its newest checkpoint."""
+    newest = {
+        name: max((path / run_dir.CHECKPOINTS).glob("*.keras"), default=None)
+        for name, (_, path) in sources.items()
+    }
+    return {name: run_dir.file_digest(path) if path else "" for name, path in newest.items()}
 
 
-def _is_of(record: MatrixRecord, identities: Mapping[str, str], images: int, attacks: Sequence[str]) -> bool:
-    """Whether a record was measured on these ensembles, by these attacks and on so many images."""
-    totals = {result.total for result in record.results}
-    used = {result.attack for result in record.results} - {WORST_CASE}
-    return record.sources == identities and totals == {images} and used == set(attacks)
+def _cells(column: MatrixRecord | None) -> set[tuple[str, str, float, int]]:
+    """What a column has: source, attack, epsilon and number of images of each cell."""
+    results = column.results if column else ()
+    return {(result.surrogate, result.attack, result.epsilon, result.total) for result in results}
 
 
 def _print(subject: str, matrix: Matrix, budgets: Sequence[float]) -> None:

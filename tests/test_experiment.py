@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from divtf import cli, experiment, finished, main, run_dir, shared_models, table2
+from divtf import cli, experiment, finished, main, run_dir, shared_homes, shared_models, table2
 from divtf.config import MODES
 from divtf.datasets import DATASETS
 from divtf.ensemble import Ensemble
@@ -74,7 +74,7 @@ def runs(tmp_path_factory):
 
 
 def shared(root):
-    return sorted(path for path in (root / shared_models.SHARED).iterdir())
+    return sorted(path for path in (root / shared_homes.SHARED).iterdir())
 
 
 def test_surrogate_and_static_model_are_trained_once_for_all_targets(runs):
@@ -146,7 +146,7 @@ def test_recorded_accuracy_is_that_of_the_kept_images_and_checkpoint(runs):
     record = finished.read_record(root / "div")
     for result in record.results:
         if result.attack in ATTACKS:
-            (path,) = (root / shared_models.SHARED).glob(
+            (path,) = (root / shared_homes.SHARED).glob(
                 f"*/adversarial/{result.attack}-{result.epsilon:g}-*.npy"
             )
             assert run_dir.file_digest(path) == result.adversarial_set
@@ -278,7 +278,7 @@ def test_data_that_cannot_be_had_leaves_no_run_directory(tmp_path, monkeypatch):
 def test_without_attacks_no_surrogate_is_trained(tmp_path, work):
     directory = experiment.run(settings(tmp_path, "base", attacks=()), say=lambda line: None)
     assert work.take() == (1, [])
-    assert not (tmp_path / shared_models.SHARED).exists()
+    assert not (tmp_path / shared_homes.SHARED).exists()
     (clean,) = finished.read_record(directory).results
     assert (clean.attack, clean.total) == (CLEAN, 24)
 
@@ -289,7 +289,7 @@ def test_run_in_the_current_directory_shares_its_surrogate_beside_it(tmp_path, m
     config = tiny.config(mode="base", run_dir=".", **BUDGET | {"attacks": ("fgsm",), "epsilons": (0.1,)})
     data = experiment.load_data(config)
     _, home = shared_models.ensemble(config, 1000, data, lambda line: None)
-    assert home.parent == tmp_path / shared_models.SHARED
+    assert home.parent == tmp_path / shared_homes.SHARED
 
 
 @pytest.mark.parametrize(
@@ -303,6 +303,9 @@ def test_run_in_the_current_directory_shares_its_surrogate_beside_it(tmp_path, m
         ({"max_test_examples": 100}, True),
         ({"max_attack_examples": 100}, True),
         ({"dataset": "mnist5k"}, True),
+        ({"attacks": ("fgsm",)}, True),
+        ({"epsilons": (0.1,)}, True),
+        ({"epsilons": (0.1, 0.2, 0.3)}, False),
     ],
 )
 def test_budget_says_whether_it_is_less_than_the_papers(values, reduced):

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from faulty import Fault, run, start
 
-from divtf import finished, run_dir, shared_models
+from divtf import finished, run_dir, shared_homes
 from divtf.checkpoints import Checkpoints, State
 
 # Steps: 6 of the static model, 18 of the target, 6 of the surrogate. Sets: 1 of the static model, 2 of the
@@ -112,7 +112,7 @@ def killed(directory, fault, *arguments):
 
 def test_whole_run_has_all_that_can_be_lost(whole):
     names = set(ending(whole))
-    shared = f"{shared_models.SHARED}/stripes-tiny-seed"
+    shared = f"{shared_homes.SHARED}/stripes-tiny-seed"
     assert len([name for name in names if name.startswith(shared) and name.endswith(".npy")]) == 3
     assert len([name for name in names if name.endswith(run_dir.CHECKPOINTS)]) == 3
     assert {"run/config.json", "run/metrics.jsonl", "run/results.json", "run/report.md"} <= names

@@ -131,7 +131,7 @@ def test_analysis_of_what_was_asked_for_or_trained_since_is_made(root, no_analys
 
 def test_more_images_than_there_are_is_all_of_them(root, monkeypatch):
     seen = []
-    monkeypatch.setattr(run_dir, "write_json", lambda path, values: seen.append(values))
+    monkeypatch.setattr(run_dir, "write_checked", lambda path, values: seen.append(values))
     made = figure5.measure(root / "noise", 1000)
     assert (made.images, made.curves[0]["images"] + made.curves[0]["left_out"]) == (24, 24)
     assert seen == [made.to_json()]

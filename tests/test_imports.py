@@ -27,6 +27,7 @@ LAYERS = [
     {"objectives", "attacks", "data", "models"},
     {"alignment", "layers", "distribution", "workers", "threat"},
     {"normalization", "optimizer"},
+    {"shared_homes"},
     {"config", "run_dir", "records", "datasets"},
     {"files"},
     {"errors", "_version"},
@@ -35,7 +36,7 @@ WITHOUT_TENSORFLOW = [
     *("config", "run_dir", "files", "records", "errors", "cli", "datasets", "main", "table2", "cluster"),
     *("report", "tables", "plots", "captions", "table_picture", "table_data", "paper"),
     *("finished", "figure3", "figure5", "gaas_picture", "sparsity_picture", "publish"),
-    *("matrix_picture", "transfer_matrix"),
+    *("matrix_picture", "transfer_matrix", "shared_homes"),
 ]
 
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from divtf import experiment, finished, models, run_dir, shared_models, training
+from divtf import experiment, finished, models, run_dir, shared_homes, training
 from divtf.config import MODES
 from divtf.models import MIX, MODELS
 from divtf.transfer import weights_digest
@@ -91,7 +91,7 @@ def check_runs(root, modes):
         for trained, fresh in zip(target.members, start.members, strict=True):
             moved = zip(trained.trainable_weights, fresh.trainable_weights, strict=True)
             assert any(np.any(a.numpy() != b.numpy()) for a, b in moved), f"{trained.name} has learnt"
-    surrogate, static = sorted((root / shared_models.SHARED).iterdir())
+    surrogate, static = sorted((root / shared_homes.SHARED).iterdir())
     assert surrogate.name.startswith("stripes-mix-seed1000-")
     assert static.name.startswith("stripes-mix-seed2000-")
     assert {r.surrogate for record in records.values() for r in record.results} == {"", surrogate.name}

@@ -79,7 +79,7 @@ def test_insert_without_marks_is_refused():
 # The command, in a repository of its own.
 
 
-def finished_run(root, mode, *, analysed=False, **values):
+def finished_run(root, mode, *, analysed=False, matrix=False, **values):
     """The files of a finished run, without the run."""
     config = RunConfig(model="conv3", mode=mode, **values).resolved()
     directory = root / config.name
@@ -107,8 +107,15 @@ def finished_run(root, mode, *, analysed=False, **values):
         analysis = {"command": "figure5 of it", "commit": "fedc321", "platform": "secret"}
         made = SubspaceRecord(target=config.target, images=10, curves=(curve,), analysis=analysis, **of)
         run_dir.write_json(directory / run_dir.GAAS, made.to_json())
-        cells = tuple(TransferResult(config.target, "T_Base", WORST_CASE, e, 4, 10) for e in (0.1, 0.3))
-        sources, analysis = {"T_Base": "digest"}, analysis | {"command": "transfer_matrix of it"}
+    if matrix:
+        cells = tuple(
+            TransferResult(config.target, "T_Base", attack, epsilon, 4, 10)
+            for attack in ("fgsm", WORST_CASE)
+            for epsilon in (0.1, 0.3)
+        )
+        analysis = {"command": "transfer_matrix of it", "commit": "fedc321", "platform": "secret"}
+        # No checkpoint, no digest.
+        sources = {name: "" for name in ("T_Base", "T_Div", "surrogate")}
         column = MatrixRecord(target=config.target, results=cells, sources=sources, analysis=analysis, **of)
         run_dir.write_json(directory / run_dir.MATRIX, column.to_json())
 
@@ -150,8 +157,8 @@ def test_every_kind_that_the_runs_have_is_published(repository):
     finished_run(repository / "runs/a", "div", analysed=True)
     finished_run(repository / "runs/a", "div", activation="relu")
     publish.main(Path("runs/a"), "mine", redraw=False)
-    assert published() == {f"mine-{end}" for end in publish.OUTPUTS} | {
-        *("mine.json", "mine-gaas.json", "mine-transfer.json", "mine-sparsity.json"),
+    assert published() == {f"mine-{end}" for end in publish.OUTPUTS if end != "transfer.png"} | {
+        *("mine.json", "mine-gaas.json", "mine-sparsity.json"),
     }
     readme = Path("README.md").read_text()
     for line in (
@@ -161,17 +168,47 @@ def test_every_kind_that_the_runs_have_is_published(repository):
         "- Successful directions of 4, on average, at epsilon 0.3: T_Base 2.1, T_Div 2.1",
         "- T_Div (ReLU), seed 0: 25.00 % and 50.00 %; GAL 1.250 in epoch 1, 1.000 in epoch 2",
         "![orthogonal adversarial directions (Figure 5)](runs/results/mine-gaas.png)",
-        "- On images of T_Base: T_Base 40.0 / 40.0 (its own), T_Div 40.0 / 40.0",
-        "- Command of the analysis: transfer_matrix of it\n- Commit of the analysis: fedc321\n",
-        "![accuracy on the images of each source](runs/results/mine-transfer.png)",
         "![ReLU against LeakyReLU (section 3.4)](runs/results/mine-sparsity.png)",
         "[records: sparsity](runs/results/mine-sparsity.json)",
     ):
         assert line in readme
     loaded = publish.load("mine")
-    counts = {"table": 3, "gaas": 2, "transfer": 2, "sparsity": 2}
-    assert {kind: len(records) for kind, records in loaded.items()} == counts
+    assert {kind: len(records) for kind, records in loaded.items()} == {"table": 3, "gaas": 2, "sparsity": 2}
     assert "secret" not in "".join(path.read_text() for path in Path("runs/results").glob("*.json"))
+
+
+def test_transfer_matrix_is_published_as_picture_records_and_lines(repository):
+    for mode in ("base", "div"):
+        finished_run(repository / "runs/a", mode, matrix=True)
+    publish.main(Path("runs/a"), "mine", redraw=False)
+    assert published() == TABLE | {"mine.json", "mine-transfer.json", "mine-transfer.png"}
+    readme = Path("README.md").read_text()
+    for line in (
+        "- Accuracy in percent at epsilon 0.1 / 0.3 on images that fgsm makes on each ensemble; on a",
+        "- Images: the first 10 test images; seed: 0. Targets of one seed start from the same weights\n",
+        "- On images of T_Base: T_Base 40.0 / 40.0 (its own), T_Div 40.0 / 40.0\n",
+        "- Command of the analysis: transfer_matrix of it\n- Commit of the analysis: fedc321\n",
+        "![accuracy on the images of each source](runs/results/mine-transfer.png)",
+    ):
+        assert line in readme
+    assert "secret" not in Path("runs/results/mine-transfer.json").read_text()
+
+
+def test_matrix_of_other_runs_than_those_published_is_refused(repository):
+    finished_run(repository / "runs/a", "base", matrix=True)
+    finished_run(repository / "runs/a", "div")
+    with pytest.raises(InputError, match=r"all finished runs below .*give divtf.transfer_matrix again"):
+        publish.main(Path("runs/a"), "mine", redraw=False)
+    assert not published()
+
+
+def test_analysis_of_weights_that_are_gone_is_refused(repository):
+    finished_run(repository / "runs/a", "base", analysed=True)
+    path = repository / "runs/a/mnist-conv3-base-seed0" / run_dir.RESULTS
+    record = json.loads(path.read_text())
+    run_dir.write_json(path, record | {"provenance": record["provenance"] | {"weights": "others"}})
+    with pytest.raises(InputError, match=r"give divtf.figure5 again"):
+        publish.main(Path("runs/a"), "mine", redraw=False)
 
 
 def test_what_has_no_records_any_more_is_removed(repository):
@@ -215,7 +252,7 @@ def test_no_runs_are_refused(repository):
         publish.collect(Path("runs/none"))
 
 
-@pytest.mark.parametrize("name", ["mine-gaas", "mine-sparsity", "../mine", "", "a b"])
+@pytest.mark.parametrize("name", ["mine-gaas", "mine-transfer", "mine-sparsity", "../mine", "", "a b"])
 def test_names_that_are_taken_or_no_names_are_refused(repository, name):
     finished_run(repository / "runs/a", "base")
     with pytest.raises(InputError, match="Expected --name of letters, digits"):

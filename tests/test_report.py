@@ -206,6 +206,7 @@ class TestText:
             "  up to 25.0 %; seed: 0",
             "Budget: members 3, epochs 2, precision float32, gal_weight 0.5, REDUCED: less than the paper's",
             "Commit: 0123abc",
+            "Mean coherence (Equation 7) on clean test images: T_Base 0.30, T_Div 0.30",
             "T_Div over T_Base, points at epsilon 0.1 / 0.3: strongest attack +5.0 / -15.0, "
             "mean of 1 +5.0 / -15.0, clean +0.0",
             "T_Div also trains on noisy images, and so for twice as many steps as T_Base: the gain is not "

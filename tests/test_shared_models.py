@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from divtf import experiment, finished, shared_models
+from divtf import experiment, finished, shared_homes, shared_models
 from divtf.config import RunConfig
 
 pytestmark = pytest.mark.usefixtures("tiny_world")
@@ -52,7 +52,7 @@ def test_step_ll_is_a_target_of_its_own_with_the_same_shared_models(static):
     run = RunConfig(**vars(config) | {"static_attack": "step_ll", "attacks": ("fgsm",)})
     assert (run.target, run.name) == ("T_Ens (Step-LL)", "stripes-tiny-ens-step_ll-seed0")
     for seed in (run.surrogate_seed, run.static_seed):
-        assert shared_models.home(run, seed) == shared_models.home(config, seed)
+        assert shared_homes.home(run, seed) == shared_homes.home(config, seed)
     record = finished.read_record(experiment.run(run, say=quiet))
     assert record.target == "T_Ens (Step-LL)"
     assert {result.target for result in record.results} == {"T_Ens (Step-LL)"}
@@ -61,4 +61,4 @@ def test_step_ll_is_a_target_of_its_own_with_the_same_shared_models(static):
 @pytest.mark.parametrize("mode", ["base", "div", "noise"])
 def test_step_ll_is_nothing_to_modes_without_a_static_model(mode):
     plain, other = (RunConfig(mode=mode, static_attack=name).resolved() for name in ("fgsm", "step_ll"))
-    assert (plain.name, plain.target, plain.training()) == (other.name, other.target, other.training())
+    assert (plain.name, plain.target, plain.identity()) == (other.name, other.target, other.identity())

@@ -1,14 +1,16 @@
 """The command for transfer matrices, from finished runs to records and picture."""
 
 import math
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 
-from divtf import captions, experiment, finished, run_dir, shared_models, training, transfer_matrix
+from divtf import captions, experiment, finished, run_dir, shared_homes, training, transfer_matrix
 from divtf.errors import InputError
 from divtf.matrix_picture import matrix_figure
 from divtf.records import WORST_CASE, MatrixRecord, TransferResult
@@ -43,7 +45,7 @@ def weights(root, name):
     path = root / config.mode
     if name in ("surrogate", "static model"):
         seed = config.surrogate_seed if name == "surrogate" else config.static_seed
-        config, path = config.base(seed), shared_models.home(config, seed)
+        config, path = config.base(seed), shared_homes.home(config, seed)
     ensemble = training.restore(config, tiny.data().spec, path)
     return tiny.weights(ensemble)
 
@@ -78,16 +80,16 @@ def test_every_cell_is_that_of_fgsm_written_out_in_numpy(root):
     assert len(seen) > 3, "the cells tell sources, targets and epsilons apart"
 
 
-def test_the_surrogates_row_is_that_of_table_2(root):
-    """On all test images, as `results.json` has it."""
-    configs = {path: config_of(root, path.name) for path in finished.directories(root)}
-    matrix = Matrix(transfer_matrix.measure(configs, 1000, ["fgsm"]))
-    for path in configs:
+def test_the_surrogates_row_is_that_of_table_2(root, tmp_path):
+    """On all test images, as `results.json` has it; with the epsilons of the runs."""
+    shutil.copytree(root, tmp_path / "copy")
+    transfer_matrix.main(tmp_path / "copy", 1000, ["fgsm"])
+    matrix = Matrix(transfer_matrix.collect(tmp_path / "copy"))
+    for path in finished.directories(root):
         record = finished.read_record(path)
         for epsilon in EPSILONS:
             expected = 100 * record.result("fgsm", epsilon).accuracy
             assert matrix.accuracy("surrogate", record.target, epsilon) == pytest.approx(expected)
-    transfer_matrix.main(root, 20, ["fgsm"])
 
 
 def test_records_say_what_they_are_of(root):
@@ -98,7 +100,8 @@ def test_records_say_what_they_are_of(root):
     for record in records:
         assert {"command", "commit", "weights"} <= set(record.provenance)
         assert {"command", "commit", "tensorflow"} <= set(record.analysis)
-        assert record.sources["T_Ens"] == finished.read_record(root / "ens").provenance["weights"]
+        checkpoint = max((root / "ens" / run_dir.CHECKPOINTS).glob("*.keras"))
+        assert record.sources["T_Ens"] == run_dir.file_digest(checkpoint)
         assert {result.total for result in record.results} == {20}
     assert (root / "transfer.png").read_bytes().startswith(b"\x89PNG")
 
@@ -113,13 +116,71 @@ def test_finished_matrix_is_not_made_again(root, no_attack, capsys):
     assert f"transfer       {root / 'transfer.png'}" in printed
 
 
-def test_what_was_not_measured_yet_is(root, no_attack, monkeypatch):
+def test_what_was_not_measured_yet_is(root, no_attack):
     for images, attacks in ((19, ["fgsm"]), (20, ["ifgsm"]), (20, ["fgsm", "ifgsm"])):
         with pytest.raises(AssertionError, match="attacked again"):
             transfer_matrix.main(root, images, attacks)
-    monkeypatch.setattr(transfer_matrix, "_identity", lambda path: "trained anew")
+
+
+@pytest.mark.parametrize("retrained", ["base", "shared-models/*-seed2000-*"])
+def test_ensembles_that_were_trained_anew_are_attacked_again(root, no_attack, tmp_path, retrained):
+    shutil.copytree(root, tmp_path / "copy")
+    transfer_matrix.main(tmp_path / "copy", 20, ["fgsm"])
+    (directory,) = (tmp_path / "copy").glob(retrained)
+    checkpoint = max((directory / run_dir.CHECKPOINTS).glob("*.keras"))
+    checkpoint.write_bytes(checkpoint.read_bytes() + b"!")
     with pytest.raises(AssertionError, match="attacked again"):
-        transfer_matrix.main(root, 20, ["fgsm"])
+        transfer_matrix.main(tmp_path / "copy", 20, ["fgsm"])
+    with pytest.raises(InputError, match=r"give divtf.transfer_matrix again"):
+        transfer_matrix.collect(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"correct": ', '"correct": 1', 1),
+        lambda text: text[: len(text) // 2],
+        lambda text: '{"schema": 99}',
+        lambda text: "[]",
+    ],
+)
+def test_damaged_columns_are_measured_again(root, no_attack, tmp_path, change):
+    shutil.copytree(root, tmp_path / "copy")
+    path = tmp_path / "copy" / "ens" / run_dir.MATRIX
+    path.write_text(change(path.read_text()))
+    with pytest.raises(AssertionError, match="attacked again"):
+        transfer_matrix.main(tmp_path / "copy", 20, ["fgsm"])
+
+
+def test_targets_with_different_surrogates_are_refused(root, no_attack, tmp_path):
+    shutil.copytree(root, tmp_path / "copy")
+    path = tmp_path / "copy" / "ens" / run_dir.CONFIG
+    run_dir.write_json(path, run_dir.read_json(path) | {"surrogate_seed": 7})
+    with pytest.raises(InputError, match=r"Expected one surrogate for all of .*base, .*ens"):
+        transfer_matrix.main(tmp_path / "copy", 20, ["fgsm"])
+
+
+def test_runs_without_attacks_have_no_surrogate(tmp_path):
+    config = tiny.config(mode="base", run_dir=str(tmp_path / "base"), attacks=(), batch_size=24)
+    experiment.run(config, say=lambda line: None)
+    transfer_matrix.main(tmp_path, 20, ["fgsm"])
+    assert Matrix(transfer_matrix.collect(tmp_path)).sources == ["T_Base"]
+
+
+def test_finished_command_loads_no_tensorflow(root):
+    code = (
+        "import sys, pytest, tiny; from pathlib import Path; tiny.name(pytest.MonkeyPatch());"
+        "from divtf import transfer_matrix; transfer_matrix.main(Path(sys.argv[1]), 20, ['fgsm']);"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("attacks", [[], ["fgsm", "fgsm"], ["deepfool"]])

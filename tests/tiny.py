@@ -34,12 +34,17 @@ def member(make, x, num_classes):
     return make.dense(make.activate(make.dense(layers.Flatten()(x), 6)), num_classes)
 
 
+def name(patch: pytest.MonkeyPatch) -> None:
+    """Make `tiny` and `stripes` known to configurations, without TensorFlow."""
+    patch.setitem(DATASETS, "stripes", DatasetSpec(SHAPE, CLASSES, (0.1, 0.3), False, load))
+    patch.setitem(SETUPS, "tiny", Setup("stripes", 2))
+
+
 def register(patch: pytest.MonkeyPatch) -> None:
     """Make `tiny` a model, and `stripes` its data set."""
     from divtf.models import MODELS
 
-    patch.setitem(DATASETS, "stripes", DatasetSpec(SHAPE, CLASSES, (0.1, 0.3), False, load))
-    patch.setitem(SETUPS, "tiny", Setup("stripes", 2))
+    name(patch)
     patch.setitem(MODELS, "tiny", member)
 
 
