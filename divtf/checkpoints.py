@@ -93,14 +93,16 @@ class Checkpoints:
         A process killed between the two files leaves one line more, which is no damage unless the run is
         finished.
         """
-        for state_path in self._states():
+        for before, state_path in enumerate(self._states()):
             try:
                 state, _, _ = _read_state(state_path)
             except _DAMAGE:
                 continue
             written = path.read_bytes() if path.exists() else b""
             known = _lines(state.history).encode()
-            if not (written == known if finished else written.startswith(known)):
+            # What an older checkpoint remembers is the beginning of it only.
+            whole = finished and before == 0
+            if not (written == known if whole else written.startswith(known)):
                 self._say(f"{path} is damaged; writing it again from checkpoint {state_path.stem}")
                 write_metrics(path, state.history)
             return

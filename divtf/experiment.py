@@ -27,6 +27,8 @@ _EXPORTS = "exports.json"
 # Test images for coherence, and images shown in TensorBoard.
 _ALIGNMENT_IMAGES = 2000
 _SHOWN_IMAGES = 8
+# What else the paper fixes for training, by field of the configuration; budgets name what is otherwise.
+_TRAINED_BY = ("batch_size", "learning_rate", "weight_decay", "schedule", "gal_weight", "negative_slope")
 # What is trained: nothing, the target (or its checkpoint read), the surrogate too.
 _NOTHING, _TARGET, _ALL = range(3)
 
@@ -191,7 +193,8 @@ def _evaluate(config, data, target, seconds, directory, say) -> TargetRecord:
         seed=config.seed,
         results=tuple(results),
         budget=budget(config, data),
-        provenance=run_dir.environment() | {"hours": seconds / 3600, "weights": weights_digest(target)},
+        provenance=run_dir.environment_of(directory)
+        | {"hours": seconds / 3600, "weights": weights_digest(target)},
         **aligned,
     )
 
@@ -222,13 +225,14 @@ def _attack(config, data, targets, say, shown_in: Path | None = None) -> list[Tr
 
 
 def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
-    """What a run may spend; `reduced` where that is less than the paper's (section 4.1)."""
+    """What a run may spend and how it trains; `reduced` where that is less than the paper's (section 4.1)."""
     config = config.resolved()
     paper = RunConfig(model=config.model, dataset=config.dataset).resolved()
     limits = (config.max_train_examples, config.max_test_examples, config.max_attack_examples)
     less = config.num_members < paper.num_members or config.epochs < paper.epochs
     weaker = not set(paper.attacks) <= set(config.attacks) or not set(paper.epsilons) <= set(config.epsilons)
     static = {"static seed": config.static_seed, "static attack": config.static_attack}
+    others = [name for name in _TRAINED_BY if getattr(config, name) != getattr(paper, name)]
     elsewhere = config.dataset != SETUPS[config.model].dataset
     return {
         "members": config.num_members,
@@ -240,6 +244,7 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
         "precision": config.precision,
         "surrogate seed": config.surrogate_seed,
         **(static if "adversarial" in MODES[config.mode].sources else {}),
+        **{name.replace("_", " "): getattr(config, name) for name in others},
         "reduced": less or weaker or elsewhere or any(limit is not None for limit in limits),
     }
 

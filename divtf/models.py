@@ -170,7 +170,8 @@ def build_members(
             input_shape,
             num_classes,
             name_suffix=f"_{index}",
-            # Room for every layer's own seed: the streams of two members never meet.
+            # Room for every layer's own seed. Keras takes seeds modulo 2^31 - 2, so the streams of two
+            # members are apart for seeds below 2147, and for any two seeds but with a chance of 1e-5.
             seed=(seed * 1000 + index) * 1000,
             **options,
         )

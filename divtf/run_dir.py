@@ -115,7 +115,8 @@ def _sweep(path: Path) -> None:
 def _append_environment(path: Path) -> None:
     """Keep one environment for each time the run was started or gone on with."""
     before = read_json(path) if path.exists() else []
-    require(isinstance(before, list), f"a list of environments in {path}", f"{before!r:.80}")
+    holds = isinstance(before, list) and all(isinstance(start, dict) for start in before)
+    require(holds, f"a list of environments in {path}", f"{before!r:.80}")
     write_json(path, [*before, environment()])
 
 
@@ -199,6 +200,17 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def environment_of(path: Path) -> dict[str, Any]:
+    """The environment of the run in a directory that `open_run` holds.
+
+    Versions and machine are those of its last start, the command that of its first. "commit" names the
+    commit of every start, since each may have trained a part.
+    """
+    starts = read_json(path / ENVIRONMENT)
+    commits = dict.fromkeys(start.get("commit") or "unknown" for start in starts)
+    return starts[-1] | {"command": starts[0].get("command", ""), "commit": ", ".join(commits)}
 
 
 def environment() -> dict[str, Any]:

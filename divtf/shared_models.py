@@ -11,10 +11,11 @@ from divtf.attacks import make_attack
 from divtf.config import RunConfig
 from divtf.datasets import ImageData, as_float
 from divtf.ensemble import Ensemble
+from divtf.errors import require
 from divtf.shared_homes import ADVERSARIAL, BATCH, home
 from divtf.threat import ThreatModel
 from divtf.training import train
-from divtf.transfer import AdversarialSets, outputs
+from divtf.transfer import AdversarialSets, array_digest, outputs
 
 
 def ensemble(
@@ -48,14 +49,21 @@ def static_signs(config: RunConfig, data: ImageData, say: Callable[[str], object
     With --static_attack=fgsm they ascend the loss of the true class, so they depend on it, and what trains on
     them can learn to read it off them: label leaking. With step_ll they descend the loss of the class that
     the ensemble finds least likely (Kurakin et al. 2017, "Adversarial Machine Learning at Scale").
+
+    Raises:
+        InputError: on a worker that finds other classes least likely than the chief does.
     """
     static, directory = ensemble(config, config.static_seed, data, say)
     # A step of 1 without an image range is the sign itself.
     fgsm = make_attack("fgsm", ThreatModel(1.0, clip_min=-1.0, clip_max=2.0))
     x, y = as_float(data.x_train), data.y_train
     say(f"attacks the static model on {len(x)} training images")
-    with workers.chief_first(distribution.strategy(config.strategy)):
-        if config.least_likely:
-            y = outputs(static, x, BATCH).argmin(axis=-1)
+    on = distribution.strategy(config.strategy)
+    if config.least_likely:
+        y = outputs(static, x, BATCH).argmin(axis=-1)
+        # Each worker finds them by itself, and one that rounds otherwise would train on other images.
+        own = int(array_digest(y)[:12], 16)
+        require(workers.from_chief(on, own) == own, "the chief's least likely classes", "other ones here")
+    with workers.chief_first(on):
         x_adv, _ = adversarial_sets(static, directory, say).images(fgsm, x, y)
     return np.rint(x - x_adv if config.least_likely else x_adv - x).astype("int8")

@@ -146,11 +146,17 @@ def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
     """The trained ensemble of a finished run, in float32.
 
     Raises:
-        InputError: if the directory has no whole checkpoint.
+        InputError: if the directory has no whole checkpoint, or only one from before the end of training.
     """
     state = _checkpoints(config, directory, print).restore()
-    if state is None:
-        raise InputError(f"Expected a whole checkpoint in {directory / run_dir.CHECKPOINTS}. Received: none")
+    epochs = config.resolved().epochs
+    trained = len(state.history) if state else 0
+    if state is None or trained < epochs:
+        raise InputError(
+            f"Expected a whole checkpoint of epoch {epochs}, the last one, in "
+            f"{directory / run_dir.CHECKPOINTS}. Received: {f'one of epoch {trained}' if state else 'none'}; "
+            f"without {run_dir.RESULTS} --resume makes it anew"
+        )
     return _evaluated(state.ensemble, config, spec)
 
 

@@ -313,6 +313,28 @@ def test_budget_says_whether_it_is_less_than_the_papers(values, reduced):
     assert experiment.budget(config, tiny.data())["reduced"] is reduced
 
 
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({}, {}),
+        ({"batch_size": 128}, {}),
+        (
+            {"batch_size": 64, "gal_weight": 0.1, "schedule": "cosine"},
+            {"batch size": 64, "gal weight": 0.1, "schedule": "cosine"},
+        ),
+        (
+            {"learning_rate": 0.1, "weight_decay": 0.2, "negative_slope": 0.3},
+            {"learning rate": 0.1, "weight decay": 0.2, "negative slope": 0.3},
+        ),
+    ],
+)
+def test_budget_names_what_training_goes_by_where_it_is_not_the_papers(values, named):
+    budget = experiment.budget(tiny.RunConfig(model="conv3", **values), tiny.data())
+    papers = experiment.budget(tiny.RunConfig(model="conv3", batch_size=128), tiny.data())
+    others = {name: value for name, value in budget.items() if name not in papers}
+    assert others == named
+
+
 def test_table_of_finished_runs_is_printed_without_work(runs, work, capsys):
     root = runs["root"]
     parts = [settings(root, mode, resume=True) for mode in ("base", "div")]

@@ -61,6 +61,16 @@ def test_empty_directory_is_a_new_one(tmp_path):
     assert run_dir.read_json(make_run(tmp_path) / run_dir.CONFIG) == CONFIG
 
 
+def test_record_names_the_first_command_and_every_commit(tmp_path, monkeypatch):
+    for commit, argument in (("aaa", "--one"), ("bbb", "--resume"), ("", "--resume"), ("aaa", "--resume")):
+        monkeypatch.setattr(run_dir, "_commit", lambda commit=commit: commit)
+        monkeypatch.setattr(run_dir.sys, "orig_argv", ["python", "-m", "divtf.main", argument])
+        with run_dir.open_run(tmp_path / "run", {}, resume=True):
+            made = run_dir.environment_of(tmp_path / "run")
+    assert made["commit"] == "aaa, bbb, unknown"
+    assert made["command"].endswith("-m divtf.main --one")
+
+
 def test_going_on_keeps_the_history_of_environments(tmp_path):
     make_run(tmp_path)
     for _ in range(2):
@@ -248,7 +258,7 @@ def test_file_of_an_older_version_has_no_checksum_and_passes(tmp_path):
     assert run_dir.read_checked(tmp_path / "file.json") == {"loss": 0.25}
 
 
-@pytest.mark.parametrize("stored", ["7", "{}", "{"])
+@pytest.mark.parametrize("stored", ["7", "{}", "[7]", "{"])
 def test_environments_that_are_no_list_are_refused_by_path(tmp_path, stored):
     (make_run(tmp_path) / run_dir.ENVIRONMENT).write_text(stored)
     with (

@@ -259,6 +259,24 @@ def test_truncated_checkpoint_is_reported_and_the_one_before_used(copied, whole)
     assert_same_end(copied, ensemble, whole)
 
 
+def test_finished_run_is_analysed_by_its_last_weights_or_not_at_all(copied, whole):
+    config, spec = tiny.config(), tiny.data().spec
+    restored = training.restore(config, spec, copied)
+    assert_same_weights(restored, whole["ensemble"])
+    flip(copied / run_dir.CHECKPOINTS / f"step-{TOTAL:08d}.keras")
+    with pytest.raises(InputError, match=r"epoch 2, .*checkpoints\. Received: one of epoch 1;"):
+        training.restore(config, spec, copied)
+
+
+def test_older_checkpoint_does_not_shorten_whole_metrics(copied):
+    before = (copied / run_dir.METRICS).read_bytes()
+    flip(copied / run_dir.CHECKPOINTS / f"step-{TOTAL:08d}.json")
+    lines = []
+    training.mend_metrics(tiny.config(), copied, lines.append)
+    assert (copied / run_dir.METRICS).read_bytes() == before
+    assert not lines
+
+
 @pytest.mark.parametrize("suffix", ["keras", "json"])
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
 def test_no_damaged_checkpoint_is_used(copied, damage, suffix):
@@ -311,7 +329,7 @@ def test_finished_ensemble_can_be_had_without_training(whole, tmp_path):
     config = tiny.config()
     restored = training.restore(config, tiny.data().spec, whole["directory"])
     assert_same_weights(restored, whole["ensemble"])
-    with pytest.raises(InputError, match=r"Expected a whole checkpoint in .*Received: none"):
+    with pytest.raises(InputError, match=r"Expected a whole checkpoint of epoch 2.*Received: none"):
         training.restore(config, tiny.data().spec, tmp_path)
 
 
