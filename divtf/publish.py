@@ -54,12 +54,20 @@ class Output:
         make: the file's content from the records.
         title: what it is, for the README.
         shown: whether the README shows it as a picture or only links to it.
+        has_values: whether the records hold values for it; else it is left out.
     """
 
     kind: str
     make: Callable[[Sequence[Any]], bytes]
     title: str
     shown: bool = True
+    has_values: Callable[[Sequence[Any]], bool] = lambda records: True
+
+
+def _of_report(name: str, title: str, *, shown: bool = True) -> Output:
+    """A picture of the report of a table."""
+    picture = report.PICTURES[name]
+    return Output("table", functools.partial(_picture, picture.draw), title, shown, picture.has_values)
 
 
 def _collect_targets(root: Path) -> list[TargetRecord]:
@@ -116,12 +124,8 @@ KINDS = {
 }
 
 OUTPUTS = {
-    "accuracy.png": Output(
-        "table", functools.partial(_picture, plots.accuracy_figure), "accuracy against epsilon"
-    ),
-    "coherence.png": Output(
-        "table", functools.partial(_picture, plots.coherence_figure), "coherence (Figure 4)"
-    ),
+    "accuracy.png": _of_report("accuracy", "accuracy against epsilon"),
+    "coherence.png": _of_report("coherence", "coherence (Figure 4)"),
     "gaas.png": Output(
         "gaas", functools.partial(_picture, gaas_figure), "orthogonal adversarial directions (Figure 5)"
     ),
@@ -131,12 +135,7 @@ OUTPUTS = {
     "sparsity.png": Output(
         "sparsity", functools.partial(_picture, sparsity_figure), "ReLU against LeakyReLU (section 3.4)"
     ),
-    "pair_cosines.png": Output(
-        "table",
-        functools.partial(_picture, plots.pair_cosine_figure),
-        "mean cosine of each pair",
-        shown=False,
-    ),
+    "pair_cosines.png": _of_report("pair_cosines", "mean cosine of each pair", shown=False),
     "table.png": Output(
         "table",
         functools.partial(_picture, functools.partial(report.table_figure, against_paper=True)),
@@ -193,21 +192,27 @@ def published_names(readme: str) -> list[str]:
 
 def contents(published: Published) -> dict[str, bytes]:
     """Every file that is made of the records, by the end of its name, as "accuracy.png"."""
-    return {end: out.make(published[out.kind]) for end, out in OUTPUTS.items() if out.kind in published}
+    return {end: output.make(published[output.kind]) for end, output in _outputs(published).items()}
+
+
+def _outputs(published: Published) -> dict[str, Output]:
+    """The outputs for which there are records with values."""
+    return {
+        end: output
+        for end, output in OUTPUTS.items()
+        if output.kind in published and output.has_values(published[output.kind])
+    }
 
 
 def section(name: str, published: Published) -> str:
     """The generated part of the README for a published name, Markdown."""
-    parts = []
+    parts, made = [], _outputs(published)
     for kind, records in published.items():
-        own = {end: output for end, output in OUTPUTS.items() if output.kind == kind}
         parts.append(KINDS[kind].text(records))
-        for end, output in own.items():
-            if output.shown:
+        for end, output in made.items():
+            if output.kind == kind and output.shown:
                 parts.append(f"![{output.title}]({RESULTS}/{name}-{end})")
-    files = {
-        f"{name}-{end}": out.title for end, out in OUTPUTS.items() if out.kind in published and not out.shown
-    }
+    files = {f"{name}-{end}": output.title for end, output in made.items() if not output.shown}
     files |= {f"{name}{KINDS[kind].ending}.json": f"records: {kind}" for kind in published}
     links = [f"[{title}]({RESULTS}/{file})" for file, title in files.items()]
     return "\n\n".join([*parts, f"Also: {', '.join(links)}."])
@@ -235,20 +240,28 @@ def publish(name: str, published: Published) -> None:
     endings = [kind.ending for kind in KINDS.values() if kind.ending]
     holds = re.fullmatch(r"[\w-]+", name) is not None and not name.endswith(tuple(endings))
     require(holds, f"--name of letters, digits, - and _, not ending in {' or '.join(endings)}", name)
-    insert(README.read_text(), name, "")  # Refused before anything is written.
+    # What is refused, or cannot be drawn, is so before anything is written.
+    readme, made_now = _rendered(name, published)
     for kind, made in KINDS.items():
         path = RESULTS / f"{name}{made.ending}.json"
         if kind in published:
             run_dir.write_json(path, [record.to_json() for record in published[kind]])
         else:
             path.unlink(missing_ok=True)
-    draw(name, published)
+    _write(name, readme, made_now)
 
 
 def draw(name: str, published: Published) -> None:
     """Write what is made of a name's records: its pictures, CSV and section of the README; no others stay."""
-    readme = insert(README.read_text(), name, section(name, published))
-    made_now = contents(published)
+    _write(name, *_rendered(name, published))
+
+
+def _rendered(name: str, published: Published) -> tuple[str, dict[str, bytes]]:
+    """The README with the name's section made anew, and the name's files as in `contents`."""
+    return insert(README.read_text(), name, section(name, published)), contents(published)
+
+
+def _write(name: str, readme: str, made_now: Mapping[str, bytes]) -> None:
     for end in OUTPUTS:
         path = RESULTS / f"{name}-{end}"
         if end in made_now:
@@ -262,7 +275,10 @@ def main(root: Path, name: str, redraw: bool) -> None:
     """Publish the runs below `root`; or make anew what is made of the records of every name in the README."""
     if redraw:
         for known in published_names(README.read_text()):
-            draw(known, load(known))
+            if published := load(known):
+                draw(known, published)
+            else:
+                print(f"{known}: nothing published yet")
     else:
         publish(name, collect(root))
 

@@ -3,6 +3,7 @@
 This module reads records only and imports no TensorFlow, so that any machine can make a report.
 """
 
+import dataclasses
 import pathlib
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,6 +50,35 @@ READING = """\
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A plot of a report: its title, what draws it, and whether records hold values for it."""
+
+    title: str
+    draw: Callable[[Sequence[TargetRecord]], Any]
+    has_values: Callable[[Sequence[TargetRecord]], bool]
+
+
+# In the order of the report.
+PICTURES = {
+    "accuracy": Picture(
+        "Accuracy against epsilon",
+        accuracy_figure,
+        lambda records: any(table.columns for table in tables(records)),
+    ),
+    "coherence": Picture(
+        "Distribution of coherence (paper, Figure 4)",
+        coherence_figure,
+        lambda records: any(record.coherence for record in records),
+    ),
+    "pair_cosines": Picture(
+        "Mean cosine similarity of the members' input gradients (Eq. 6)",
+        pair_cosine_figure,
+        lambda records: any(record.pair_cosines for record in records),
+    ),
+}
+
+
 def table_text(records: Iterable[TargetRecord]) -> str:
     """Table 2 for the console: plain text, aligned, one block for each model and dataset.
 
@@ -92,7 +122,7 @@ def write_report(
         where drawn.
     """
     records = list(records)
-    plots = {name: png(draw(records)) for name, draw in _pictures(records).items()}
+    plots = {name: png(plot.draw(records)) for name, plot in PICTURES.items() if plot.has_values(records)}
     names = {"report": REPORT, "table": "table.csv", "data": "table.json", "picture": "table.png"}
     contents = {
         "table": table_csv(records).encode(),
@@ -211,25 +241,10 @@ def _heading(name: str) -> str:
     return "worst case" if name == WORST_CASE else name
 
 
-def _pictures(records: Sequence[TargetRecord]) -> dict[str, Callable[[Sequence[TargetRecord]], Any]]:
-    """The plots for which the records hold values, in the order of the report."""
-    there = {
-        "accuracy": (accuracy_figure, any(table.columns for table in tables(records))),
-        "coherence": (coherence_figure, any(record.coherence for record in records)),
-        "pair_cosines": (pair_cosine_figure, any(record.pair_cosines for record in records)),
-    }
-    return {name: draw for name, (draw, has_values) in there.items() if has_values}
-
-
 def _report(records: Sequence[TargetRecord], pictures: Sequence[str], against_paper: bool) -> str:
-    titles = {
-        "accuracy": "Accuracy against epsilon",
-        "coherence": "Distribution of coherence (paper, Figure 4)",
-        "pair_cosines": "Mean cosine similarity of the members' input gradients (Eq. 6)",
-    }
     commands = dict.fromkeys(str(record.provenance.get("command") or "not recorded") for record in records)
     parts = ["# Transfer robustness", "Made by:", "```\n" + "\n".join(commands) + "\n```"]
     parts += ["## Accuracy under transfer attacks (paper, Table 2)"]
     parts += [table_markdown(records, against_paper=against_paper).rstrip()]
-    parts += [f"## {titles[name]}\n\n![{titles[name]}]({name}.png)" for name in pictures]
+    parts += [f"## {PICTURES[name].title}\n\n![{PICTURES[name].title}]({name}.png)" for name in pictures]
     return "\n\n".join([*parts, READING])

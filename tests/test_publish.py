@@ -260,6 +260,39 @@ def test_names_that_are_taken_or_no_names_are_refused(repository, name):
     assert not Path("runs/results").exists()
 
 
+def test_runs_without_attacks_and_with_one_member_have_a_table_only(repository):
+    finished_run(repository / "runs/a", "base")
+    path = repository / "runs/a/mnist-conv3-base-seed0" / run_dir.RESULTS
+    record = json.loads(path.read_text())
+    bare = {"results": record["results"][:1], "coherence": [], "pair_cosines": []}
+    run_dir.write_json(path, record | bare)
+    publish.main(Path("runs/a"), "mine", redraw=False)
+    assert published() == {"mine.json", "mine-table.png", "mine-table.csv"}
+    assert "coherence.png" not in Path("README.md").read_text()
+
+
+def test_what_cannot_be_drawn_leaves_all_as_it_was(repository, monkeypatch):
+    def fail(records):
+        raise OSError("no more")
+
+    finished_run(repository / "runs/a", "base")
+    publish.main(Path("runs/a"), "mine", redraw=False)
+    before = {path: path.read_bytes() for path in [Path("README.md"), *Path("runs/results").iterdir()]}
+    finished_run(repository / "runs/a", "div")
+    broken = dataclasses.replace(publish.OUTPUTS["table.csv"], make=fail)
+    monkeypatch.setitem(publish.OUTPUTS, "table.csv", broken)
+    with pytest.raises(OSError, match="no more"):
+        publish.main(Path("runs/a"), "mine", redraw=False)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_redrawing_passes_over_a_name_that_nothing_is_published_of(repository, capsys):
+    readme = Path("README.md").read_text()
+    publish.main(Path("nowhere"), "nothing", redraw=True)
+    assert Path("README.md").read_text() == readme
+    assert "other: nothing published yet" in capsys.readouterr().out
+
+
 def test_without_marks_nothing_is_written(repository):
     finished_run(repository / "runs/a", "base")
     with pytest.raises(InputError, match="marks <!-- new -->"):
