@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from divtf.alignment import true_class_margin
 from divtf.errors import require
 
 ORDERS = (4, 16, 36, 64)
@@ -77,7 +78,12 @@ def orthogonal_perturbations(gradient_signs: Any, order: int, epsilon: float) ->
     require(fits, "floating signs [B, D]", shape=signs.shape, dtype=signs.dtype.name)
     require(0 < epsilon < math.inf, "a finite epsilon > 0", epsilon=epsilon)
     rows = tf.cast(float(epsilon) * _stretched_rows(order, signs.shape[1]).astype(np.float64), signs.dtype)
-    return tf.where(signs >= 0, tf.ones_like(signs), -tf.ones_like(signs))[:, None] * rows
+    return _aligned(signs[:, None], rows)
+
+
+def _aligned(gradients: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Rows times the signs of the gradients, a zero counted as +1."""
+    return tf.where(gradients >= 0, tf.ones_like(gradients), -tf.ones_like(gradients)) * rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,10 +130,7 @@ def _aligned_objective(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     sigmoid(m_n) grad m_n. Weights sigmoid(m_n) / sum_n sigmoid(m_n), held constant, change the gradient of
     the mean by one positive factor an image; nothing cancels or underflows where the loss is 0 in float32.
     """
-    logits = tf.cast(logits, tf.float64)  # [N, B, C]
-    true = tf.one_hot(y, tf.shape(logits)[-1], on_value=True, off_value=False)
-    true_logit = tf.reduce_sum(tf.where(true, logits, tf.zeros_like(logits)), axis=-1, keepdims=True)
-    margins = tf.reduce_logsumexp(tf.where(true, logits.dtype.min, logits - true_logit), axis=-1)  # [N, B]
+    margins = true_class_margin(tf.cast(logits, tf.float64), y)  # [N, B] of [N, B, C]
     weights = tf.nn.softmax(tf.math.log_sigmoid(margins), axis=0)
     return tf.reduce_sum(tf.stop_gradient(weights) * margins)
 
@@ -147,9 +150,9 @@ def _graphs(target: Any, shape: tuple[int, ...], low: float, high: float) -> tup
         return _predict(target, x), gradients
 
     @tf.function(input_signature=[images, images, images, tf.TensorSpec([])], autograph=False)
-    def predict_perturbed(x: tf.Tensor, signs: tf.Tensor, rows: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
+    def predict_perturbed(x: tf.Tensor, gradients: tf.Tensor, rows: tf.Tensor, epsilon: tf.Tensor):
         def predict(row: tf.Tensor) -> tf.Tensor:
-            return _predict(target, tf.clip_by_value(x + epsilon * row * signs, low, high))
+            return _predict(target, tf.clip_by_value(x + epsilon * _aligned(gradients, row), low, high))
 
         return tf.map_fn(predict, rows, parallel_iterations=1, fn_output_signature=classes)
 
@@ -204,11 +207,10 @@ def gaas(
         batch_x, batch_y, gradients = batch_x[kept], batch_y[kept], gradients[kept]
         known = predictions.min() >= 0 and np.isfinite(gradients).all()
         require(known, "finite outputs and gradients", first_image_of_batch=start)
-        signs = np.where(gradients >= 0, np.float32(1), np.float32(-1))
         images += len(batch_x)
         zero_gradients += int((gradients == 0).all(axis=tuple(range(1, x.ndim))).sum())
         for (epsilon, order), histogram in histograms.items() if len(batch_x) else ():
-            found = predict_perturbed(batch_x, signs, rows[order], epsilon).numpy()  # [k, B]
+            found = predict_perturbed(batch_x, gradients, rows[order], epsilon).numpy()  # [k, B]
             require(found.min() >= 0, "outputs without NaN", epsilon=epsilon, first_image_of_batch=start)
             histogram += np.bincount((found != batch_y).sum(axis=0), minlength=order + 1)
     require(images > 0, "an image that the target classifies correctly", correct=images, images=len(x))

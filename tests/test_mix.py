@@ -156,7 +156,7 @@ REPLICAS = textwrap.dedent(
 
     tiny.register(pytest.MonkeyPatch())
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    tf.distribute.MirroredStrategy = lambda: strategy
+    tf.distribute.MirroredStrategy = lambda devices: strategy
     assert strategy.num_replicas_in_sync == 2
     config = tiny.config(**test_mix.BUDGET, mode="div", strategy="mirrored")
     ensemble, _ = training.train(config, tiny.data(), Path(sys.argv[2]), say=lambda line: None)
