@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,17 +92,21 @@ def overhead(model: str, count: int, batch: int, minutes: float) -> list[Row]:
         command = [sys.executable, "-m", "divtf.main", *flags, f"--run_dir={target}"]
         subprocess.run(command, check=True, capture_output=True)
         whole = time.perf_counter() - start
-        in_steps = _median_step(target / "tensorboard") * per_epoch * epochs
+        in_steps = median_step(_logged(target / "tensorboard")) * per_epoch * epochs
     return [
         Row("a whole run, minutes", whole / 60),
         Row("all but its steps, %", 100 * (1 - in_steps / whole), 5.0),
     ]
 
 
-def _median_step(log: Path) -> float:
-    """Median seconds a step, from the times at which the run logged every tenth."""
+def _logged(log: Path) -> list:
+    """The events by which a run logged every tenth step."""
     # 0 keeps all events; by itself the reader keeps ten of them, chosen at random.
-    events = EventAccumulator(str(log), size_guidance={"tensors": 0}).Reload().Tensors("step/loss")
+    return EventAccumulator(str(log), size_guidance={"tensors": 0}).Reload().Tensors("step/loss")
+
+
+def median_step(events: Sequence) -> float:
+    """Median seconds a step, from the `step` and `wall_time` of events in order."""
     gaps = [(b.wall_time - a.wall_time) / (b.step - a.step) for a, b in itertools.pairwise(events)]
     # An epoch's end falls into one gap in six, which the median leaves out.
     return statistics.median(gaps)

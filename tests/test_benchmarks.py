@@ -2,6 +2,7 @@
 
 import collections
 import json
+import types
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from benchmarks.flops import layer_flops, step_flops
+from benchmarks.stages import median_step
 from benchmarks.timing import BestRate, Row, markdown, medians
 from divtf import CrossEntropy, GradientAlignment
 
@@ -74,12 +76,21 @@ def test_things_are_timed_in_turn():
     assert calls == list("ab") * 5 and set(seconds) == {"a", "b"}
 
 
-def test_best_rate_is_positive_and_does_not_fall():
+def test_best_rate_is_that_of_the_fastest_call_by_its_counted_operations(monkeypatch):
+    # A product in 2 s and a convolution in 1 s, then both slower.
+    monkeypatch.setattr("time.perf_counter", iter([0, 2, 2, 3, 3, 9, 9, 15]).__next__)
     rate = BestRate()
-    rate()
-    before = rate.flops_per_second
-    rate()
-    assert rate.flops_per_second >= before > 0
+    for _ in range(2):
+        rate()
+        # 128 x 28 x 28 x 128 outputs of 3 x 3 x 64 products and sums.
+        assert rate.flops_per_second == 2 * 128 * 28 * 28 * 128 * 3 * 3 * 64
+
+
+def test_a_step_takes_the_median_of_the_gaps_between_logged_ones():
+    # Tenth steps every 5 s, and an epoch's end between two of them.
+    times = {10: 100.0, 20: 105.0, 30: 110.0, 40: 135.0, 50: 140.0}
+    events = [types.SimpleNamespace(step=step, wall_time=time) for step, time in times.items()]
+    assert median_step(events) == 0.5
 
 
 def test_a_row_says_whether_its_target_is_met():
