@@ -1,8 +1,8 @@
 """What accuracies hang on: python -m benchmarks.attack_settings --runs=runs/mnist [--images=500].
 
-Attacks the surrogate of finished runs at the largest epsilon, and scores the runs' targets, with other settings
-of the attacks than those of Table 2. The paper leaves the step of PGD-CW open. Then attacks the surrogate as it
-was before its last epoch, to tell how far accuracies depend on its training.
+Attacks the surrogate of finished runs at the largest epsilon, and scores the runs' targets, with other
+settings of the attacks than those of Table 2. The paper leaves the step of PGD-CW open. Then attacks the
+surrogate as it was before its last epoch, to tell how far accuracies depend on its training.
 """
 
 import dataclasses
