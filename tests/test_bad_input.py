@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 from absl import flags
+from damage import Hostile
 
 from divtf import cli, experiment, files, main, preflight, run_dir, table2
 from divtf.datasets import DATASETS
@@ -257,16 +258,6 @@ def forged_checkpoint(directory, write):
     path.parent.mkdir()
     write(path)
     run_dir.write_checked(path.with_suffix(".json"), {"step": 1, "sha256": run_dir.file_digest(path)})
-
-
-class Hostile:
-    """Makes a file where it is unpickled."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return open, (str(self.witness), "w")
 
 
 def archive(path, configuration, **files):

@@ -10,6 +10,7 @@ import zipfile
 import h5py
 import pytest
 import tiny
+from damage import truncate
 from faulty import Fault, run, start
 
 from divtf import finished, run_dir, shared_homes
@@ -225,11 +226,7 @@ def test_killed_in_the_export_it_exports_again(copied):
 # Damaged files.
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
+def flip_a_figure(path):
     """One bit of a figure: what was written stays JSON."""
     content = path.read_bytes()
     places = [place.start() for place in re.finditer(rb"(?<=[0-9.])[0-9](?=[0-9])", content)]
@@ -253,7 +250,7 @@ DAMAGES = {
 CHEAP = ["run/results.json", "run/metrics.jsonl"]
 
 
-@pytest.mark.parametrize("damage", [truncate, flip])
+@pytest.mark.parametrize("damage", [truncate, flip_a_figure])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in CHEAP else pytest.mark.slow) for name in DAMAGES]
 )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from damage import flip, truncate
 
 import divtf
 from divtf import callbacks, run_dir, training
@@ -236,16 +237,6 @@ def test_killed_anywhere_it_is_gone_on_with_exactly(tmp_path, whole, step):
 def copied(whole, tmp_path):
     """A copy of the whole run, to damage."""
     return shutil.copytree(whole["directory"], tmp_path / "copy")
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def test_truncated_checkpoint_is_reported_and_the_one_before_used(copied, whole):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from damage import Hostile, flip, truncate
 from keras import layers
 
 from divtf import transfer
@@ -378,18 +379,8 @@ def test_result_carries_the_hash_of_its_set(tmp_path):
     assert clean.adversarial_set == worst.adversarial_set == ""
 
 
-def flip_a_byte(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-40])
-
-
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
-@pytest.mark.parametrize("harm", [flip_a_byte, truncate, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("harm", [flip, truncate, lambda path: path.write_bytes(b"")])
 def test_spoilt_set_is_made_again_and_reported(harm, suffix, calls, tmp_path):
     images, digest = kept(tmp_path)
     count = len(calls)
@@ -411,16 +402,6 @@ def test_set_that_lost_a_file_is_made_again(lost, calls, tmp_path):
     next(tmp_path.glob(f"*{lost}")).unlink()
     kept(tmp_path)
     assert len(calls) == 2 * count
-
-
-class Hostile:
-    """Makes a file where it is unpickled."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return open, (str(self.witness), "w")
 
 
 def test_pickle_in_a_set_s_place_is_not_executed(calls, tmp_path):
