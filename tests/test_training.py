@@ -22,6 +22,7 @@ from divtf.checkpoints import Checkpoints
 from divtf.config import RunConfig
 from divtf.ensemble import Ensemble
 from divtf.errors import InputError
+from divtf.models import MODELS
 from divtf.objectives import CrossEntropy, GradientAlignment
 
 # Of mode div: two sources of 72 images in batches of 8; two epochs.
@@ -182,6 +183,25 @@ def test_interrupted_training_ends_as_if_it_had_not_been(tmp_path, whole, count,
     ensemble, _ = tiny.train(tmp_path, lines.append)
     assert (f"goes on from step {resumed_at} of {TOTAL}" in lines) == (resumed_at > 0)
     assert_same_end(tmp_path, ensemble, whole)
+
+
+def test_moving_statistics_rates_and_narrow_arithmetic_are_gone_on_with(tmp_path, monkeypatch):
+    """A convolution and batch normalisation in bfloat16, by a cosine schedule."""
+
+    def convolutional(make, x, num_classes):
+        x = make.activate(divtf.BatchNormalization()(make.conv(x, 3, use_bias=False)))
+        return make.dense(keras.layers.Flatten()(x), num_classes)
+
+    monkeypatch.setitem(MODELS, "tiny", convolutional)
+    monkeypatch.setattr("divtf.preflight.require_fast_precision", lambda precision: None)
+    values = {"precision": "mixed_bfloat16", "schedule": "cosine"}
+    trained, _ = tiny.train(tmp_path / "whole", **values)
+    interrupted(tmp_path / "run", 25, checkpoint_minutes=EVERY_BATCH, **values)
+    lines = []
+    ensemble, _ = tiny.train(tmp_path / "run", lines.append, **values)
+    assert f"goes on from step 25 of {TOTAL}" in lines
+    assert any("moving" in weight.path for weight in ensemble.weights)
+    assert_same_end(tmp_path / "run", ensemble, {"directory": tmp_path / "whole", "ensemble": trained})
 
 
 @pytest.mark.slow
