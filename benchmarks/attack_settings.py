@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks.timing import Row, write_tables
-from divtf import Ensemble, ThreatModel, evaluate_transfer, make_attack
+from divtf import Ensemble, ThreatModel, make_attack
 from divtf.config import RunConfig
 from divtf.errors import require
 from divtf.experiment import load_data
@@ -24,6 +24,7 @@ from divtf.finished import directories, read_config
 from divtf.run_dir import CHECKPOINTS
 from divtf.shared_homes import home
 from divtf.training import build_ensemble, restore
+from divtf.transfer import AdversarialSets, predictions
 
 RUNS = flags.DEFINE_string("runs", "runs/mnist", "Directory of finished runs of one model and data set.")
 IMAGES = flags.DEFINE_integer("images", 500, "Attack the first test images.", lower_bound=1)
@@ -51,10 +52,9 @@ def described(name: str, settings: dict) -> str:
 
 def measure(surrogate: Ensemble, targets: dict, images: tuple, attack: tuple, epsilon: float) -> dict:
     """Accuracy of each target in percent, by its name."""
-    name, settings = attack
-    made = [make_attack(name, ThreatModel(epsilon), **settings)]
-    results = evaluate_transfer(surrogate, targets, images, made)
-    return {result.target: 100 * result.accuracy for result in results if result.attack == name}
+    (name, settings), (x, y) = attack, images
+    x_adv, _ = AdversarialSets(surrogate).images(make_attack(name, ThreatModel(epsilon), **settings), x, y)
+    return {name: 100 * float(np.mean(predictions(target, x_adv) == y)) for name, target in targets.items()}
 
 
 def checkpointed(path: Path, config: RunConfig, spec) -> Ensemble:
@@ -73,8 +73,8 @@ def main(arguments) -> None:
     data = load_data(config)
     images, epsilon = data.test_set(IMAGES.value), config.largest_epsilon
     targets = {config.target: restore(config, data.spec, path) for path, config in configs.items()}
-    base = config.base(config.surrogate_seed)
-    checkpoints = sorted((home(config, config.surrogate_seed) / CHECKPOINTS).glob("*.keras"))
+    base, directory = config.base(config.surrogate_seed), home(config, config.surrogate_seed)
+    *earlier, _ = sorted((directory / CHECKPOINTS).glob("*.keras"))
     tables = {}
 
     def score(title: str, surrogate: Ensemble, attacks: list) -> None:
@@ -85,8 +85,8 @@ def main(arguments) -> None:
             print(f"{title}, {described(*attack)}: {found}", flush=True)
         tables[title] = rows
 
-    score("surrogate, trained", checkpointed(checkpoints[-1], base, data.spec), SETTINGS)
-    for path in checkpoints[:-1]:
+    score("surrogate, trained", restore(base, data.spec, directory), SETTINGS)
+    for path in earlier:
         score(f"surrogate at {path.stem}", checkpointed(path, base, data.spec), COURSE)
     if OUTPUT.value:
         budget = {"images": len(images[1]), "epsilon": float(np.round(epsilon, 6)), "runs": RUNS.value}

@@ -27,7 +27,7 @@ _EXPORTS = "exports.json"
 # Test images for coherence, and images shown in TensorBoard.
 _ALIGNMENT_IMAGES = 2000
 _SHOWN_IMAGES = 8
-# What else the paper fixes for training, by field of the configuration; budgets name what is otherwise.
+# What else training goes by, as fields of the configuration; budgets name those that are not the defaults.
 _TRAINED_BY = ("batch_size", "learning_rate", "weight_decay", "schedule", "gal_weight", "negative_slope")
 # What is trained: nothing, the target (or its checkpoint read), the surrogate too.
 _NOTHING, _TARGET, _ALL = range(3)
@@ -232,7 +232,9 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
     less = config.num_members < paper.num_members or config.epochs < paper.epochs
     weaker = not set(paper.attacks) <= set(config.attacks) or not set(paper.epsilons) <= set(config.epsilons)
     static = {"static seed": config.static_seed, "static attack": config.static_attack}
-    others = [name for name in _TRAINED_BY if getattr(config, name) != getattr(paper, name)]
+    # Not all of them count in every mode.
+    trained_by = config.training()
+    others = [name for name in _TRAINED_BY if trained_by.get(name) not in (None, getattr(paper, name))]
     elsewhere = config.dataset != SETUPS[config.model].dataset
     return {
         "members": config.num_members,
@@ -244,7 +246,7 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
         "precision": config.precision,
         "surrogate seed": config.surrogate_seed,
         **(static if "adversarial" in MODES[config.mode].sources else {}),
-        **{name.replace("_", " "): getattr(config, name) for name in others},
+        **{name.replace("_", " "): trained_by[name] for name in others},
         "reduced": less or weaker or elsewhere or any(limit is not None for limit in limits),
     }
 
