@@ -1,7 +1,6 @@
 """What surrounds the steps: input pipeline, shared adversarial sets, and the overhead of a whole run."""
 
 import itertools
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -81,21 +80,28 @@ def overhead(model: str, count: int, batch: int, minutes: float) -> list[Row]:
     steps = Steps(model, batch)
     step = steps.training(GradientAlignment(0.5), count)
     seconds = medians({"step": step}, 3)["step"]
+    # Batches without a remainder, so that all steps are alike.
+    images = 4000 // batch * batch
+    per_epoch = images * len(MODES["div"].sources) // batch
+    epochs = max(1, round(minutes * 60 / (seconds * per_epoch)))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "run"
-        images = 4000
-        per_epoch = -(-images * len(MODES["div"].sources) // batch)
-        epochs = max(1, round(minutes * 60 / (seconds * per_epoch)))
         flags = [f"--model={model}", "--mode=div", "--dataset=mnist5k", f"--max_train_examples={images}"]
         flags += [f"--num_members={count}", f"--batch_size={batch}", f"--epochs={epochs}", "--attacks="]
-        start = time.perf_counter()
+        start = time.time()
         command = [sys.executable, "-m", "divtf.main", *flags, f"--run_dir={target}"]
         subprocess.run(command, check=True, capture_output=True)
-        whole = time.perf_counter() - start
-        in_steps = median_step(_logged(target / "tensorboard")) * per_epoch * epochs
+        end = time.time()
+        events = _logged(target / "tensorboard")
+    before, in_steps, between, after = split_run(start, end, events, per_epoch, per_epoch * epochs)
+    ends = [Row("between two epochs, s", between / (epochs - 1))] if epochs > 1 else []
     return [
-        Row("a whole run, minutes", whole / 60),
-        Row("all but its steps, %", 100 * (1 - in_steps / whole), 5.0),
+        Row("a whole run, minutes", (end - start) / 60),
+        Row("epochs of it", epochs),
+        Row("before the first step, tracing included, s", before),
+        *ends,
+        Row("after the last step, s", after),
+        Row("all but its steps, %", 100 * (1 - in_steps / (end - start)), 5.0),
     ]
 
 
@@ -105,8 +111,26 @@ def _logged(log: Path) -> list:
     return EventAccumulator(str(log), size_guidance={"tensors": 0}).Reload().Tensors("step/loss")
 
 
-def median_step(events: Sequence) -> float:
-    """Median seconds a step, from the `step` and `wall_time` of events in order."""
-    gaps = [(b.wall_time - a.wall_time) / (b.step - a.step) for a, b in itertools.pairwise(events)]
-    # An epoch's end falls into one gap in six, which the median leaves out.
-    return statistics.median(gaps)
+def split_run(
+    start: float, end: float, events: Sequence, per_epoch: int, total: int
+) -> tuple[float, float, float, float]:
+    """Seconds of a run before its steps, in them, between epochs, and after its last step.
+
+    Args:
+        start: when it began.
+        end: when it was over.
+        events: `step` and `wall_time` of steps logged, in order, the first one in the first epoch.
+        per_epoch: steps an epoch.
+        total: steps of the run.
+    """
+    # A gap that an epoch's end falls into holds more than steps.
+    within = [
+        (a, b)
+        for a, b in itertools.pairwise(events)
+        if (a.step - 1) // per_epoch == (b.step - 1) // per_epoch
+    ]
+    step = sum(b.wall_time - a.wall_time for a, b in within) / sum(b.step - a.step for a, b in within)
+    first, last = events[0], events[-1]
+    before = first.wall_time - start - first.step * step
+    after = end - last.wall_time - (total - last.step) * step
+    return before, total * step, end - start - before - total * step - after, after

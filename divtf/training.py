@@ -24,7 +24,7 @@ from divtf.optimizer import Adam
 # Test images on which the curves of an epoch are measured, which select nothing: at least and at most so
 # many, and one for so many images of the epoch, or curves would take a large part of short epochs.
 _MONITORED = 200, 1000
-_EPOCH_PER_MONITORED = 25
+_EPOCH_PER_MONITORED = 50
 
 
 def build_ensemble(config: RunConfig, spec: DatasetSpec, *, precision: str = "float32") -> Ensemble:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from benchmarks.flops import layer_flops, step_flops
-from benchmarks.stages import median_step
+from benchmarks.stages import split_run
 from benchmarks.timing import BestRate, Row, markdown, medians
 from divtf import CrossEntropy, GradientAlignment
 
@@ -86,11 +86,17 @@ def test_best_rate_is_that_of_the_fastest_call_by_its_counted_operations(monkeyp
         assert rate.flops_per_second == 2 * 128 * 28 * 28 * 128 * 3 * 3 * 64
 
 
-def test_a_step_takes_the_median_of_the_gaps_between_logged_ones():
-    # Tenth steps every 5 s, and an epoch's end between two of them.
-    times = {10: 100.0, 20: 105.0, 30: 110.0, 40: 135.0, 50: 140.0}
+def test_a_run_is_split_at_its_steps():
+    # 3 s before the first of 2 epochs of 25 steps of 0.5 s, 4 s between them, and 6 s after the last step.
+    times = {10: 108.0, 20: 113.0, 30: 122.0, 40: 127.0, 50: 132.0}
     events = [types.SimpleNamespace(step=step, wall_time=time) for step, time in times.items()]
-    assert median_step(events) == 0.5
+    assert split_run(100.0, 138.0, events, per_epoch=25, total=50) == (3.0, 25.0, 4.0, 6.0)
+
+
+def test_a_step_that_ends_an_epoch_is_logged_before_the_epoch_ends():
+    times = {10: 105.0, 20: 110.0, 30: 119.0, 40: 124.0}
+    events = [types.SimpleNamespace(step=step, wall_time=time) for step, time in times.items()]
+    assert split_run(100.0, 125.0, events, per_epoch=20, total=40) == (0.0, 20.0, 4.0, 1.0)
 
 
 def test_a_row_says_whether_its_target_is_met():
