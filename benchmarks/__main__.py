@@ -4,10 +4,7 @@ The floor of a step is the time that its counted operations take at this machine
 same run on a large product and a large convolution. Figures are medians. The machine should do nothing else.
 """
 
-import os
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 

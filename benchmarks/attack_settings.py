@@ -6,10 +6,7 @@ surrogate as it was before its last epoch, to tell how far accuracies depend on 
 """
 
 import dataclasses
-import os
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np

@@ -5,15 +5,12 @@ run, twice as with --deterministic. Prints how far each pair's weights and losse
 costs: the ratio of the median step times, of processes that take turns.
 """
 
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from absl import app, flags

@@ -5,10 +5,7 @@ gradients that a training step takes? One gradient of all members, compared in f
 weights are trained by Equation 9 in float32 first, since those of a new network are not typical.
 """
 
-import os
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf

@@ -5,11 +5,8 @@ unprofiled one; the shares are what this tells.
 """
 
 import collections
-import os
 import tempfile
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 from absl import app, flags

@@ -68,6 +68,7 @@ def measure(model: str, count: int, batch: int, repeats: int) -> list[Row]:
     }
     kernels["attack"] *= attack.describe()["params"]["steps"]
     start = in_child("benchmarks.start", model, count, batch)
+    without = in_child("benchmarks.start", model, count, batch, TF_ENABLE_ONEDNN_OPTS="0")
     return [
         Row("best rate, GFLOP/s", rate.flops_per_second / 1e9),
         Row("GAL step, s", seconds["gal"]),
@@ -81,6 +82,7 @@ def measure(model: str, count: int, batch: int, repeats: int) -> list[Row]:
             GAL_OVER_CROSS_ENTROPY.get(model),
         ),
         Row("GAL step, bfloat16 / float32", seconds["gal bf16"] / seconds["gal"]),
+        Row("GAL step, oneDNN off / on, each in a process of its own", without["later"] / start["later"]),
         Row("I-FGSM / floor", seconds["attack"] / floor["attack"], ATTACK_FLOOR),
         Row("I-FGSM / its kernels alone", seconds["attack"] / kernels["attack"]),
         Row("first GAL step in a new process, s", start["first"], FIRST_STEP.get(model)),

@@ -5,6 +5,7 @@ What is compared is timed in turn, so that a drift of the machine hits all of it
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -73,10 +74,11 @@ class BestRate:
             self.flops_per_second = max(rate, self.flops_per_second)
 
 
-def in_child(module: str, *arguments: object) -> dict[str, float]:
-    """The JSON that a fresh process prints: python -m MODULE ARGUMENTS."""
+def in_child(module: str, *arguments: object, **environment: str) -> dict[str, float]:
+    """The JSON that a fresh process prints, with some variables of its own: python -m MODULE ARGUMENTS."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    own = os.environ | environment
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=own).stdout
     return json.loads(printed.splitlines()[-1])
 
 
@@ -98,7 +100,9 @@ def markdown(record: Mapping[str, Any]) -> str:
     budget = ", ".join(f"{name} {value}" for name, value in record["budget"].items())
     lines = [f"# {record['title']}", "", f"- Command: `{environment['command']}`"]
     lines += [f"- Commit: {environment['commit']}", f"- Budget: {budget}"]
-    lines += [f"- Machine: {environment['cpus']} cores, {environment['platform']}", ""]
+    # Older records do not tell.
+    vectors = {True: ", with AVX-512", False: ", without AVX-512"}.get(environment.get("avx512"), "")
+    lines += [f"- Machine: {environment['cpus']} cores, {environment['platform']}{vectors}", ""]
     for name, rows in record["tables"].items():
         lines += [f"## {name}", "", "| figure | value | target |", "| --- | ---: | --- |"]
         lines += ["| {} | {} | {} |".format(*Row(**row).cells()) for row in rows] + [""]

@@ -13,6 +13,7 @@ from absl import app, flags, logging
 
 from divtf.config import RunConfig, field_type
 from divtf.errors import InputError, require
+from divtf.startup import prepare_tensorflow
 
 FLAGS = flags.FLAGS
 _FILE_ERRORS = (
@@ -91,8 +92,7 @@ def launch(
 
     A user's error becomes one line and a non-zero exit code.
     """
-    # TensorFlow reports optimisations that it leaves out as errors; real ones come as exceptions.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    prepare_tensorflow()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # Progress shows through a pipe, too.
     app.run(lambda arguments: execute(main, read, arguments), flags_parser=parse)

@@ -24,6 +24,7 @@ from divtf import finished, run_dir
 from divtf.config import RunConfig
 from divtf.errors import InputError, require
 from divtf.records import TargetRecord
+from divtf.startup import prepare_tensorflow
 
 _ADDRESS = re.compile(r"auto|(ray://)?(?P<host>[^\s:/]+):(?P<port>\d{1,5})")
 _CONNECT_SECONDS = 10.0
@@ -149,7 +150,7 @@ def _limit_tensorflow(cluster: Cluster) -> None:
     """Hold this process to its share of the node."""
     if cluster.gpus_per_run == 0:  # Ray hides GPUs of others only from tasks that have some.
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    prepare_tensorflow()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(cluster.cpus_per_run)

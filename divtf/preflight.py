@@ -10,6 +10,7 @@ from divtf.config import MODES, RunConfig
 from divtf.datasets import ImageData
 from divtf.errors import require
 from divtf.models import MIX, build_members
+from divtf.startup import has_avx512
 
 # Members x images a step below which no memory is asked for: building a member to measure it takes a second,
 # and 8 times the paper's budget fits wherever TensorFlow does.
@@ -23,15 +24,18 @@ def require_fast_precision(precision: str) -> None:
     """Refuse bfloat16 where a CPU would have to emulate it.
 
     Raises:
-        InputError: if oneDNN is off, and there is no GPU to do the work.
+        InputError: if oneDNN is off or the processor has no AVX-512, and there is no GPU to do the work.
     """
-    setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")
-    # Older processors have it off by default; TensorFlow has no public word for that.
+    setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "unset")
+    # Unset, it depends on the processor; TensorFlow has no public word for that.
     on = setting.lower() not in ("0", "false") and IsMklEnabled()
+    lacking = has_avx512() is False
+    where = "a processor without AVX-512" if lacking else "this processor"
     require(
-        precision == "float32" or on or bool(tf.config.list_physical_devices("GPU")),
-        "oneDNN on for --precision=mixed_bfloat16, which is some 25 times slower on a CPU without it",
-        f"TF_ENABLE_ONEDNN_OPTS={setting} on this processor",
+        precision == "float32" or (on and not lacking) or bool(tf.config.list_physical_devices("GPU")),
+        "oneDNN on and a processor with AVX-512 for --precision=mixed_bfloat16, which is some 10 to 25 times "
+        "slower on a CPU without them",
+        f"TF_ENABLE_ONEDNN_OPTS={setting} on {where}",
     )
 
 

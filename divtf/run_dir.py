@@ -20,6 +20,7 @@ from typing import Any
 from divtf import files
 from divtf.errors import InputError, require
 from divtf.files import PARTIAL
+from divtf.startup import has_avx512
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -223,6 +224,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
+        "avx512": has_avx512(),
         **{name: _version(name) for name in packages},
     }
 

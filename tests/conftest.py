@@ -5,6 +5,11 @@ import pytest
 import reference
 import tiny
 
+from divtf.startup import prepare_tensorflow
+
+# Tests run as commands do, on every processor.
+prepare_tensorflow()
+
 
 @pytest.fixture(scope="module")
 def tiny_world():

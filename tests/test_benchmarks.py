@@ -119,3 +119,6 @@ def test_tables_are_made_of_the_record():
     text = markdown(json.loads(json.dumps(record)))
     for part in ("python -m benchmarks", "abc", "members 5", "| GAL step / floor | 1.234 | <= 1.35: met |"):
         assert part in text
+    assert "- Machine: 2 cores, Linux\n" in text
+    record["environment"]["avx512"] = False
+    assert "- Machine: 2 cores, Linux, without AVX-512\n" in markdown(record)

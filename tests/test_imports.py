@@ -30,13 +30,13 @@ LAYERS = [
     {"shared_homes"},
     {"config", "run_dir", "records", "datasets"},
     {"files"},
-    {"errors", "_version"},
+    {"errors", "startup", "_version"},
 ]
 WITHOUT_TENSORFLOW = [
     *("config", "run_dir", "files", "records", "errors", "cli", "datasets", "main", "table2", "cluster"),
     *("report", "tables", "plots", "captions", "table_picture", "table_data", "paper"),
     *("finished", "figure3", "figure5", "gaas_picture", "sparsity_picture", "publish"),
-    *("matrix_picture", "transfer_matrix", "shared_homes"),
+    *("matrix_picture", "transfer_matrix", "shared_homes", "startup"),
 ]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from divtf import preflight
+from divtf import preflight, startup
 from divtf.config import RunConfig
 from divtf.datasets import DATASETS, ImageData
 from divtf.errors import InputError
@@ -47,30 +47,55 @@ def test_memory_at_the_bound_is_enough(monkeypatch):
         preflight.require_memory(config, data)
 
 
-@pytest.mark.parametrize("setting", ["0", "false", "False"])
-def test_bfloat16_needs_onednn_on_a_cpu(setting, monkeypatch):
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", setting)
-    monkeypatch.setattr(preflight.tf.config, "list_physical_devices", lambda kind: [])
+@pytest.fixture
+def processor(monkeypatch, tmp_path):
+    """Set the oneDNN setting (None unsets it), whether TensorFlow has it on, and the processor's features."""
+
+    def make(setting, on, features):
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        if setting is not None:
+            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", setting)
+        monkeypatch.setattr(preflight, "IsMklEnabled", lambda: on)
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu sse {features}\n")
+        monkeypatch.setattr(startup, "_CPUINFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(startup.platform, "machine", lambda: "x86_64")
+        monkeypatch.setattr(preflight.tf.config, "list_physical_devices", lambda kind: [])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("setting", "on", "features", "received"),
+    [
+        ("0", True, "avx512f", "=0 on this processor"),
+        ("false", True, "avx512f", "=false on this processor"),
+        ("False", True, "avx512f", "=False on this processor"),
+        (None, False, "avx512f", "=unset on this processor"),
+        ("1", True, "avx2", "=1 on a processor without AVX-512"),
+    ],
+)
+def test_bfloat16_needs_onednn_and_avx512_on_a_cpu(setting, on, features, received, processor, monkeypatch):
+    processor(setting, on, features)
     preflight.require_fast_precision("float32")
-    with pytest.raises(
-        InputError, match=rf"^Expected oneDNN on .*TF_ENABLE_ONEDNN_OPTS={setting} on this processor$"
-    ):
+    with pytest.raises(InputError, match=rf"^Expected oneDNN on and .*TF_ENABLE_ONEDNN_OPTS{received}$"):
         preflight.require_fast_precision("mixed_bfloat16")
     monkeypatch.setattr(preflight.tf.config, "list_physical_devices", lambda kind: ["a GPU"])
     preflight.require_fast_precision("mixed_bfloat16")
 
 
-def test_bfloat16_needs_a_processor_for_which_onednn_is_on(monkeypatch):
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    monkeypatch.setattr(preflight, "IsMklEnabled", lambda: False)
-    with pytest.raises(InputError, match=r"^Expected oneDNN on .*TF_ENABLE_ONEDNN_OPTS=1 on this processor$"):
-        preflight.require_fast_precision("mixed_bfloat16")
-
-
 @pytest.mark.parametrize("setting", ["1", "true", None])
-def test_bfloat16_is_taken_where_onednn_is_on(setting, monkeypatch):
-    monkeypatch.setattr(preflight, "IsMklEnabled", lambda: True)
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    if setting:
-        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", setting)
+def test_bfloat16_is_taken_where_onednn_and_avx512_are_there(setting, processor):
+    processor(setting, True, "avx2 avx512f avx512_vnni")
+    preflight.require_fast_precision("mixed_bfloat16")
+
+
+def test_other_processors_than_x86_are_not_asked_for_avx512(processor, monkeypatch):
+    processor("1", True, "asimd bf16")
+    monkeypatch.setattr(startup.platform, "machine", lambda: "aarch64")
+    preflight.require_fast_precision("mixed_bfloat16")
+
+
+def test_a_system_that_does_not_tell_its_processor_is_believed(processor, monkeypatch, tmp_path):
+    processor("1", True, "avx2")
+    monkeypatch.setattr(startup, "_CPUINFO", tmp_path / "none")
     preflight.require_fast_precision("mixed_bfloat16")

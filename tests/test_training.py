@@ -419,7 +419,8 @@ def test_bfloat16_is_refused_where_it_would_crawl(tmp_path, monkeypatch):
         tiny.train(tmp_path, precision="mixed_bfloat16")
 
 
-def test_bfloat16_trains_in_it_and_returns_float32(tmp_path):
+def test_bfloat16_trains_in_it_and_returns_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr("divtf.preflight.require_fast_precision", lambda precision: None)
     values = {"precision": "mixed_bfloat16", "epochs": 1, "mode": "base", "batch_size": 24}
     ensemble, _ = tiny.train(tmp_path, **values)
     policies = {layer.compute_dtype for member in ensemble.members for layer in member.layers}
