@@ -44,6 +44,7 @@ def start(task, *, cluster=None, **values):
     environment = os.environ | {
         "CUDA_VISIBLE_DEVICES": "-1",
         "PYTHONPATH": str(Path(tiny.__file__).parents[1]),
+        "TF_CPP_MIN_LOG_LEVEL": "0",  # Placements are logged as information.
     }
     environment.pop("TF_CONFIG", None)
     if cluster:
