@@ -94,10 +94,12 @@ def overhead(model: str, count: int, batch: int, minutes: float) -> list[Row]:
         end = time.time()
         events = _logged(target / "tensorboard")
     before, in_steps, between, after = split_run(start, end, events, per_epoch, per_epoch * epochs)
+    bare = medians({"import": lambda: subprocess.run([sys.executable, "-c", "import keras"], check=True)}, 3)
     ends = [Row("between two epochs, s", between / (epochs - 1))] if epochs > 1 else []
     return [
         Row("a whole run, minutes", (end - start) / 60),
         Row("epochs of it", epochs),
+        Row("a process that imports Keras and ends, s", bare["import"]),
         Row("before the first step, tracing included, s", before),
         *ends,
         Row("after the last step, s", after),

