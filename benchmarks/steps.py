@@ -53,8 +53,8 @@ def measure(model: str, count: int, batch: int, repeats: int) -> list[Row]:
         "attack": lambda: attack(attacked, steps.x, steps.y),
         "rate": rate,
     }
-    narrow = has_avx512() is not False  # Without it bfloat16 is emulated, and divtf refuses it.
-    if narrow:
+    fast_bfloat16 = has_avx512() is not False  # Without it bfloat16 is emulated, and divtf refuses it.
+    if fast_bfloat16:
         timed["gal bf16"] = steps.training(GradientAlignment(0.5), count, "mixed_bfloat16")
     seconds = medians(timed, repeats)
     flops = {
@@ -82,7 +82,11 @@ def measure(model: str, count: int, batch: int, repeats: int) -> list[Row]:
             seconds["gal"] / seconds["cross_entropy"],
             GAL_OVER_CROSS_ENTROPY.get(model),
         ),
-        *([Row("GAL step, bfloat16 / float32", seconds["gal bf16"] / seconds["gal"])] if narrow else []),
+        *(
+            [Row("GAL step, bfloat16 / float32", seconds["gal bf16"] / seconds["gal"])]
+            if fast_bfloat16
+            else []
+        ),
         Row("GAL step, oneDNN off / on, each in a process of its own", without["later"] / start["later"]),
         Row("I-FGSM / floor", seconds["attack"] / floor["attack"], ATTACK_FLOOR),
         Row("I-FGSM / its kernels alone", seconds["attack"] / kernels["attack"]),
