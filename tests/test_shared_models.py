@@ -6,6 +6,7 @@ import tiny
 
 from divtf import experiment, finished, shared_homes, shared_models
 from divtf.config import RunConfig
+from divtf.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("tiny_world")
 
@@ -45,6 +46,15 @@ def test_step_ll_descends_the_loss_of_the_least_likely_class(static):
     found = signs(RunConfig(**vars(config) | {"static_attack": "step_ll"}))
     np.testing.assert_array_equal(found, expected)
     assert (found != np.sign(gradient(tiny.data().y_train))).any()
+
+
+def test_a_worker_that_finds_other_classes_least_likely_says_so(static, monkeypatch):
+    """It would train on other images than the chief, and the weights would be no single run's."""
+    config, *_ = static
+    monkeypatch.setattr(shared_models.workers, "from_chief", lambda on, value: value + 1)
+    with pytest.raises(InputError, match="chief's least likely classes"):
+        signs(RunConfig(**vars(config) | {"static_attack": "step_ll"}))
+    signs(config)  # The true labels need no agreement.
 
 
 def test_step_ll_is_a_target_of_its_own_with_the_same_shared_models(static):
