@@ -8,10 +8,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import stages, steps
+from benchmarks import options, stages, steps
 from benchmarks.timing import Row, write_tables
 
-MODELS = flags.DEFINE_list("models", ["conv3", "conv4", "resnet20"], "Models whose steps are measured.")
+MODELS = options.models(["conv3", "conv4", "resnet20"], "Models whose steps are measured.")
 # Ten members of Conv-4 take some 20 GB, so it is left out.
 GROWTH = flags.DEFINE_list(
     "growth", ["conv3", "resnet20"], "Those of them that are measured with 2 to 10 members."

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks import options
 from benchmarks.timing import Row, write_tables
 from divtf import (
     CrossEntropy,
@@ -24,7 +25,7 @@ from divtf import (
 from divtf.config import SETUPS
 from divtf.datasets import as_float
 
-MODELS = flags.DEFINE_list("models", ["conv3"], "Models to measure.")
+MODELS = options.models(["conv3"], "Models to measure.")
 MEMBERS = flags.DEFINE_integer("num_members", 5, "Members of an ensemble.", lower_bound=2)
 BATCH = flags.DEFINE_integer("batch_size", 128, "Images of the gradient.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 0, "Steps to train before, in float32.", lower_bound=0)

@@ -12,11 +12,12 @@ import tensorflow as tf
 from absl import app, flags
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+from benchmarks import options
 from benchmarks.steps import Steps
 from benchmarks.timing import Row, write_tables
 from divtf import GradientAlignment
 
-MODELS = flags.DEFINE_list("models", ["conv3"], "Models to profile.")
+MODELS = options.models(["conv3"], "Models to profile.")
 MEMBERS = flags.DEFINE_integer("num_members", 5, "Members of the ensemble.", lower_bound=2)
 BATCH = flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "Write PATH.json and, for reading, PATH.md.")

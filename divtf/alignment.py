@@ -5,6 +5,7 @@ Pure functions on tensors. N members, B examples, C classes, D input values an e
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from divtf.errors import require
@@ -30,6 +31,12 @@ def true_class_margin(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     true_logit = tf.reduce_sum(tf.where(one_hot, logits, tf.zeros_like(logits)), axis=-1)
     lowest = tf.fill(tf.shape(logits), tf.constant(float("-inf"), logits.dtype))
     return tf.reduce_logsumexp(tf.where(one_hot, lowest, logits), axis=-1) - true_logit
+
+
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether outputs [B, C] are probabilities, which losses and attacks would take for logits."""
+    outputs = outputs.astype("float64")
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
 
 
 def input_gradients(

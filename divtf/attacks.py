@@ -17,7 +17,8 @@ from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.utils import compute_gradient
 
 from divtf import distribution
-from divtf.errors import require
+from divtf.alignment import are_probabilities
+from divtf.errors import is_number, require
 from divtf.threat import ThreatModel
 
 # A float32 image plus its perturbation may round to just outside the ball.
@@ -123,8 +124,8 @@ ATTACKS: dict[str, Callable[..., tf.Tensor]] = {
 _RANGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "steps": ("whole steps >= 1", lambda steps: isinstance(steps, int | np.integer) and steps >= 1),
     "step": ("0 < step <= 1, in units of epsilon", lambda step: 0 < step <= 1),
-    "decay": ("finite decay >= 0", lambda decay: 0 <= decay < math.inf),
-    "confidence": ("confidence >= 0", lambda confidence: confidence >= 0),
+    "decay": ("finite decay >= 0", lambda decay: decay >= 0),
+    "confidence": ("finite confidence >= 0", lambda confidence: confidence >= 0),
 }
 
 
@@ -151,8 +152,9 @@ class Attack:
             Images of the shape of x, in the epsilon ball about x and in [clip_min, clip_max].
 
         Raises:
-            InputError: if x leaves the image range, or y is not one class index for each image.
-            FloatingPointError: if the result is not finite or breaks the threat model.
+            InputError: if x leaves the image range, y is not one class index for each image, or the target
+                gives probabilities, or values or gradients that are not finite.
+            FloatingPointError: if the result breaks the threat model.
         """
         return next(self.on_batches(target, [(x, y, seed)]))
 
@@ -165,6 +167,7 @@ class Attack:
                 x, y = tf.cast(x, tf.float32), tf.convert_to_tensor(y)
                 self._check_input(x, y)
                 if target not in self._compiled:
+                    _check_target(target, x)
                     self._compiled[target] = self._compile(target, x.shape[1:])
                 _check_labels(y, self._compiled[target][1])
                 attacked.append(x)
@@ -217,7 +220,12 @@ class Attack:
     def _check_result(self, x, x_adv):
         change = float(tf.reduce_max(tf.abs(x_adv - x)))
         low, high = float(tf.reduce_min(x_adv)), float(tf.reduce_max(x_adv))
-        # Written so that a NaN fails every comparison.
+        # TensorFlow's extremes of values with a NaN among them are NaN.
+        require(
+            math.isfinite(low) and math.isfinite(high),
+            f"finite images of {self.name}",
+            "NaN or infinity: the target's logits or gradients are not finite there",
+        )
         within = change <= self.threat.epsilon + _ROUNDING
         if not (within and self.threat.clip_min <= low and high <= self.threat.clip_max):
             raise FloatingPointError(
@@ -240,6 +248,7 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
 
     Source: sections 2.3 and 4.1.
     """
+    require(isinstance(threat, ThreatModel), "a ThreatModel, as ThreatModel(epsilon=0.1)", f"{threat!r}")
     require(name in ATTACKS, f"attack as one of {sorted(ATTACKS)}", f"attack={name!r}")
     signature = inspect.signature(ATTACKS[name]).parameters.values()
     known = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -247,7 +256,7 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
     for param, value in params.items():
         if param in _RANGES:
             expected, fits = _RANGES[param]
-            require(fits(value), expected, f"{param}={value!r}")
+            require(is_number(value) and fits(value), expected, f"{param}={value!r}")
     return Attack(name, threat, params)
 
 
@@ -268,6 +277,18 @@ def relative_logits(target, y: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
         return members - tf.gather(members, labels, axis=2, batch_dims=2)[..., None]
 
     return logits
+
+
+def _check_target(target, x: tf.Tensor) -> None:
+    """Hold a target without `member_logits` to logits: an Ensemble has held its members to them before."""
+    if not hasattr(target, "member_logits"):
+        outputs = np.asarray(target(x[:8]))
+        require(outputs.ndim == 2, "a target that gives logits [B, C]", f"outputs of shape {outputs.shape}")
+        require(
+            not are_probabilities(outputs),
+            "a target that gives logits",
+            "one that gives probabilities, whose gradients mislead attacks (remove its softmax)",
+        )
 
 
 def _check_labels(y: tf.Tensor, classes: int) -> None:

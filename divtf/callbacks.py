@@ -1,5 +1,6 @@
 """What happens beside the training steps: records, checkpoints at intervals, lines of progress."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from divtf import run_dir
 from divtf.checkpoints import Checkpoints, State, write_metrics
+from divtf.errors import require
 
 _LOG_EVERY = 10
 
@@ -35,6 +37,20 @@ class Counter(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Count the step."""
         self._state.step += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Refuse measures that are not finite: no later step is there to find what the last one spoilt.
+
+        Raises:
+            InputError: names one of them.
+        """
+        lost = [name for name, value in sorted((logs or {}).items()) if not math.isfinite(value)]
+        require(
+            not lost,
+            "finite measures at the end of an epoch",
+            f"NaN or infinity as {', '.join(lost[:1])} after step {self._state.step}. A smaller learning "
+            "rate or GAL weight may help",
+        )
 
 
 class Recorder(Counter):
@@ -72,6 +88,7 @@ class Recorder(Counter):
 
     def on_epoch_end(self, epoch, logs=None):
         """Record the epoch."""
+        super().on_epoch_end(epoch, logs)
         self._state.history.append(
             {"epoch": epoch + 1} | {k: float(v) for k, v in sorted((logs or {}).items())}
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from divtf import files, run_dir
 from divtf.ensemble import Ensemble
 from divtf.errors import InputError, require
 
-# What reading a damaged file, or one that is not a checkpoint's, comes to.
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+# What reading a damaged file, or one that is not a checkpoint's, comes to. A file that is there and cannot be
+# read, by its permissions or a fault of the storage, is no damage: training anew in its place would lose it.
+_DAMAGE = (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError)
+_FILE = re.compile(r"step-\d{8,}\.(keras|json)")
 
 
 @dataclasses.dataclass
@@ -70,6 +73,7 @@ class Checkpoints:
         Raises:
             InputError: if a whole checkpoint is of another run, or cannot be loaded, as under another
                 version of Keras: to train anew in its place would lose it.
+            OSError: if a checkpoint cannot be read, for the same reason.
         """
         if (found := self._newest_whole()) is None:
             return None
@@ -122,12 +126,16 @@ class Checkpoints:
         return None
 
     def _states(self) -> list[Path]:
-        return sorted(self._directory.glob("step-*.json"), reverse=True)
+        return sorted((path for path in self._files() if path.suffix == ".json"), reverse=True)
+
+    def _files(self) -> list[Path]:
+        """The files of all checkpoints; others in the directory are not ours."""
+        return [path for path in self._directory.glob("step-*") if _FILE.fullmatch(path.name)]
 
     def _prune(self, newest: str) -> None:
         """Keep the newest checkpoint and the one before; a later one is damaged, or was not finished."""
         kept = [path.stem for path in self._states() if path.stem <= newest][:2]
-        for path in self._directory.glob("step-*"):
+        for path in self._files():
             if path.stem not in kept:
                 path.unlink()
 

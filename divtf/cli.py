@@ -1,9 +1,7 @@
 """Command-line flags, declared once from the configuration's fields; and the errors' one line."""
 
 import dataclasses
-import errno
 import io
-import os
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -12,14 +10,10 @@ from typing import Any
 from absl import app, flags, logging
 
 from divtf.config import RunConfig, field_type
-from divtf.errors import InputError, require
+from divtf.errors import InputError, lacking_resource, require
 from divtf.startup import prepare_tensorflow
 
 FLAGS = flags.FLAGS
-_FILE_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
-    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-)
 
 
 class _SwitchParser(flags.ArgumentParser):
@@ -28,7 +22,8 @@ class _SwitchParser(flags.ArgumentParser):
     syntactic_help = "nothing, or a path"
 
     def parse(self, argument):
-        return {"true": "", "false": None}.get(argument, argument) if isinstance(argument, str) else argument
+        named = {"true": "", "false": None}
+        return named.get(argument.lower(), argument) if isinstance(argument, str) else argument
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -136,7 +131,7 @@ def execute(
         where = f" {error.filename}" if error.filename else ""
         return _fail(f"Expected a usable file or directory{where}. Received: {error.strerror or error}")
     except Exception as error:
-        if not (reason := _resource(error)):
+        if not (reason := lacking_resource(error)):
             raise
         return _fail(f"Expected memory, and files that can be written. Received: {reason}")
     except KeyboardInterrupt:
@@ -144,16 +139,6 @@ def execute(
             "Expected to finish. Received: an interrupt; the same command goes on, a run's with --resume"
         )
     return 0
-
-
-def _resource(error: Exception) -> str:
-    """What Python or TensorFlow says of memory or a disk that it lacks; "" of any other error."""
-    if isinstance(error, MemoryError):
-        return str(error) or "no memory left"
-    # TensorFlow's errors are known by their words: it is not imported here, and has no class for a full disk.
-    words = ("OOM when allocating", *map(os.strerror, _FILE_ERRORS))
-    ours = type(error).__module__.startswith("tensorflow")
-    return next((line for line in str(error).splitlines() if ours and any(w in line for w in words)), "")
 
 
 def _fail(message: str) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 
 from divtf import finished, run_dir
 from divtf.config import RunConfig
-from divtf.errors import InputError, require
+from divtf.errors import InputError, lacking_resource, require
 from divtf.records import TargetRecord
 from divtf.startup import prepare_tensorflow
 
@@ -88,6 +88,7 @@ def run_all(
 
     parts = [_with_absolute_paths(part) for part in parts]
     with _connected(cluster.address) as ray:
+        _leave_gpus()
         # What the user can mend is found out first, and a data set not had yet is prepared once.
         for part in {part.dataset: part for part in parts if not _finished(part)}.values():
             experiment.load_data(part)
@@ -144,6 +145,14 @@ def run_part(
         return None
     # A node that Ray has given up may still be at work, or its lock not be released yet.
     return finished.read_record(experiment.run(part, say, waiting=say)).to_json()
+
+
+def _leave_gpus() -> None:
+    """Keep this process, which only reads data, from taking the memory of GPUs that its runs need."""
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # It has them already.
+        tf.config.set_visible_devices([], "GPU")
 
 
 def _limit_tensorflow(cluster: Cluster) -> None:
@@ -218,7 +227,9 @@ def _reason(name: str, error: Exception) -> str:
     if isinstance(cause, OSError):
         return f"Expected usable files and directories on every node. Received: {cause}"
     if cause is not None:
-        raise error
+        if not (reason := lacking_resource(cause)):
+            raise error
+        return f"Expected memory, and files that can be written, on every node. Received: {reason}"
     what = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return f"Expected nodes that live until a run ends. Received: {what}"
 
@@ -250,7 +261,7 @@ def _with_absolute_paths(part: RunConfig) -> RunConfig:
     """The part as other processes can run it: they have another working directory and environment."""
 
     def absolute(path: str) -> str:
-        return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+        return path if "://" in path else os.path.abspath(path)
 
     data_dir = part.data_dir or os.environ.get("TFDS_DATA_DIR")
     return dataclasses.replace(

@@ -77,6 +77,12 @@ def _one_of(names: Any) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in names, f"one of {{{', '.join(names)}}}"
 
 
+# What a path may be: a scheme such as gs:// would make a directory of that name here.
+_DATA_DIR = (lambda path: path != "" and path.isprintable(), "a path of printable characters")
+_PATH = (
+    lambda path: _DATA_DIR[0](path) and "://" not in path,
+    "a path on this machine, of printable characters",
+)
 _TYPES = {str: "text", bool: "true or false"}
 # Training is in single precision, where larger numbers are infinite.
 _LARGEST = 3.4e38
@@ -117,7 +123,11 @@ class RunConfig:
     # On what.
     dataset: str = _flag(None, "Data set; default: the paper's for the model.", _one_of(DATASETS))
     data_dir: str | None = _flag(
-        None, "Data directory of tensorflow-datasets; default: its own.", identity=False
+        None,
+        "Data directory of tensorflow-datasets; default: its own.",
+        _DATA_DIR,
+        identity=False,
+        path=True,
     )
     max_train_examples: int | None = _flag(None, "Keep the first training images only.", _COUNT)
     max_test_examples: int | None = _flag(None, "Keep the first test images only.", _COUNT)
@@ -147,18 +157,27 @@ class RunConfig:
         _one_of(STATIC_ATTACKS),
     )
     # Kept where.
-    run_dir: str = _flag(None, "Run directory; default: made up below runs/.", identity=False)
+    run_dir: str = _flag(
+        None, "Run directory; default: made up below runs/.", _PATH, identity=False, path=True
+    )
     resume: bool = _flag(False, "Go on with an existing run of the same configuration.", identity=False)
     checkpoint_minutes: float = _flag(
         10.0, "Time between checkpoints within an epoch.", _POSITIVE, identity=False
     )
     export: str | None = _flag(
-        None, "Export a SavedModel: to the run directory, or to --export=PATH.", identity=False, switch=True
+        None,
+        "Export a SavedModel: to the run directory, or to --export=PATH.",
+        (lambda path: path == "" or _PATH[0](path), _PATH[1]),
+        identity=False,
+        switch=True,
+        path=True,
     )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = _adopted(getattr(self, field.name), field_type(field.name))
+            if field.metadata.get("path") and isinstance(value, str):
+                value = os.path.expanduser(value)  # Shells leave the ~ of --run_dir=~/runs as it is.
             # Equal values of another type, as 1 for 1.0, would give the run another digest.
             object.__setattr__(self, field.name, value)
             if value is not None or field.default is not None:
@@ -293,4 +312,5 @@ def digest(values: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if text.isprintable() else ascii(text)

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -50,6 +50,8 @@ class Ensemble(keras.Model):
     ):
         super().__init__(name=name, **kwargs)
         self.objective = GradientAlignment() if objective is None else objective
+        several = isinstance(members, Iterable) and not isinstance(members, keras.Model)
+        require(several, "a sequence of Keras functional models", f"{members!r}")
         self.members = list(members)
         check_members(self.members, self.objective)
         self.num_classes = self.members[0].output_shape[-1]
@@ -178,6 +180,8 @@ class Ensemble(keras.Model):
             received = "no labels" if y is None else "sample weights"
             raise InputError(f"Expected (images, labels) batches. Received: {received}")
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)  # eager batches may be NumPy's
+        # Members would take whole numbers as they are, and nothing has a gradient at them.
+        require(x.dtype.is_floating, "images as floating-point numbers, as uint8 / 255.0", x.dtype.name)
         if not y.dtype.is_integer or (y.shape.rank == 2 and y.shape[-1] != 1) or y.shape.rank not in (1, 2):
             raise InputError(
                 f"Expected labels as integer class indices of shape [batch]. "

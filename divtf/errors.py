@@ -1,8 +1,16 @@
 """Errors that a user can mend, in one form of words."""
 
+import errno
 import math
 import numbers
+import os
 from typing import Any
+
+# Of a disk that is full or fails, and of files that are not to be had.
+_FILE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+)
 
 
 class InputError(ValueError):
@@ -32,3 +40,13 @@ def require(holds: bool, expected: str, received: str = "", **values: Any) -> No
     if not holds:
         named = ", ".join(f"{name}={value}" for name, value in values.items())
         raise InputError(f"Expected {expected}. Received: {received or named}")
+
+
+def lacking_resource(error: Exception) -> str:
+    """What Python or TensorFlow says of memory or a disk that it lacks; "" of any other error."""
+    if isinstance(error, MemoryError):
+        return str(error) or "no memory left"
+    # TensorFlow's errors are known by their words: it is not imported here, and has no class for a full disk.
+    words = ("OOM when allocating", *map(os.strerror, _FILE_ERRORS))
+    ours = type(error).__module__.startswith("tensorflow")
+    return next((line for line in str(error).splitlines() if ours and any(w in line for w in words)), "")

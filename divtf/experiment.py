@@ -58,6 +58,7 @@ def run(
     Raises:
         InputError: for input that does not fit, as another run's directory.
     """
+    require(isinstance(config, RunConfig), "a RunConfig", f"{config!r:.80}")
     config = config.resolved()
     directory = Path(config.run_dir)
     _seed(config)
@@ -73,13 +74,19 @@ def run(
     if data is not None:
         preflight.require_memory(config, data)
     with run_dir.open_run(directory, config.identity(), resume=config.resume, waiting=waiting):
+        # Looked at again: whoever held the directory before may have finished the run.
+        damage, exporting = (
+            _damage(directory / run_dir.RESULTS),
+            exporting and _wants_export(config, directory),
+        )
+        finished = damage is None
         if damage:
             say(f"{damage}; measuring again")
         if finished:
             mend_metrics(config, directory, say)
             commit = read_record(directory).provenance.get("commit") or "an unknown commit"
             say(f"finished before, at {commit}: the figures are those of {directory / run_dir.RESULTS}")
-        if data is not None:
+        if data is not None and (exporting or not finished):
             target, seconds = _train(config, data, directory, say)
             if not finished:
                 record = _evaluate(config, data, target, seconds, directory, say)
@@ -269,11 +276,19 @@ def _wants_export(config: RunConfig, directory: Path) -> bool:
     """Whether the SavedModel is asked for and not there yet.
 
     Raises:
-        InputError: if its place is taken by something else: better said before the training than after.
+        InputError: if its place is taken by something else, or by what the run itself writes: better said
+            before the training than after.
     """
     if config.export is None:
         return False
     path = _export_path(config, directory)
+    place, run = path.resolve(), directory.resolve()
+    apart = not (place.is_relative_to(run) or run.is_relative_to(place))
+    require(
+        apart or place == run / run_dir.SAVED_MODEL,
+        f"--export outside of the run directory, or as its {run_dir.SAVED_MODEL}",
+        f"export={path}",
+    )
     ours = not config.export or str(path.absolute()) in _exports(directory)
     if ours and (path / "saved_model.pb").exists():
         return False

@@ -34,6 +34,7 @@ def export_saved_model(ensemble: Ensemble, path: str | os.PathLike) -> Path:
         InputError: if something is there already; nothing is overwritten.
         RuntimeError: if the written model predicts otherwise than the ensemble.
     """
+    require(isinstance(ensemble, Ensemble), "an Ensemble", f"{ensemble!r:.80}")
     path = Path(path)
     require_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,13 +49,18 @@ def export_saved_model(ensemble: Ensemble, path: str | os.PathLike) -> Path:
 
 
 def require_free(path: Path) -> None:
-    """Refuse a place for a SavedModel that something takes already; an empty directory is free.
+    """Refuse a place for a SavedModel that something takes already, or where nothing can be made.
+
+    An empty directory is free.
 
     Raises:
         InputError: names the path.
     """
     free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     require(free, "a new path for the SavedModel", f"{path}, which exists")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    usable = there.is_dir() and os.access(there, os.W_OK)
+    require(usable, "a path for the SavedModel in a directory that can be written", f"{path}")
 
 
 def _archive(ensemble: Ensemble) -> keras.export.ExportArchive:

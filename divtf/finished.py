@@ -46,8 +46,12 @@ def read_record(directory: Path) -> TargetRecord:
     path = directory / run_dir.RESULTS
     with _expecting("the results of a run", path):
         record = TargetRecord.from_json(run_dir.read_checked(path))
+    require(bool(record.results), f"at least one result in {path}", "none")
+    config = read_config(directory).resolved()
+    found, known = ((own.model, own.dataset, own.seed) for own in (record, config))
+    require(found == known, f"results of {known}, the run's model, data set and seed, in {path}", f"{found}")
     # Runs of 0.1.0 are called "T_Div" with ReLU members too; their configuration tells them apart.
-    target = read_config(directory).target
+    target = config.target
     results = tuple(dataclasses.replace(result, target=target) for result in record.results)
     return dataclasses.replace(record, target=target, results=results)
 

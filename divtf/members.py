@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from divtf import layers
-from divtf.errors import InputError
+from divtf.alignment import are_probabilities
+from divtf.errors import InputError, require
 from divtf.objectives import CrossEntropy, GradientAlignment
 
 
@@ -17,6 +18,11 @@ def check_members(members: Sequence[keras.Model], objective: CrossEntropy | Grad
     Raises:
         InputError: says which, and what was expected.
     """
+    require(
+        callable(objective) and not isinstance(objective, type),
+        "an objective, as GradientAlignment() or CrossEntropy()",
+        f"{objective!r}",
+    )
     least = 2 if isinstance(objective, GradientAlignment) else 1
     if len(members) < least:
         raise InputError(
@@ -52,6 +58,6 @@ def _gives_probabilities(member: keras.Model) -> bool:
     shape = [4, *(size or 8 for size in member.input_shape[1:])]
     images = np.random.default_rng(0).random(shape, dtype="float32")
     with tf.device("CPU:0"):
-        outputs = np.asarray(member(images, training=False), "float64")
-    distributions = (outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3)
-    return bool(distributions or getattr(member.layers[-1], "activation", None) is keras.activations.sigmoid)
+        outputs = np.asarray(member(images, training=False))
+    sigmoid = getattr(member.layers[-1], "activation", None) is keras.activations.sigmoid
+    return sigmoid or are_probabilities(outputs)

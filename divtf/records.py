@@ -5,8 +5,11 @@ This module imports no TensorFlow, so that reports can be made anywhere.
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
+
+from divtf.errors import is_number
 
 SCHEMA = 1
 CLEAN = "clean"
@@ -83,9 +86,15 @@ class TransferResult:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "TransferResult":
-        """The inverse of `to_json`; derived values are computed anew."""
+        """The inverse of `to_json`; derived values are computed anew.
+
+        Raises:
+            ValueError: if a value is of another type, or the counts are not those of a proportion.
+        """
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: record[name] for name in names})
+        made = _checked(cls(**{name: record[name] for name in names}))
+        wilson_interval(made.correct, made.total)
+        return made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,17 +136,43 @@ class Record:
         """The inverse of `to_json`; what an older record lacks has its default.
 
         Raises:
-            ValueError: if the record was written under another schema.
+            ValueError: if the record was written under another schema, or a value is of another type.
         """
         if record.get("schema") != SCHEMA:
             received = record.get("schema")
             raise ValueError(f"Expected a record of schema {SCHEMA}. Received: schema={received!r}")
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: _as_tuples(record[name]) for name in names if name in record})
+        return _checked(cls(**{name: _as_tuples(record[name]) for name in names if name in record}))
 
 
 def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+AnyDataclass = TypeVar("AnyDataclass")
+
+
+def _checked(made: AnyDataclass) -> AnyDataclass:
+    """What was made of a file's values, if each is of its field's type; files may be anybody's."""
+    for name, hint in typing.get_type_hints(type(made)).items():
+        if not _fits(value := getattr(made, name), hint):
+            raise ValueError(f"Expected {name} as {hint}. Received: {value!r:.80}")
+    return made
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind is Any:
+        return True
+    if kind is float:
+        return is_number(value)
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
+    if kind is Mapping:
+        return isinstance(value, Mapping) and all(
+            _fits(key, parts[0]) and _fits(item, parts[1]) for key, item in value.items()
+        )
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +194,10 @@ class ScoredRecord(Record):
         """The inverse of `to_json`; what an older record lacks has its default.
 
         Raises:
-            ValueError: if the record was written under another schema.
+            ValueError: if the record was written under another schema, or a value is of another type.
         """
-        made = super().from_json(record)
-        results = tuple(TransferResult.from_json(result) for result in record["results"])
-        return dataclasses.replace(made, results=results)
+        results = [TransferResult.from_json(result) for result in record["results"]]
+        return super().from_json({**record, "results": results})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +215,10 @@ class TargetRecord(ScoredRecord):
     coherence: tuple[float, ...] = ()
     pair_cosines: tuple[tuple[float, ...], ...] = ()
     gradients: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if any(len(row) != len(self.pair_cosines) for row in self.pair_cosines):
+            raise ValueError(f"Expected pair_cosines [N][N]. Received: {self.pair_cosines!r:.80}")
 
     def result(self, attack: str, epsilon: float) -> TransferResult | None:
         """The result of that attack at that epsilon, or None if it was not measured."""

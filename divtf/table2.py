@@ -67,7 +67,8 @@ def parts_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunCon
         require(not flag_values[one].present, f"--{several} for this command", f"--{one}")
     models = _distinct("models", flag_values.models, SETUPS)
     modes = _distinct("modes", flag_values.modes, MODES)
-    seeds = _distinct("seeds", cli.parse_list("seeds", flag_values.seeds or [str(flag_values.seed)], int))
+    given = [str(flag_values.seed)] if flag_values.seeds is None else flag_values.seeds
+    seeds = _distinct("seeds", cli.parse_list("seeds", given, int))
     require(
         flag_values.strategy != "multi_worker",
         "--strategy=single or mirrored for a table; several machines train one run at a time",

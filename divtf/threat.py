@@ -10,7 +10,7 @@ class ThreatModel:
     """What the attacker may do to an image (section 2.1).
 
     Attributes:
-        epsilon: largest change of a pixel, in units of the image range; > 0.
+        epsilon: largest change of a pixel, in the units of the pixels; > 0, and no larger than their range.
         norm: of the perturbation; "linf" is the paper's and the only one here.
         clip_min: least pixel value.
         clip_max: largest pixel value.
@@ -25,10 +25,18 @@ class ThreatModel:
     clip_max: float = 1.0
 
     def __post_init__(self):
-        require(is_number(self.epsilon) and self.epsilon > 0, "epsilon > 0", f"epsilon={self.epsilon!r}")
         require(self.norm == "linf", "norm as one of {linf}", f"norm={self.norm!r}")
         require(
             is_number(self.clip_min) and is_number(self.clip_max) and self.clip_min < self.clip_max,
             "clip_min < clip_max",
             f"clip_min={self.clip_min}, clip_max={self.clip_max}",
         )
+        most = self.clip_max - self.clip_min
+        require(
+            is_number(self.epsilon) and 0 < self.epsilon <= most,
+            f"epsilon in (0, {most:g}], the pixels being in [{self.clip_min:g}, {self.clip_max:g}]",
+            f"epsilon={self.epsilon!r}",
+        )
+        # CleverHans computes in the type that it is given, and JSON knows no NumPy.
+        for name in ("epsilon", "clip_min", "clip_max"):
+            object.__setattr__(self, name, float(getattr(self, name)))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
@@ -44,14 +45,15 @@ class AdversarialSets:
     def __init__(
         self,
         surrogate,
-        directory: Path | None = None,
+        directory: str | os.PathLike | None = None,
         *,
         seed: int = 0,
         batch_size: int = 250,
         say: Callable[[str], object] = lambda line: None,
     ):
+        require(isinstance(batch_size, int) and batch_size >= 1, "batch_size >= 1", batch_size=batch_size)
         self._surrogate = surrogate
-        self._directory = directory
+        self._directory = None if directory is None else Path(directory)
         self._seed = seed
         self._batch_size = batch_size
         self._say = say
@@ -112,10 +114,10 @@ def evaluate_transfer(
     surrogate,
     targets,
     dataset,
-    attacks: Iterable[Attack],
+    attacks: Iterable[Attack] | Attack,
     *,
     clean=None,
-    directory: Path | None = None,
+    directory: str | os.PathLike | None = None,
     surrogate_name: str = "surrogate",
     seed: int = 0,
     batch_size: int = 250,
@@ -129,7 +131,7 @@ def evaluate_transfer(
             `name`).
         dataset: images [n, H, W, C] in [0, 1] and integer labels [n] to attack: a pair of arrays, or a
             tf.data.Dataset of batches.
-        attacks: made by `make_attack`.
+        attacks: made by `make_attack`, one or several.
         clean: images and labels for clean accuracy; None takes `dataset`.
         directory: keeps the adversarial sets for further calls; None keeps nothing.
         surrogate_name: for the results.
@@ -142,15 +144,18 @@ def evaluate_transfer(
         image counts as correct there if it is so under all attacks of that epsilon.
 
     Raises:
-        InputError: if images, labels and attacks do not fit.
+        InputError: if images, labels, models and attacks do not fit together, or a model's outputs are NaN.
     """
     x, y = _arrays(dataset)
     x_clean, y_clean = (x, y) if clean is None else _arrays(clean)
     named = _named(targets)
+    attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
+    foreign = [attack for attack in attacks if not isinstance(attack, Attack)]
+    require(not foreign, "attacks made by make_attack", f"{foreign!r:.80}")
     sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size, say=say)
-    attacks = list(attacks)
-    _check(attacks, named, x, y)
-    _check(attacks, named, x_clean, y_clean)
+    models = [*named.values(), *([surrogate] if attacks else [])]
+    _check(attacks, models, x, y)
+    _check(attacks, models, x_clean, y_clean)
     saturated = sets.saturated(x, y) if attacks else 0.0
     results = {
         name: [_clean_result(name, target, x_clean, y_clean, batch_size)] for name, target in named.items()
@@ -183,8 +188,15 @@ def evaluate_transfer(
 
 
 def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
-    """Class indices [n] that the target gives the images."""
-    return outputs(target, x, batch_size).argmax(axis=-1)
+    """Class indices [n] that the target gives the images.
+
+    Raises:
+        InputError: if its outputs are NaN, which would count as a class.
+    """
+    scores = outputs(target, x, batch_size)
+    lost = int(np.isnan(scores).any(axis=-1).sum())
+    require(lost == 0, "a target whose outputs are numbers", f"NaN for {lost} of {len(x)} images")
+    return scores.argmax(axis=-1)
 
 
 def outputs(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
@@ -265,7 +277,11 @@ def _member_logits(target, x: tf.Tensor) -> tf.Tensor:
 
 def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(dataset, tf.data.Dataset):
+        endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+        require(not endless, "a dataset that ends", "an endless one, as .repeat() makes it")
         batches = [(x.numpy(), y.numpy()) for x, y in dataset]
+        unbatched = any(np.ndim(y) == 0 for _, y in batches)
+        require(not unbatched, "a dataset of batches, as .batch(250) makes them", "one of single images")
         require(len(batches) > 0, "a dataset with at least one batch", "none")
         dataset = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
     x, y = np.asarray(dataset[0], "float32"), np.asarray(dataset[1])
@@ -275,18 +291,27 @@ def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
     return x, y.reshape(-1)
 
 
-def _check(attacks: Sequence[Attack], named: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> None:
-    """Hold images to the attacks' image range, or [0, 1], and labels to the targets' classes."""
+def _check(attacks: Sequence[Attack], models: Sequence[Any], x: np.ndarray, y: np.ndarray) -> None:
+    """Hold images to the attacks' range, or [0, 1], and the models' shape, and labels to their classes."""
     low, high = float(x.min()), float(x.max())
     least = min((attack.threat.clip_min for attack in attacks), default=0.0)
     most = max((attack.threat.clip_max for attack in attacks), default=1.0)
     require(least <= low and high <= most, f"images in [{least}, {most}]", f"values from {low:g} to {high:g}")
-    classes = min(
-        (target.num_classes for target in named.values() if hasattr(target, "num_classes")), default=None
-    )
+    of_keras = [model for model in models if isinstance(model, keras.Model)]
+    for shape in (tuple(_plain(model).input_shape[1:]) for model in of_keras):
+        fits = len(shape) == x.ndim - 1 and all(
+            a in (None, b) for a, b in zip(shape, x.shape[1:], strict=True)
+        )
+        require(fits, f"images of the models' shape {shape}", f"images of shape {x.shape[1:]}")
+    classes = min((_plain(model).output_shape[-1] for model in of_keras), default=None)
     first, last = int(y.min()), int(y.max())
     inside = first >= 0 and (classes is None or last < classes)
     require(inside, f"labels in [0, {classes or 'classes'})", f"labels from {first} to {last}")
+
+
+def _plain(model: keras.Model) -> keras.Model:
+    """The model, or an ensemble's first member, which has the shapes of all."""
+    return model.members[0] if hasattr(model, "members") else model
 
 
 def _named(targets) -> Mapping[str, Any]:

@@ -247,7 +247,7 @@ def _read_cluster(text: str) -> tuple[list[str], str]:
             and type(index) is int
             and 0 <= index < len(jobs[job])
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         sound = False
     require(sound, expected, text or "none")
     return addresses, f"{job} {index}"

@@ -1,6 +1,7 @@
 """The five attacks against NumPy twins, and what guards their inputs and results."""
 
 import gc
+import json
 import math
 import weakref
 
@@ -330,7 +331,7 @@ def test_momentum_weighs_saturated_gradients_by_direction_alone():
 # Where the results lie.
 
 
-@pytest.mark.parametrize("epsilon", [0.01, 2.0])
+@pytest.mark.parametrize("epsilon", [0.01, 1.0])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_result_is_inside_the_ball_and_the_image_range(name, epsilon):
     ensemble, _ = linear_ensemble(2)
@@ -365,7 +366,24 @@ def gives_one_nan(logits, x, y, seed, threat):
     return x + tf.reshape(corner, tf.shape(x))
 
 
-@pytest.mark.parametrize("bad", [leaves_the_ball, leaves_the_range, gives_one_nan])
+def test_result_that_is_not_finite_is_refused(monkeypatch):
+    monkeypatch.setitem(ATTACKS, "bad", gives_one_nan)
+    ensemble, _ = linear_ensemble(2)
+    with pytest.raises(InputError, match=r"Expected finite images of bad\. Received: NaN or infinity"):
+        make_attack("bad", ThreatModel(EPSILON))(ensemble, *images_and_labels())
+
+
+@pytest.mark.parametrize("epsilon", [1, np.float32(0.25), np.int64(1)])
+def test_threat_model_of_any_number_attacks_and_travels_as_json(epsilon):
+    ensemble, _ = linear_ensemble(2)
+    x, y = images_and_labels()
+    for name in ATTACKS:
+        attack = make_attack(name, ThreatModel(epsilon))
+        assert attack(ensemble, x, y).shape == x.shape
+        assert json.loads(json.dumps(attack.describe()))["epsilon"] == float(epsilon)
+
+
+@pytest.mark.parametrize("bad", [leaves_the_ball, leaves_the_range])
 def test_result_that_breaks_the_threat_model_raises(bad, monkeypatch):
     monkeypatch.setitem(ATTACKS, "bad", bad)
     ensemble, _ = linear_ensemble(2)
@@ -511,10 +529,12 @@ def test_members_are_attacked_in_inference_mode():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"epsilon": 0.0}, "epsilon > 0"),
-        ({"epsilon": -0.1}, "epsilon > 0. Received: epsilon=-0.1"),
-        ({"epsilon": float("nan")}, "epsilon > 0"),
-        ({"epsilon": float("inf")}, "epsilon > 0"),
+        ({"epsilon": 0.0}, "epsilon in (0, 1]"),
+        ({"epsilon": -0.1}, "epsilon in (0, 1], the pixels being in [0, 1]. Received: epsilon=-0.1"),
+        ({"epsilon": 8}, "epsilon in (0, 1], the pixels being in [0, 1]. Received: epsilon=8"),
+        ({"epsilon": 256, "clip_max": 255}, "epsilon in (0, 255], the pixels being in [0, 255]"),
+        ({"epsilon": float("nan")}, "epsilon in (0, 1]"),
+        ({"epsilon": float("inf")}, "epsilon in (0, 1]"),
         ({"epsilon": 0.1, "norm": "l2"}, "norm as one of {linf}. Received: norm='l2'"),
         ({"epsilon": 0.1, "clip_min": 1.0, "clip_max": 1.0}, "clip_min < clip_max"),
         ({"epsilon": 0.1, "clip_min": float("nan")}, "clip_min < clip_max"),
@@ -539,7 +559,9 @@ def test_bad_threat_model_is_refused(values, expected):
         ("mifgsm", {"decay": float("nan")}, "finite decay >= 0"),
         ("pgd_cw", {"step": 1.5}, "0 < step <= 1"),
         ("pgd_cw", {"step": 0.0}, "0 < step <= 1"),
-        ("pgd_cw", {"confidence": -5.0}, "confidence >= 0"),
+        ("pgd_cw", {"confidence": -5.0}, "finite confidence >= 0"),
+        ("pgd_cw", {"step": "a"}, "0 < step <= 1, in units of epsilon. Received: step='a'"),
+        ("ifgsm", {"steps": True}, "whole steps >= 1. Received: steps=True"),
     ],
 )
 def test_unknown_attacks_and_bad_parameters_are_refused(name, params, expected):

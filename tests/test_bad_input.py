@@ -79,13 +79,17 @@ FLAGS = [
     *("--seed=-1", "--seed=2147483648", "--surrogate_seed=-1", "--static_seed=-7", "--static_attack=step"),
     # Contradictions.
     *("--seed=1000", "--seed=2000", "--surrogate_seed=2000", "--static_seed=0", "--surrogate_seed=0"),
+    # No paths on this machine: an unset shell variable, a bucket, characters that nothing can show.
+    *("--run_dir=", "--data_dir=", "--run_dir=gs://bucket/run", "--export=s3://bucket/model"),
+    *("--run_dir=a\0b", "--run_dir=a\nb", "--run_dir=\udcff", "--export=a\tb", "--data_dir=\x1b[1m"),
     # No flags.
     *("conv3", "resume=true"),
 ]
 TABLE_FLAGS = [
     *("--models=conv5", "--models=", "--models=conv3,conv3", "--modes=diverse", "--modes="),
     *("--modes=base,base", "--seeds=a", "--seeds=-1", "--seeds=0.5", "--seeds=3,3", "--seeds=1000"),
-    *("--model=conv3", "--mode=div", "--export=model", "--num_members=1", "--epsilons=2", "--tables=1"),
+    *("--seeds=", "--run_dir=", "--model=conv3", "--mode=div", "--export=model", "--num_members=1"),
+    *("--epsilons=2", "--tables=1"),
 ]
 
 
@@ -249,6 +253,53 @@ def test_export_to_a_taken_place_is_refused(taken, tmp_path, capsys):
         place.symlink_to(tmp_path / "there") if "link" in taken else (tmp_path / "there").rename(place)
     assert_refused(run(tmp_path / "run", f"--export={place}"), capsys, "a new path")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["run", "run/checkpoints", "run/saved_model/1", ".", "a file/model"])
+def test_export_to_where_it_cannot_be_is_refused_before_the_training(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "_train", None)
+    (tmp_path / "a file").write_text("mine")
+    assert_refused(
+        run(tmp_path / "run", f"--export={tmp_path / place}"),
+        capsys,
+        "SavedModel" if "file" in place else "xport",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seed": "x"}, "Expected seed as"),
+        ({"seed": 5}, "results of ('tiny', 'stripes', 0)"),
+        ({"model": "vgg"}, "results of ('tiny', 'stripes', 0)"),
+        ({"results": []}, "at least one result"),
+        ({"results": [7]}, "results"),
+        ({"coherence": ["a"]}, "Expected coherence as"),
+        ({"pair_cosines": [[1.0, 0.0], [0.0]]}, "Expected pair_cosines [N][N]"),
+        ({"budget": [1]}, "Expected budget as"),
+        ({"gradients": 5}, "Expected gradients as"),
+        ({"provenance": None}, "Expected provenance as"),
+        ({"correct": 999}, "correct <= total"),
+        ({"correct": "5"}, "Expected correct as"),
+        ({"total": 0}, "correct <= total"),
+        ({"epsilon": "0.1"}, "Expected epsilon as"),
+        ({"epsilon": True}, "Expected epsilon as"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else json.dumps(value),
+)
+def test_wrong_values_in_results_are_refused(changed, words, finished, tmp_path, capsys):
+    """Without a checksum, as version 0.1.0 wrote them, or anybody."""
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "report.md").unlink()
+    path = tmp_path / "run" / run_dir.RESULTS
+    values = run_dir.read_checked(path)
+    within = {name: value for name, value in changed.items() if name in values["results"][0]}
+    values |= {name: value for name, value in changed.items() if name not in within}
+    if within:
+        values["results"][0] |= within
+    run_dir.write_json(path, values)
+    assert_refused(run(tmp_path / "run", "--resume"), capsys, words)
 
 
 def forged_checkpoint(directory, write):
@@ -427,6 +478,26 @@ def test_training_that_diverges_is_one_line(tmp_path, capsys):
     assert_refused(code, capsys, "a finite", "NaN or infinity at step", "checkpoint")
 
 
+def test_last_step_that_diverges_is_one_line(tmp_path, capsys):
+    """No step follows that would find the weights that it leaves: the test images do."""
+    for _ in range(2):
+        code = run(tmp_path / "run", "--mode=base", "--learning_rate=1e38", "--batch_size=72", "--resume")
+        assert_refused(
+            code, capsys, "finite measures at the end of an epoch", "after step 1", "no checkpoint"
+        )
+        assert not (tmp_path / "run" / run_dir.METRICS).exists()
+
+
+def test_checkpoint_that_cannot_be_read_is_not_replaced(tmp_path, capsys):
+    """A link to itself: what permissions or a failing disk do, and root cannot be kept from reading."""
+    forged_checkpoint(tmp_path / "run", lambda path: path.write_text("weights"))
+    path = tmp_path / "run" / run_dir.CHECKPOINTS / "step-00000001.keras"
+    path.unlink()
+    path.symlink_to(path)
+    assert_refused(run(tmp_path / "run", "--resume"), capsys, "usable file", path.name)
+    assert path.is_symlink() and path.with_suffix(".json").exists()
+
+
 def test_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device", "step-00000003.keras")
@@ -438,6 +509,7 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
 def library():
     """Name -> a call that the library refuses; the words are the command's."""
     import keras
+    import tensorflow as tf
 
     import divtf
     from divtf.config import RunConfig
@@ -455,12 +527,20 @@ def library():
     def attack(images, labels=(0, 1), epsilon=0.1):
         divtf.make_attack("fgsm", divtf.ThreatModel(epsilon))(member("a"), images, np.array(labels))
 
-    def transfer(images, labels=(0, 1), attacks=(), **options):
-        target = divtf.Ensemble([member("a"), member("b")])
-        target.compile()
-        divtf.evaluate_transfer(target, target, (images, np.array(labels)), attacks, **options)
+    def transfer(images, labels=(0, 1), attacks=(), surrogate=None, target=None, dataset=None, **options):
+        ensemble = divtf.Ensemble([member("a"), member("b")])
+        ensemble.compile()
+        dataset = (images, np.array(labels)) if dataset is None else dataset
+        divtf.evaluate_transfer(surrogate or ensemble, target or ensemble, dataset, attacks, **options)
 
+    def lost():
+        model = member("lost")
+        model.set_weights([weight * np.nan for weight in model.get_weights()])
+        return model
+
+    fgsm = divtf.make_attack("fgsm", divtf.ThreatModel(0.1))
     images = np.full((2, 4, 4, 1), 0.5, "float32")
+    examples = tf.data.Dataset.from_tensor_slices((images, np.array([0, 1])))
     return {
         "member alone": lambda: divtf.Ensemble([member("a")]),
         "no members": lambda: divtf.Ensemble([], divtf.CrossEntropy()),
@@ -504,6 +584,25 @@ def library():
         "unknown data set": lambda: divtf.load_dataset("imagenet"),
         "unknown field": lambda: RunConfig.from_json({"colour": "red"}),
         "configuration out of range": lambda: divtf.run(RunConfig(epochs=0)),
+        "a model for members": lambda: divtf.Ensemble(member("a")),
+        "the objective's class": lambda: divtf.Ensemble([member("a"), member("b")], divtf.GradientAlignment),
+        "objective in words": lambda: divtf.Ensemble([member("a"), member("b")], "gal"),
+        "images in uint8": lambda: fit(np.array([0, 1]), (images * 255).astype("uint8")),
+        "images in int64": lambda: fit(np.array([0, 1]), images.astype("int64")),
+        "epsilon of 8 in 255": lambda: divtf.ThreatModel(8),
+        "epsilon for a threat model": lambda: divtf.make_attack("fgsm", 0.1),
+        "surrogate with softmax": lambda: transfer(images, (0, 1), [fgsm], member("p", activation="softmax")),
+        "surrogate NaN": lambda: transfer(images, (0, 1), [fgsm], lost()),
+        "target NaN": lambda: transfer(images, target=lost()),
+        "attack in words": lambda: transfer(images, attacks=["fgsm"]),
+        "surrogate of another shape": lambda: transfer(images, (0, 1), [fgsm], member("s", (5, 5, 1))),
+        "target of another shape": lambda: transfer(images, target=member("s", (4, 4, 3))),
+        "label too large for a plain target": lambda: transfer(images, (0, 4), target=member("t", classes=4)),
+        "no images at a time": lambda: transfer(images, batch_size=0),
+        "data set of single images": lambda: transfer(images, dataset=examples),
+        "endless data set": lambda: transfer(images, dataset=examples.batch(2).repeat()),
+        "export of a plain model": lambda: divtf.export_saved_model(member("a"), ROOT / "new"),
+        "configuration as a mapping": lambda: divtf.run({"model": "conv3"}),
         "export over a file": lambda: divtf.export_saved_model(
             divtf.Ensemble([member("a"), member("b")]), ROOT
         ),
@@ -524,7 +623,12 @@ NAMES = [
     *("tiny images", "one class", "unknown data set", "unknown field", "configuration out of range"),
     *("export over a file", "sigmoid outputs", "lambda in words", "epsilon in words"),
     *("clean images of 255", "other clean images of 255", "clean images NaN", "clean label too large"),
-    *("clean label negative", "clean labels as numbers", "clean labels one-hot"),
+    *("clean label negative", "clean labels as numbers", "clean labels one-hot", "a model for members"),
+    *("the objective's class", "objective in words", "images in uint8", "images in int64"),
+    *("epsilon of 8 in 255", "epsilon for a threat model", "surrogate with softmax", "surrogate NaN"),
+    *("target NaN", "attack in words", "surrogate of another shape", "target of another shape"),
+    *("label too large for a plain target", "no images at a time", "data set of single images"),
+    *("endless data set", "export of a plain model", "configuration as a mapping"),
 ]
 
 

@@ -160,6 +160,13 @@ class FakeError(Exception):
             self.cause = cause
 
 
+class Exhausted(Exception):
+    """TensorFlow's error, as Ray gives it back."""
+
+    __module__ = "tensorflow.python.framework.errors_impl"
+
+
+EXHAUSTED = Exhausted("Graph execution error:\n\nOOM when allocating tensor\n\tat node x")
 RECORD = TargetRecord(target="T_Div", model="conv3", dataset="mnist", seed=0, results=())
 
 
@@ -192,6 +199,8 @@ def test_records_come_in_the_order_of_the_parts():
     [
         (FakeError("trace", InputError("Expected a. Received: b")), "Expected a. Received: b (1 of 3 runs"),
         (FakeError("trace", OSError(28, "No space left")), "Received: [Errno 28] No space left (1 of 3"),
+        (FakeError("trace", MemoryError("17 GB")), "written, on every node. Received: 17 GB (1 of 3"),
+        (FakeError("trace", EXHAUSTED), "on every node. Received: OOM when allocating tensor (1 of 3 runs"),
         (FakeError("node died\nlog"), "Expected nodes that live until a run ends. Received: FakeError: node"),
     ],
 )

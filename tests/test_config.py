@@ -175,7 +175,7 @@ def refusals():
         ({name: None}, f"--{name} as") for name in ("model", "mode", "num_members", "attacks", "seed")
     )
     yield {"resume": "yes"}, "--resume as true or false"
-    yield {"run_dir": 3}, "--run_dir as text"
+    yield {"run_dir": 3}, "--run_dir as a path on this machine"
     yield {"mode": "div", "num_members": 1}, "--num_members of at least 2 for mode div"
     yield {"mode": "ens_div", "num_members": 1}, "--num_members of at least 2 for mode ens_div"
     yield {"seed": 1000}, "distinct seeds"
@@ -232,6 +232,18 @@ def test_runs_of_0_1_0_stay_the_same_runs():
     assert RunConfig.from_json(config.identity()).resolved() == config.resolved()
     other = dataclasses.replace(config, static_attack="step_ll")
     assert RunConfig.from_json(other.identity()).least_likely
+
+
+def test_home_is_written_out_in_paths_and_nowhere_else(monkeypatch):
+    """Shells leave the ~ of --run_dir=~/runs as it is."""
+    monkeypatch.setenv("HOME", "/home/one")
+    config = RunConfig(run_dir="~/runs/a", data_dir="~/data", export="~/model").resolved()
+    assert (config.run_dir, config.data_dir, config.export) == (
+        "/home/one/runs/a",
+        "/home/one/data",
+        "/home/one/model",
+    )
+    assert RunConfig(run_dir="a~/b", data_dir="gs://bucket/data").resolved().run_dir == "a~/b"
 
 
 def test_surrogate_is_one_for_all_targets_of_a_budget():

@@ -328,6 +328,7 @@ def cluster(**changes):
 
 
 BAD_CLUSTERS = {
+    "too deep": "[" * 100_000,
     "none": "",
     "not JSON": "{",
     "a list": "[]",

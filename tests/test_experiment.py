@@ -1,9 +1,11 @@
 """Whole runs, on a data set and a model so small that each takes seconds; one on real images."""
 
+import contextlib
 import csv
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +91,37 @@ def test_adversarial_sets_are_made_once_for_all_targets(runs):
     attacked = {mode: sets for mode, (_, sets) in runs["took"].items()}
     of_static = [("fgsm", 1.0, 72)]  # The sign of the gradient at every training image.
     assert attacked == {"base": of_surrogate, "div": [], "ens": of_static, "ens_div": [], "noise": []}
+
+
+@pytest.mark.parametrize("export", [None, ""])
+def test_run_that_another_process_finishes_meanwhile_is_not_measured_again(
+    runs, export, tmp_path, monkeypatch, work
+):
+    """A repeated task of a cluster waits for the first one, which may still be at work."""
+    config = settings(tmp_path, "div", resume=True, export=export)
+    open_run = run_dir.open_run
+
+    @contextlib.contextmanager
+    def waited(path, *args, **kwargs):
+        shutil.copytree(runs["root"] / "div", path)
+        if export is not None:
+            other = experiment.run(
+                settings(tmp_path, "div", resume=True, export=export), say=lambda line: None
+            )
+            assert (other / run_dir.SAVED_MODEL).is_dir()
+        with open_run(path, *args, **kwargs) as opened:
+            yield opened
+
+    def once(path, *args, **kwargs):
+        monkeypatch.setattr(run_dir, "open_run", open_run)
+        return waited(path, *args, **kwargs)
+
+    monkeypatch.setattr(run_dir, "open_run", once)
+    monkeypatch.setattr(experiment, "_evaluate", None)
+    directory = experiment.run(config, say=lambda line: None)
+    before = (runs["root"] / "div" / run_dir.RESULTS).read_bytes()
+    assert (directory / run_dir.RESULTS).read_bytes() == before
+    assert work.take() == (0, [])
 
 
 def test_static_model_is_never_the_surrogate(runs):

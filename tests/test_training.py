@@ -313,6 +313,21 @@ def test_damaged_checkpoint_takes_no_room_from_good_ones(copied):
     assert checkpoints(copied) == step_files(20, 24)
 
 
+def test_files_that_are_no_checkpoints_stay_and_are_not_read(copied):
+    folder = copied / run_dir.CHECKPOINTS
+    (folder / "step-old").mkdir()
+    for name in ("step-notes.txt", "step-best.json", "step-99999999-copy.json"):
+        (folder / name).write_text("mine")
+    store = Checkpoints(folder, lambda line: None)
+    state = store.restore()
+    assert state.step == TOTAL
+    state.step += 1
+    store.save(state.ensemble, state)
+    left = {"step-old", "step-notes.txt", "step-best.json", "step-99999999-copy.json"}
+    assert left < {path.name for path in folder.iterdir()}
+    assert not (folder / f"step-{PER_EPOCH:08d}.keras").exists()
+
+
 def test_hostile_checkpoint_runs_no_code_of_its_own(tmp_path):
     """Its hash is right, so that only Keras's safe mode stands in the way."""
     inputs = keras.Input((2,))
