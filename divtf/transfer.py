@@ -297,19 +297,20 @@ def _check(attacks: Sequence[Attack], models: Sequence[Any], x: np.ndarray, y: n
     least = min((attack.threat.clip_min for attack in attacks), default=0.0)
     most = max((attack.threat.clip_max for attack in attacks), default=1.0)
     require(least <= low and high <= most, f"images in [{least}, {most}]", f"values from {low:g} to {high:g}")
-    of_keras = [model for model in models if isinstance(model, keras.Model)]
-    for shape in (tuple(_plain(model).input_shape[1:]) for model in of_keras):
+    # Callables and subclassed models do not tell their shapes.
+    telling = [plain for plain in map(_plain, models) if isinstance(getattr(plain, "input_shape", 0), tuple)]
+    for shape in (plain.input_shape[1:] for plain in telling):
         fits = len(shape) == x.ndim - 1 and all(
             a in (None, b) for a, b in zip(shape, x.shape[1:], strict=True)
         )
         require(fits, f"images of the models' shape {shape}", f"images of shape {x.shape[1:]}")
-    classes = min((_plain(model).output_shape[-1] for model in of_keras), default=None)
+    classes = min((plain.output_shape[-1] for plain in telling), default=None)
     first, last = int(y.min()), int(y.max())
     inside = first >= 0 and (classes is None or last < classes)
     require(inside, f"labels in [0, {classes or 'classes'})", f"labels from {first} to {last}")
 
 
-def _plain(model: keras.Model) -> keras.Model:
+def _plain(model):
     """The model, or an ensemble's first member, which has the shapes of all."""
     return model.members[0] if hasattr(model, "members") else model
 

@@ -203,6 +203,22 @@ def test_dataset_gives_what_its_arrays_give():
     assert evaluate_transfer(surrogate, surrogate, columns, attacks, clean=batches) == expected
 
 
+def test_subclassed_model_is_attacked_and_scored_though_it_tells_no_shapes():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.head(tf.reshape(x, [-1, 64]))
+
+    model, x, y = Subclassed(), np.full((5, 8, 8, 1), 0.5, "float32"), np.arange(5) % 3
+    fgsm = make_attack("fgsm", ThreatModel(0.1))
+    clean, attacked, _ = evaluate_transfer(model, {"T": model}, (x, y), fgsm)
+    assert clean.correct == int((np.asarray(model(x)).argmax(-1) == y).sum())
+    assert attacked.total == 5
+
+
 def test_callable_surrogate_takes_float64_images_as_it_takes_float32():
     member, (x, y) = made_ensemble().members[0], images_and_labels()
     attacks = [make_attack("fgsm", ThreatModel(0.1))]
