@@ -22,7 +22,7 @@ install: $(STAMP) ## Make .venv with the pinned versions and the package, editab
 
 # Made again when a file that says what to install changes; a second run installs nothing. The stamp comes
 # last, so an interrupted installation goes on at the next call.
-$(STAMP): requirements.txt constraints.txt setup.py divtf/_version.py
+$(STAMP): requirements.txt constraints.txt setup.py divtf/__init__.py
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
 	    echo "Expected Python 3.11, 3.12 or 3.13 as PYTHON. Received: PYTHON=$(PYTHON)," \

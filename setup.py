@@ -1,4 +1,4 @@
-"""Packaging. The run-time requirements live in requirements.txt, the version in divtf/_version.py."""
+"""Packaging. The run-time requirements live in requirements.txt, the version in divtf/__init__.py."""
 
 import re
 from pathlib import Path
@@ -17,10 +17,10 @@ def read_requirements() -> list[str]:
 
 def read_version() -> str:
     """Returns __version__ without importing the package, which would import TensorFlow."""
-    source = (ROOT / "divtf" / "_version.py").read_text(encoding="utf-8")
+    source = (ROOT / "divtf" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
     if match is None:
-        raise ValueError('Expected a line `__version__ = "..."` in divtf/_version.py. Received: none.')
+        raise ValueError('Expected a line `__version__ = "..."` in divtf/__init__.py. Received: none.')
     return match.group(1)
 
 

@@ -14,14 +14,15 @@ from absl import app, flags
 
 from benchmarks.timing import Row, write_tables
 from divtf import Ensemble, ThreatModel, make_attack
-from divtf.config import RunConfig
 from divtf.errors import require
-from divtf.experiment import load_data
-from divtf.finished import directories, read_config
-from divtf.run_dir import CHECKPOINTS
-from divtf.shared_homes import home
-from divtf.training import build_ensemble, restore
-from divtf.transfer import AdversarialSets, predictions
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.predictions import predictions
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.experiment import load_data
+from divtf.pipeline.finished import directories, read_config
+from divtf.pipeline.shared_paths import home
+from divtf.pipeline.trained import build_ensemble, restore
+from divtf.storage.run_directory import CHECKPOINTS
 
 RUNS = flags.DEFINE_string("runs", "runs/mnist", "Directory of finished runs of one model and data set.")
 IMAGES = flags.DEFINE_integer("images", 500, "Attack the first test images.", lower_bound=1)

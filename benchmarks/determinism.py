@@ -17,7 +17,8 @@ from absl import app, flags
 
 import divtf
 from benchmarks.timing import Row, write_tables
-from divtf.config import SETUPS, RunConfig
+from divtf.data.paper import SETUPS
+from divtf.pipeline.config import RunConfig
 
 MODEL = flags.DEFINE_enum("model", "conv3", sorted(SETUPS), "Model to train.")
 DATASET = flags.DEFINE_string("dataset", None, "Data set; default: the paper's for the model.")
@@ -35,10 +36,10 @@ def train() -> None:
     import keras
     import tensorflow as tf
 
-    from divtf import experiment
-    from divtf.config import MODES
-    from divtf.data import Mixture
-    from divtf.training import build_ensemble
+    from divtf.data.mixture import Mixture
+    from divtf.pipeline import experiment
+    from divtf.pipeline.modes import MODES
+    from divtf.pipeline.trained import build_ensemble
 
     config = RunConfig(
         model=MODEL.value,

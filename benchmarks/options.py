@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from divtf.config import SETUPS
+from divtf.data.paper import SETUPS
 
 
 def models(default: list[str], help_text: str) -> flags.FlagHolder[list[str]]:

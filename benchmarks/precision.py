@@ -22,8 +22,8 @@ from divtf import (
     input_gradients,
     load_dataset,
 )
-from divtf.config import SETUPS
-from divtf.datasets import as_float
+from divtf.data.datasets import as_float
+from divtf.data.paper import SETUPS
 
 MODELS = options.models(["conv3"], "Models to measure.")
 MEMBERS = flags.DEFINE_integer("num_members", 5, "Members of an ensemble.", lower_bound=2)

@@ -14,9 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks.steps import Steps
 from benchmarks.timing import Row, medians
 from divtf import CrossEntropy, GradientAlignment, ThreatModel, evaluate_transfer, make_attack
-from divtf.config import MODES
-from divtf.data import Mixture
-from divtf.datasets import ImageData
+from divtf.data.datasets import ImageData
+from divtf.data.mixture import Mixture
+from divtf.pipeline.modes import MODES
 
 _STEPS = 10
 

@@ -9,9 +9,9 @@ from benchmarks.flops import step_flops
 from benchmarks.kernels import kernel_seconds
 from benchmarks.timing import BestRate, Row, in_child, medians
 from divtf import CrossEntropy, Ensemble, GradientAlignment, ThreatModel, build_members, make_attack
-from divtf.config import SETUPS
-from divtf.datasets import DATASETS
-from divtf.startup import has_avx512
+from divtf.data.datasets import DATASETS
+from divtf.data.paper import SETUPS
+from divtf.runtime.processor import has_avx512
 
 # The targets, for 5 members and batches of 128 on 2 cores.
 GAL_FLOOR = {"conv3": 1.35, "conv4": 1.2, "resnet20": 1.6}

@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from divtf import files, run_dir
+from divtf.storage import checked_json, environment, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +87,10 @@ def write_tables(path: Path, title: str, budget: Mapping, tables: Mapping[str, S
     record = {
         "title": title,
         "budget": dict(budget),
-        "environment": run_dir.environment(),
+        "environment": environment.environment(),
         "tables": {name: [vars(row) for row in rows] for name, rows in tables.items()},
     }
-    run_dir.write_json(path.with_suffix(".json"), record)
+    checked_json.write_json(path.with_suffix(".json"), record)
     files.write_file(path.with_suffix(".md"), markdown(record))
 
 

@@ -7,37 +7,37 @@ them by transfer from a surrogate, report what was measured, and serve them.
 import importlib
 from typing import Any
 
-from divtf._version import __version__
+__version__ = "0.2.0"
 
-# Public name -> module. Loaded on first use: a report or `--help` need not wait for TensorFlow. No module has
-# a public name: importing it would put the module in the name's place.
+# Public name -> module. Loaded on first use: a report or `--help` need not wait for TensorFlow. No module
+# right here has a public name: importing it would put the module in the name's place.
 _HOMES = {
-    "build_member": "models",
-    "build_members": "models",
-    "MODELS": "models",
-    "BatchNormalization": "layers",
-    "convert_member": "layers",
-    "input_gradients": "alignment",
-    "cosine_similarities": "alignment",
-    "coherence": "alignment",
-    "gradient_alignment_loss": "alignment",
-    "CrossEntropy": "objectives",
-    "GradientAlignment": "objectives",
-    "Ensemble": "ensemble",
-    "Adam": "optimizer",
-    "ThreatModel": "threat",
-    "make_attack": "attacks",
-    "ATTACKS": "attacks",
-    "evaluate_transfer": "transfer",
-    "TransferResult": "records",
-    "TargetRecord": "records",
-    "gaas": "subspace",
-    "gradient_statistics": "analysis",
-    "load_dataset": "datasets",
-    "DATASETS": "datasets",
-    "export_saved_model": "export",
-    "RunConfig": "config",
-    "run": "experiment",
+    "build_member": "networks.models",
+    "build_members": "networks.models",
+    "MODELS": "networks.models",
+    "BatchNormalization": "networks.layers",
+    "convert_member": "networks.second_order",
+    "input_gradients": "ensembles.alignment",
+    "cosine_similarities": "ensembles.alignment",
+    "coherence": "ensembles.alignment",
+    "gradient_alignment_loss": "ensembles.alignment",
+    "CrossEntropy": "ensembles.objectives",
+    "GradientAlignment": "ensembles.objectives",
+    "Ensemble": "ensembles.ensemble",
+    "Adam": "ensembles.adam",
+    "export_saved_model": "ensembles.export",
+    "ThreatModel": "attacks.threat",
+    "ATTACKS": "attacks.methods",
+    "make_attack": "attacks.attack",
+    "evaluate_transfer": "evaluation.transfer",
+    "gaas": "evaluation.gaas",
+    "gradient_statistics": "evaluation.gradients",
+    "TransferResult": "storage.records",
+    "TargetRecord": "storage.records",
+    "load_dataset": "data.datasets",
+    "DATASETS": "data.datasets",
+    "RunConfig": "pipeline.config",
+    "run": "pipeline.experiment",
     "InputError": "errors",
 }
 

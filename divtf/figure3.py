@@ -1,46 +1,6 @@
-"""The command for section 3.4: python -m divtf.figure3 --runs=runs/sparsity.
+"""The command for section 3.4, Figure 3: python -m divtf.figure3 --runs=runs/sparsity."""
 
-Compares finished T_Div runs with ReLU and with LeakyReLU members (`divtf.table2 --activation=...`): how many
-entries of the input gradients, and terms of their inner products, are zero; and how GAL falls in training.
-"""
-
-from pathlib import Path
-
-from absl import flags
-
-from divtf import cli, files, finished, plots, run_dir
-from divtf.config import MODES
-from divtf.errors import require
-from divtf.records import SparsityRecord
-from divtf.sparsity_picture import SHARES, sparsity_figure
-
-
-def collect(root: Path) -> list[SparsityRecord]:
-    """What the finished runs with GAL below a directory show, in the order of their training."""
-    directories = finished.directories(root)
-    with_gal = [path for path in directories if MODES[finished.read_config(path).mode].gal]
-    return [finished.read_sparsity(path) for path in with_gal]
-
-
-def main(root: Path) -> None:
-    """Write sparsity.png and sparsity.json beside the runs, and print the figures.
-
-    Raises:
-        InputError: if no run below `root` has trained with GAL to its end.
-    """
-    records = collect(root)
-    expected = f"finished runs of mode div or ens_div below {root}"
-    require(bool(records), expected, f"{len(finished.directories(root))} of other modes")
-    files.write_file(root / "sparsity.png", plots.png(sparsity_figure(records)))
-    run_dir.write_json(root / "sparsity.json", [record.to_json() for record in records])
-    for record in records:
-        shares = [f"{100 * getattr(record, name):.2f} % {text}" for name, text in SHARES.items()]
-        curve = f"GAL {record.gal[0]:.3f} in epoch 1, {record.gal[-1]:.3f} in epoch {len(record.gal)}"
-        print(f"{record.subject}, {record.target}, seed {record.seed}: {', '.join(shares)}; {curve}")
-    print(f"  {'sparsity':<14} {root / 'sparsity.png'}")
-
+from divtf.commands import figure3
 
 if __name__ == "__main__":
-    flags.DEFINE_string("runs", "runs/sparsity", "Directory that holds the run directories.")
-    flags.adopt_module_key_flags(cli)
-    cli.launch_without_config(lambda: main(Path(flags.FLAGS.runs)))
+    figure3.launch()

@@ -5,7 +5,7 @@ import pytest
 import reference
 import tiny
 
-from divtf.startup import prepare_tensorflow
+from divtf.runtime.processor import prepare_tensorflow
 
 # Tests run as commands do, on every processor.
 prepare_tensorflow()

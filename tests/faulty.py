@@ -82,14 +82,21 @@ def execute(arguments: tuple[str, ...]) -> int:
     """What `python -m divtf.main` does with these arguments, in this process; the exit code."""
     from absl import flags
 
-    from divtf import cli, main
+    from divtf.commands import command_line, config_flags, main
 
     values = flags.FlagValues()
-    cli.define_flags(values)
+    config_flags.define_flags(values)
     with pytest.MonkeyPatch.context() as patch:
         tiny.register(patch)
-        patch.setattr("divtf.run_dir._commit", lambda: "a commit")  # Who edits meanwhile changes no record.
-        return cli.execute(main.main, cli.config_from_flags, cli.parse(["main", *arguments], values), values)
+        patch.setattr(
+            "divtf.storage.environment._commit", lambda: "a commit"
+        )  # Who edits meanwhile changes no record.
+        return command_line.execute(
+            main.main,
+            config_flags.config_from_flags,
+            command_line.parse(["main", *arguments], values),
+            values,
+        )
 
 
 def _child(arguments, fault, connection) -> None:

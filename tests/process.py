@@ -17,12 +17,15 @@ import tensorflow as tf
 import tiny
 
 import divtf
-import divtf.analysis
-import divtf.config
-import divtf.models
-from divtf import callbacks, distribution, training
-from divtf.ensemble import Ensemble
-from divtf.transfer import AdversarialSets, predictions
+import divtf.evaluation.gradients
+import divtf.networks.models
+import divtf.pipeline.config
+from divtf.ensembles.ensemble import Ensemble
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.predictions import predictions
+from divtf.pipeline import trained
+from divtf.runtime import devices
+from divtf.training import callbacks
 
 
 def normalised(make, x, num_classes):
@@ -32,8 +35,8 @@ def normalised(make, x, num_classes):
 
 def register(patch):
     tiny.register(patch)
-    patch.setitem(divtf.models.MODELS, "normalised", normalised)
-    patch.setitem(divtf.config.SETUPS, "normalised", divtf.config.Setup("stripes", 2))
+    patch.setitem(divtf.networks.models.MODELS, "normalised", normalised)
+    patch.setitem(divtf.data.paper.SETUPS, "normalised", divtf.data.paper.Setup("stripes", 2))
 
 
 def train(directory, *, sgd=None, kill_at=None, seen=None, writes=True, patch=None, **values):
@@ -50,7 +53,7 @@ def train(directory, *, sgd=None, kill_at=None, seen=None, writes=True, patch=No
     """
     patch, batches = patch or pytest.MonkeyPatch(), []
     if sgd:
-        patch.setattr(training, "_optimizer", lambda config, steps: keras.optimizers.SGD(sgd))
+        patch.setattr(trained, "_optimizer", lambda config, steps: keras.optimizers.SGD(sgd))
     if kill_at:
         die_after(kill_at, patch)
     if not writes:
@@ -94,18 +97,18 @@ def forbid_writing(directory):
 
 def run(*, kill_at=None, writes=True, **values):
     """A whole run, as the command makes it; gives the exit code."""
-    from divtf import cli, main
+    from divtf.commands import command_line, main
 
     if kill_at:
         die_after(kill_at, pytest.MonkeyPatch())
     if not writes:
         forbid_writing(values["run_dir"])
-    return cli.execute(main.main, lambda flags: tiny.config(**values), ["main"])
+    return command_line.execute(main.main, lambda flags: tiny.config(**values), ["main"])
 
 
 def adam(gradients, learning_rate):
     """A variable on each device, from zeros, after a step by each row of gradients [steps, devices, size]."""
-    on = distribution.strategy("mirrored")
+    on = devices.strategy("mirrored")
     with on.scope():
         variable = keras.Variable(np.zeros(np.shape(gradients)[-1]), dtype="float32")
         optimizer = divtf.Adam(learning_rate)
@@ -126,7 +129,7 @@ def adam(gradients, learning_rate):
 
 def statistics(x, y, batch_size, members=2):
     """Moving statistics of members that are one BatchNormalization and a Dense layer, after an epoch."""
-    with distribution.scope(distribution.strategy("mirrored")):
+    with devices.scope(devices.strategy("mirrored")):
         made = []
         for index in range(members):
             keras.utils.set_random_seed(index)
@@ -142,7 +145,7 @@ def statistics(x, y, batch_size, members=2):
         [
             value.numpy().tolist()
             for variable in (layer.moving_mean, layer.moving_variance)
-            for value in distribution.strategy("mirrored").experimental_local_results(variable.value)
+            for value in devices.strategy("mirrored").experimental_local_results(variable.value)
         ]
         for layer in layers
     ]
@@ -156,16 +159,18 @@ def attack(path, strategy, names, size, log=False):
     """
     tf.debugging.set_log_device_placement(log)
     config = tiny.config(strategy=strategy, num_members=3)
-    on = distribution.strategy(strategy)
-    with distribution.scope(on):
-        surrogate = training.build_ensemble(config, tiny.data().spec)
+    on = devices.strategy(strategy)
+    with devices.scope(on):
+        surrogate = trained.build_ensemble(config, tiny.data().spec)
     x, y = tiny.data().test_set()
     sets = AdversarialSets(surrogate, batch_size=size)
     found = {}
     for name in names:
         found[name], _ = sets.images(divtf.make_attack(name, divtf.ThreatModel(0.1)), x, y)
         found[f"{name} predictions"] = predictions(surrogate, found[name], size)
-    found["coherence"] = divtf.analysis.gradient_statistics(surrogate, x, y, batch_size=size).coherence
+    found["coherence"] = divtf.evaluation.gradients.gradient_statistics(
+        surrogate, x, y, batch_size=size
+    ).coherence
     np.savez(path, **found)
 
 

@@ -16,9 +16,11 @@ import tiny
 from absl import flags
 from damage import Hostile
 
-from divtf import cli, experiment, files, main, preflight, run_dir, table2
-from divtf.datasets import DATASETS
+from divtf.commands import command_line, config_flags, main, table2
+from divtf.data.datasets import DATASETS
 from divtf.errors import InputError
+from divtf.pipeline import experiment, preflight
+from divtf.storage import checked_json, digests, files, run_directory
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = re.compile(r"error: Expected [^\n]+\. Received: [^\n]+\n")
@@ -30,15 +32,15 @@ pytestmark = pytest.mark.usefixtures("tiny_world")
 def command(*arguments, table=False):
     """What `python -m divtf.main` (or table2) does with these arguments, in this process; the exit code."""
     values = flags.FlagValues()
-    cli.define_flags(values)
+    config_flags.define_flags(values)
     if table:
         table2.define_flags(values)
-    read = table2.parts_from_flags if table else cli.config_from_flags
+    read = table2.parts_from_flags if table else config_flags.config_from_flags
     try:
-        left = cli.parse(["command", *arguments], values)
+        left = command_line.parse(["command", *arguments], values)
     except SystemExit as stopped:
         return stopped.code
-    return cli.execute(table2.main if table else main.main, read, left, values)
+    return command_line.execute(table2.main if table else main.main, read, left, values)
 
 
 def assert_refused(code, capsys, *words):
@@ -190,7 +192,7 @@ def instead(path, content):
 )
 def test_what_lies_in_the_place_of_a_runs_file_is_refused(name, content, tmp_path, capsys, monkeypatch):
     """Before any training."""
-    monkeypatch.setattr(experiment, "_train", None)
+    monkeypatch.setattr(run, "_train", None)
     other_version(tmp_path / "run")
     instead(tmp_path / "run" / name, content)
     assert_refused(run(tmp_path / "run", "--resume", f"--export={tmp_path / 'model'}"), capsys)
@@ -236,8 +238,8 @@ def test_linked_run_directory_is_the_run_itself(finished, tmp_path, capsys):
 @pytest.mark.parametrize("content", ["[]", "{}", '{"schema": 0}', '{"schema": 1}'])
 def test_results_of_something_else_are_refused(content, tmp_path, capsys):
     config = tiny.config(**FAST)
-    with run_dir.open_run(tmp_path, config.identity(), resume=False):
-        (tmp_path / run_dir.RESULTS).write_text(content)
+    with run_directory.open_run(tmp_path, config.identity(), resume=False):
+        (tmp_path / run_directory.RESULTS).write_text(content)
     assert_refused(run(tmp_path, "--resume"), capsys, "results.json")
 
 
@@ -257,7 +259,7 @@ def test_export_to_a_taken_place_is_refused(taken, tmp_path, capsys):
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoints", "run/saved_model/1", ".", "a file/model"])
 def test_export_to_where_it_cannot_be_is_refused_before_the_training(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(experiment, "_train", None)
+    monkeypatch.setattr(run, "_train", None)
     (tmp_path / "a file").write_text("mine")
     assert_refused(
         run(tmp_path / "run", f"--export={tmp_path / place}"),
@@ -292,23 +294,23 @@ def test_wrong_values_in_results_are_refused(changed, words, finished, tmp_path,
     """Without a checksum, as version 0.1.0 wrote them, or anybody."""
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "report.md").unlink()
-    path = tmp_path / "run" / run_dir.RESULTS
-    values = run_dir.read_checked(path)
+    path = tmp_path / "run" / run_directory.RESULTS
+    values = checked_json.read_checked(path)
     within = {name: value for name, value in changed.items() if name in values["results"][0]}
     values |= {name: value for name, value in changed.items() if name not in within}
     if within:
         values["results"][0] |= within
-    run_dir.write_json(path, values)
+    checked_json.write_json(path, values)
     assert_refused(run(tmp_path / "run", "--resume"), capsys, words)
 
 
 def forged_checkpoint(directory, write):
     """A run with a whole checkpoint, by its hash, that `write` wrote."""
     other_version(directory)
-    path = directory / run_dir.CHECKPOINTS / "step-00000001.keras"
+    path = directory / run_directory.CHECKPOINTS / "step-00000001.keras"
     path.parent.mkdir()
     write(path)
-    run_dir.write_checked(path.with_suffix(".json"), {"step": 1, "sha256": run_dir.file_digest(path)})
+    checked_json.write_checked(path.with_suffix(".json"), {"step": 1, "sha256": digests.file_digest(path)})
 
 
 def archive(path, configuration, **files):
@@ -418,7 +420,7 @@ def test_absurd_sizes_that_cost_nothing_are_taken(tmp_path):
     huge = [f"--max_{what}_examples=2147483647" for what in ("train", "test", "attack")]
     huge += ["--batch_size=2147483647", "--seed=2147483647", "--checkpoint_minutes=3e38"]
     assert run(tmp_path / "run", *huge) == 0
-    record = experiment.read_record(tmp_path / "run")
+    record = finished.read_record(tmp_path / "run")
     assert (record.budget["training images"], record.budget["attacked images"]) == (72, 24)
 
 
@@ -485,13 +487,13 @@ def test_last_step_that_diverges_is_one_line(tmp_path, capsys):
         assert_refused(
             code, capsys, "finite measures at the end of an epoch", "after step 1", "no checkpoint"
         )
-        assert not (tmp_path / "run" / run_dir.METRICS).exists()
+        assert not (tmp_path / "run" / run_directory.METRICS).exists()
 
 
 def test_checkpoint_that_cannot_be_read_is_not_replaced(tmp_path, capsys):
     """A link to itself: what permissions or a failing disk do, and root cannot be kept from reading."""
     forged_checkpoint(tmp_path / "run", lambda path: path.write_text("weights"))
-    path = tmp_path / "run" / run_dir.CHECKPOINTS / "step-00000001.keras"
+    path = tmp_path / "run" / run_directory.CHECKPOINTS / "step-00000001.keras"
     path.unlink()
     path.symlink_to(path)
     assert_refused(run(tmp_path / "run", "--resume"), capsys, "usable file", path.name)
@@ -512,7 +514,7 @@ def library():
     import tensorflow as tf
 
     import divtf
-    from divtf.config import RunConfig
+    from divtf.pipeline.config import RunConfig
 
     def member(name, shape=(4, 4, 1), classes=3, activation=None):
         inputs = keras.Input(shape)

@@ -1,4 +1,4 @@
-"""Imports point down only; what makes reports and parses flags needs no TensorFlow."""
+"""The house: rooms on floors, imports that point down only, and light rooms that need no TensorFlow."""
 
 import ast
 import importlib
@@ -11,108 +11,161 @@ import pytest
 import divtf
 
 PACKAGE = Path(divtf.__file__).parent
-SOURCES = {path.stem: path.read_text() for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
-TREES = {name: ast.parse(text) for name, text in SOURCES.items()}
-COMMANDS = {name for name, text in SOURCES.items() if '__name__ == "__main__"' in text}
-# From the top: a module may import those of lower layers, and of its own as long as none leads back.
-LAYERS = [
-    COMMANDS,
-    {"cluster"},
-    {"cli", "experiment"},
-    {"shared_models"},
-    {"training", "transfer", "export", "report", "subspace", "analysis", "finished"},
-    {"callbacks", "checkpoints", "preflight"},
-    {"gaas_picture", "matrix_picture", "sparsity_picture", "table_data", "table_picture"},
-    {"plots", "tables", "captions", "paper", "ensemble", "members"},
-    {"objectives", "attacks", "data", "models"},
-    {"alignment", "layers", "distribution", "workers", "threat"},
-    {"normalization", "optimizer"},
-    {"shared_homes"},
-    {"config", "run_dir", "records", "datasets"},
-    {"files"},
-    {"errors", "startup", "_version"},
+
+
+def name_of(path):
+    """The module's name below the package: "storage.files", "main"; "storage" is the room's __init__."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+SOURCES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+TREES = {name_of(path): ast.parse(path.read_text()) for path in SOURCES}
+DOORS = {"main", "table2", "figure3", "figure5", "transfer_matrix", "publish"}
+# From the top: a module may import those of its own room, of rooms on its floor, and of lower floors.
+FLOORS = [
+    DOORS,
+    {"commands"},
+    {"pipeline"},
+    {"training", "evaluation"},
+    {"reporting", "attacks", "ensembles"},
+    {"networks", "data", "runtime", "storage"},
+    {"errors"},
 ]
-WITHOUT_TENSORFLOW = [
-    *("config", "run_dir", "files", "records", "errors", "cli", "datasets", "main", "table2", "cluster"),
-    *("report", "tables", "plots", "captions", "table_picture", "table_data", "paper"),
-    *("finished", "figure3", "figure5", "gaas_picture", "sparsity_picture", "publish"),
-    *("matrix_picture", "transfer_matrix", "shared_homes", "startup"),
+# Rooms, and modules of other rooms, that load neither TensorFlow nor Ray.
+LIGHT = [
+    *("errors", "storage", "reporting", "commands", "runtime.processor", "data.paper", "data.datasets"),
+    *(f"pipeline.{name}" for name in ("config", "fields", "modes", "finished", "shared_paths")),
+    *DOORS,
 ]
 
 
-def imported(name):
+def room(module):
+    return module.split(".")[0]
+
+
+def imported(module):
     """Modules of divtf that a module imports, wherever in it, and outside packages."""
     inside, outside = set(), set()
-    for node in ast.walk(TREES[name]):
-        if isinstance(node, ast.ImportFrom) and node.module == "divtf":
-            inside |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("divtf."):
-            inside.add(node.module.split(".")[1])
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            outside |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports name the package"
-            outside.add(node.module)
-        elif isinstance(node, ast.Import):
-            outside |= {alias.name for alias in node.names}
-    assert not any(module.split(".")[0] == "divtf" for module in outside)
-    return inside, {module.split(".")[0] for module in outside}
+            if room(node.module) != "divtf":
+                outside.add(room(node.module))
+                continue
+            within = node.module.removeprefix("divtf").lstrip(".")
+            for alias in node.names:
+                full = f"{within}.{alias.name}".lstrip(".")
+                inside.add(full if full in TREES else within)
+    assert "divtf" not in outside
+    return inside - {module}, outside
 
 
-IMPORTS = {name: imported(name)[0] for name in SOURCES}
-OUTSIDE = {name: imported(name)[1] for name in SOURCES}
+IMPORTS = {module: imported(module)[0] for module in TREES}
+OUTSIDE = {module: imported(module)[1] for module in TREES}
+FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 
 
-def reachable(name):
-    found, waiting = set(), [name]
+def reachable(start, arrows):
+    found, waiting = set(), [start]
     while waiting:
-        for other in IMPORTS[waiting.pop()] - found:
+        for other in arrows[waiting.pop()] - found:
             found.add(other)
             waiting.append(other)
     return found
 
 
-def test_every_module_has_a_layer():
-    assert sorted(module for layer in LAYERS for module in layer) == sorted(SOURCES)
+def arrows_between_rooms():
+    rooms = {room(module): set() for module in TREES}
+    for module, others in IMPORTS.items():
+        rooms[room(module)] |= {room(other) for other in others} - {room(module)}
+    return rooms
 
 
-@pytest.mark.parametrize("name", sorted(SOURCES))
-def test_imports_point_down(name):
-    layer = next(number for number, layer in enumerate(LAYERS) if name in layer)
-    allowed = set().union(*LAYERS[layer:])
-    assert IMPORTS[name] <= allowed, f"{name} imports {IMPORTS[name] - allowed} from above"
+def test_every_room_has_a_floor():
+    assert sorted(FLOOR) == sorted({room(module) for module in TREES})
 
 
-@pytest.mark.parametrize("name", sorted(SOURCES))
-def test_no_module_leads_back_to_itself(name):
-    assert name not in reachable(name)
+def test_the_top_level_is_small():
+    assert len(set(FLOOR) - DOORS) <= 12
 
 
-@pytest.mark.parametrize("name", ["attacks", "transfer", "alignment", "objectives", "data", "models"])
+def test_every_room_says_what_it_holds():
+    packages = [path.parent for path in PACKAGE.rglob("__init__.py")]
+    assert all(ast.get_docstring(ast.parse((package / "__init__.py").read_text())) for package in packages)
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_imports_point_down(module):
+    above = {other for other in IMPORTS[module] if FLOOR[room(other)] < FLOOR[room(module)]}
+    assert not above, f"{module} imports {above} from above"
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_no_module_leads_back_to_itself(module):
+    assert module not in reachable(module, IMPORTS)
+
+
+@pytest.mark.parametrize("name", sorted(arrows_between_rooms()))
+def test_no_room_leads_back_to_itself(name):
+    assert name not in reachable(name, arrows_between_rooms())
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_private_names_stay_in_their_module(module):
+    """Neither imported nor reached for: what another module needs has a public name."""
+    modules = {name.split(".")[-1] for name in IMPORTS[module]}
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ImportFrom) and room(node.module) == "divtf":
+            assert not [alias.name for alias in node.names if alias.name.startswith("_")]
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert not node.attr.startswith("_"), f"{node.value.id}.{node.attr}"
+
+
+def test_doors_only_open():
+    for door in DOORS:
+        assert IMPORTS[door] == {f"commands.{door}"} and not OUTSIDE[door]
+
+
+@pytest.mark.parametrize("name", ["attacks", "networks", "data"])
 def test_what_takes_any_callable_does_not_know_ensembles(name):
-    assert "ensemble" not in reachable(name)
+    assert "ensembles" not in reachable(name, arrows_between_rooms())
 
 
-def test_report_reads_only_records():
-    assert reachable("report").isdisjoint({"config", "run_dir", "ensemble", "training", "experiment"})
+@pytest.mark.parametrize("module", ["evaluation.transfer", "ensembles.alignment", "ensembles.objectives"])
+def test_modules_that_take_any_callable_do_not_know_the_ensemble(module):
+    assert "ensembles.ensemble" not in reachable(module, IMPORTS)
 
 
-def test_only_commands_know_flags():
-    assert {name for name, packages in OUTSIDE.items() if "absl" in packages} <= {"cli", *COMMANDS}
-    assert not any("cli" in IMPORTS[name] for name in set(SOURCES) - COMMANDS)
+def test_reports_read_only_records():
+    found = reachable("reporting", arrows_between_rooms())
+    assert found == {"data", "runtime", "storage", "errors"}
+    modules = {
+        other for module in TREES if room(module) == "reporting" for other in reachable(module, IMPORTS)
+    }
+    assert {module for module in modules if room(module) == "data"} == {"data.paper"}
 
 
-def test_only_attacks_knows_cleverhans():
-    assert {name for name, packages in OUTSIDE.items() if "cleverhans" in packages} == {"attacks"}
+def test_training_and_what_is_below_know_no_run_config():
+    below = [module for module in TREES if FLOOR[room(module)] > FLOOR["pipeline"]]
+    assert not [module for module in below if "pipeline.config" in reachable(module, IMPORTS)]
 
 
-def test_only_cluster_knows_ray():
-    assert {name for name, packages in OUTSIDE.items() if "ray" in packages} == {"cluster"}
+@pytest.mark.parametrize(
+    ("package", "rooms"), [("absl", {"commands"}), ("cleverhans", {"attacks"}), ("ray", {"commands"})]
+)
+def test_a_library_is_known_to_one_room(package, rooms):
+    assert {room(module) for module, packages in OUTSIDE.items() if package in packages} == rooms
 
 
 def test_light_modules_bring_no_tensorflow():
     """Nor Ray, an extra. One process for all: the last line names the module that brought it."""
+    light = [module for module in TREES if module in LIGHT or room(module) in LIGHT]
     script = (
         "import importlib, sys\n"
-        f"for name in {WITHOUT_TENSORFLOW}:\n"
+        f"for name in {sorted(light)}:\n"
         "    importlib.import_module('divtf.' + name)\n"
         "    heavy = {'tensorflow', 'keras', 'cleverhans', 'tensorflow_datasets', 'ray'} & set(sys.modules)\n"
         "    assert not heavy, (name, heavy)\n"
@@ -139,4 +192,10 @@ def test_unknown_names_are_attribute_errors():
 
 
 def test_no_module_takes_the_place_of_a_public_name():
-    assert not set(divtf.__all__) & set(SOURCES)
+    assert not set(divtf.__all__) & {room(module) for module in TREES}
+
+
+def test_tests_mirror_the_rooms():
+    tests = Path(__file__).parent
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert rooms == {path.name for path in tests.iterdir() if list(path.glob("test_*.py"))}

@@ -14,7 +14,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 # Read as setup.py does, without importing the package and so TensorFlow.
-VERSION = runpy.run_path(str(ROOT / "divtf" / "_version.py"))["__version__"]
+VERSION = runpy.run_path(str(ROOT / "divtf" / "__init__.py"))["__version__"]
 
 
 def read(name):

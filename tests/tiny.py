@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import reference
 
-from divtf.config import SETUPS, RunConfig, Setup
-from divtf.datasets import DATASETS, DatasetSpec
+from divtf.data.datasets import DATASETS, DatasetSpec
+from divtf.data.paper import SETUPS, Setup
+from divtf.pipeline.config import RunConfig
 
 CLASSES, SHAPE = 3, (8, 8, 1)
 
@@ -42,7 +43,7 @@ def name(patch: pytest.MonkeyPatch) -> None:
 
 def register(patch: pytest.MonkeyPatch) -> None:
     """Make `tiny` a model, and `stripes` its data set."""
-    from divtf.models import MODELS
+    from divtf.networks.models import MODELS
 
     name(patch)
     patch.setitem(MODELS, "tiny", member)
@@ -55,16 +56,16 @@ def config(**values) -> RunConfig:
 
 
 def data():
-    from divtf.datasets import load_dataset
+    from divtf.data.datasets import load_dataset
 
     return load_dataset("stripes")
 
 
 def train(directory: Path, say=lambda line: None, **values):
     """Train, or go on, in a directory without a lock; gives what `training.train` gives."""
-    from divtf import training
+    from divtf.pipeline import trained
 
-    return training.train(config(**values), data(), directory, say=say)
+    return trained.train(config(**values), data(), directory, say=say)
 
 
 def weights(ensemble) -> list[list[np.ndarray]]:

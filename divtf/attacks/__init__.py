@@ -1,0 +1,1 @@
+"""Attacks: the threat model, the methods, and the guard around them."""

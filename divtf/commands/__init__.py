@@ -1,0 +1,1 @@
+"""The bodies of the commands: flags, and what each command does with them."""

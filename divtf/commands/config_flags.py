@@ -1,0 +1,79 @@
+"""Command-line flags, declared once from the configuration's fields."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+
+from divtf.errors import InputError
+from divtf.pipeline.config import RunConfig, field_type
+
+flags.disclaim_key_flags()  # They are those of the command at the door.
+
+FLAGS = flags.FLAGS
+
+
+class _SwitchParser(flags.ArgumentParser):
+    """--name is "", --noname is None, and --name=PATH is PATH."""
+
+    syntactic_help = "nothing, or a path"
+
+    def parse(self, argument):
+        named = {"true": "", "false": None}
+        return named.get(argument.lower(), argument) if isinstance(argument, str) else argument
+
+
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
+    """Declare a flag for every field of RunConfig."""
+    for field in dataclasses.fields(RunConfig):
+        kind, help_text = field_type(field.name), field.metadata["help"]
+        options: dict[str, Any] = {"help": help_text, "flag_values": flag_values}
+        if field.metadata.get("switch"):
+            switch: Any = flags.Flag(
+                _SwitchParser(), None, field.name, field.default, help_text, boolean=True
+            )
+            flags.DEFINE_flag(switch, flag_values)
+        elif typing.get_origin(kind) is tuple:
+            default: Any = field.default
+            flags.DEFINE_list(field.name, default and list(default), **options)
+        else:
+            define: dict[Any, Callable] = {
+                bool: flags.DEFINE_bool,
+                int: flags.DEFINE_integer,
+                float: flags.DEFINE_float,
+            }
+            define.get(kind, flags.DEFINE_string)(field.name, field.default, **options)
+
+
+def config_from_flags(flag_values: flags.FlagValues = FLAGS, **overrides: Any) -> RunConfig:
+    """The configuration that the parsed flags ask for.
+
+    Args:
+        flag_values: where the flags of `define_flags` were parsed.
+        **overrides: values of fields, in place of their flags'.
+
+    Raises:
+        InputError: if a value does not fit.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(RunConfig):
+        value, kind = flag_values[field.name].value, field_type(field.name)
+        items = typing.get_args(kind)
+        values[field.name] = parse_list(field.name, value, items[0]) if isinstance(value, list) else value
+    return RunConfig(**values | overrides)
+
+
+def parse_list(name: str, texts: Sequence[str], kind: type) -> tuple:
+    """The values of a list flag.
+
+    Raises:
+        InputError: if one is not of the kind.
+    """
+    try:
+        return tuple(kind(text.strip()) for text in texts)
+    except ValueError:
+        raise InputError(
+            f"Expected --{name} as a comma-separated list of {kind.__name__}. Received: {','.join(texts)}"
+        ) from None

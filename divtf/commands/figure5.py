@@ -1,0 +1,105 @@
+"""The command for Figure 5: python -m divtf.figure5 --runs=runs/table2 --images=200.
+
+Analyses the adversarial subspace of finished targets below a directory, as `divtf.table2` leaves them. The
+epsilons are thirds of the data set's largest: for CIFAR-10 the paper's 0.03, 0.06 and 0.09; for MNIST, of
+which the paper shows no such figure, 0.1, 0.2 and 0.3. `divtf.subspace` says why k is not the paper's 25.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from divtf.commands import command_line
+from divtf.errors import require
+from divtf.pipeline import finished
+from divtf.pipeline.modes import MODES
+from divtf.reporting.figures import style
+from divtf.reporting.figures.gaas import gaas_figure
+from divtf.storage import checked_json, environment, files, run_directory
+from divtf.storage.records import SubspaceRecord
+
+flags.disclaim_key_flags()  # They are those of the command at the door.
+
+_THIRDS = (1 / 3, 2 / 3, 1.0)
+
+
+def collect(root: Path) -> list[SubspaceRecord]:
+    """The analyses that this command has left in the run directories below `root`.
+
+    Raises:
+        InputError: if a target was trained anew since.
+    """
+    found = {path: finished.read_subspace(path) for path in finished.directories(root)}
+    records = {path: record for path, record in found.items() if record}
+    for path, record in records.items():
+        current = finished.read_record(path).provenance.get("weights") == record.provenance.get("weights")
+        require(current, f"an analysis of the weights in {path}", "one of others: give divtf.figure5 again")
+    return list(records.values())
+
+
+def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None = None) -> None:
+    """Measure what is not measured yet, then write gaas.png and gaas.json beside the runs.
+
+    Args:
+        root: directory that holds the run directories.
+        images: number of test images to analyse, the first ones.
+        targets: names of the targets to analyse.
+        data_dir: data directory of tensorflow-datasets; None is its own.
+
+    Raises:
+        InputError: if no finished run is one of these targets, or if two are of the same target and seed.
+    """
+    there = {path: finished.read_config(path).target for path in finished.directories(root)}
+    chosen = [path for path, target in there.items() if target in targets]
+    expected = f"finished runs of {', '.join(targets)} below {root}"
+    require(bool(chosen), expected, ", ".join(dict.fromkeys(there.values())) or "none")
+    finished.require_distinct([finished.read_record(path) for path in chosen], root)
+    records = [measure(path, images, data_dir) for path in chosen]
+    files.write_file(root / "gaas.png", style.png(gaas_figure(records)))
+    checked_json.write_json(root / run_directory.GAAS, [record.to_json() for record in records])
+    for record in records:
+        for curve in record.curves:
+            count = f"{curve['mean_successes']:6.2f} of {curve['order']:2d} directions"
+            at = f"epsilon {curve['epsilon']:g}, {curve['images']} images"
+            print(f"{record.subject}, {record.target}, seed {record.seed}: {at}: {count}")
+    print(f"  {'gaas':<14} {root / 'gaas.png'}")
+
+
+def measure(directory: Path, images: int, data_dir: str | None = None) -> SubspaceRecord:
+    """The analysis of the target in a run directory; read from there if it is of these weights and images."""
+    record, kept = finished.read_record(directory), finished.read_subspace(directory)
+    weights = record.provenance.get("weights")
+    images = min(images, record.budget.get("test images", images))
+    if kept and (kept.images, kept.provenance.get("weights")) == (images, weights):
+        return kept
+    from divtf.evaluation.gaas import gaas
+    from divtf.pipeline import experiment, trained  # TensorFlow loads only if there is something to measure.
+
+    config = dataclasses.replace(finished.read_config(directory), data_dir=data_dir)
+    data = experiment.load_data(config)
+    x, y = data.test_set(images)
+    target = trained.restore(config, data.spec, directory)
+    print(f"analyses {directory} on {images} images", flush=True)
+    budgets = [round(config.largest_epsilon * third, 6) for third in _THIRDS]
+    made = SubspaceRecord(
+        **record.common(),
+        images=images,
+        curves=tuple(result.to_json() for result in gaas(target, x, y, epsilons=budgets)),
+        analysis=environment.environment(),
+    )
+    checked_json.write_checked(directory / run_directory.GAAS, made.to_json())
+    return made
+
+
+def launch() -> None:
+    """The command: its flags, and what it does with them."""
+    defined, known = flags.FLAGS, ", ".join(mode.target for mode in MODES.values())
+    flags.DEFINE_string("runs", "runs/table2", "Directory that holds the run directories.")
+    flags.DEFINE_integer("images", 200, "Analyse the first test images of each target.", lower_bound=1)
+    flags.DEFINE_list("targets", ["T_Base", "T_Div"], f"Targets of the figure, of {{{known}}}.")
+    flags.DEFINE_string("data_dir", None, "Data directory of tensorflow-datasets; default: its own.")
+    command_line.run_without_config(
+        lambda: main(Path(defined.runs), defined.images, defined.targets, defined.data_dir)
+    )

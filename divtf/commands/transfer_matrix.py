@@ -1,0 +1,218 @@
+"""The command for transfer matrices: python -m divtf.transfer_matrix --runs=runs/table2 --images=1000.
+
+Attacks every finished target below a directory, and the surrogate and the static model that these share, and
+scores every target on the images of each. The surrogate's row is Table 2's protocol; a target on its own
+images is a white-box attack; and modes ens and ens_div train on such images of the static model. Targets of
+one seed start from the same weights, which the surrogate and the static model do not.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from divtf.commands import command_line
+from divtf.data.paper import ATTACKS as PAPER_ATTACKS
+from divtf.errors import require
+from divtf.pipeline import finished, shared_paths
+from divtf.pipeline.config import RunConfig
+from divtf.reporting.figures import style
+from divtf.reporting.figures.transfer_matrix import matrix_figure
+from divtf.reporting.transfer_matrix import Matrix
+from divtf.storage import checked_json, digests, environment, files, run_directory
+from divtf.storage.records import CLEAN, WORST_CASE, MatrixRecord, TransferResult, epsilons, grouped
+
+flags.disclaim_key_flags()  # They are those of the command at the door.
+
+Sources = Mapping[str, tuple[RunConfig, Path]]
+"""Name of each attacked ensemble -> its configuration, and where it was trained."""
+
+
+def collect(root: Path) -> list[MatrixRecord]:
+    """The columns that this command has left in the run directories below `root`.
+
+    Raises:
+        InputError: if a column is missing, or of other ensembles than those that are there now.
+    """
+    columns = {path: finished.read_matrix(path) for path in finished.directories(root)}
+    found = [column for column in columns.values() if column]
+    for family in _families(columns) if found else []:
+        identities = _identities(_sources(family))
+        own = [columns[path] for path in family]
+        current = all(
+            column and column.sources == identities and _cells(column) == _cells(own[0]) for column in own
+        )
+        require(
+            current or not any(own),
+            f"a transfer matrix of all finished runs below {root}",
+            "one of other runs: give divtf.transfer_matrix again",
+        )
+    return found
+
+
+def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None = None) -> None:
+    """Measure what is not measured yet, then write transfer.png and transfer.json beside the runs.
+
+    Args:
+        root: directory that holds the run directories.
+        images: number of test images to attack, the first ones.
+        attacks: names of the attacks; cells are the worst case of them.
+        data_dir: data directory of tensorflow-datasets; None is its own.
+
+    Raises:
+        InputError: if there is no finished run, if two are of the same target and seed, or if targets of one
+            model, data set and seed have different surrogates or static models.
+    """
+    known = f"distinct attacks of {{{', '.join(PAPER_ATTACKS)}}}, at least one"
+    holds = 0 < len(set(attacks)) == len(attacks) and set(attacks) <= set(PAPER_ATTACKS)
+    require(holds, known, ", ".join(attacks) or "none")
+    paths = finished.directories(root)
+    require(bool(paths), f"finished runs below {root}", "none")
+    finished.require_distinct([finished.read_record(path) for path in paths], root)
+    records = [
+        record
+        for family in _families(paths, data_dir)
+        for record in measure(family, images, attacks, lambda line: print(line, flush=True))
+    ]
+    files.write_file(root / "transfer.png", style.png(matrix_figure(records)))
+    checked_json.write_json(root / run_directory.MATRIX, [record.to_json() for record in records])
+    for subject, own in grouped(records, lambda record: record.subject).items():
+        _print(subject, Matrix(own), epsilons(own))
+    print(f"  {'transfer':<14} {root / 'transfer.png'}")
+
+
+def measure(
+    family: Mapping[Path, RunConfig],
+    images: int,
+    attacks: Sequence[str],
+    say: Callable[[str], object] = lambda line: None,
+) -> list[MatrixRecord]:
+    """The columns of targets of one model, data set and seed; read from their directories if all are there.
+
+    Args:
+        family: run directory -> configuration of each target, with that directory in it.
+        images: number of test images to attack, the first ones.
+        attacks: names of the attacks.
+        say: takes a line of progress.
+    """
+    sources = _sources(family)
+    identities = _identities(sources)
+    records = {path: finished.read_record(path) for path in family}
+    images = min(images, *(record.budget.get("test images", images) for record in records.values()))
+    budgets = sorted({epsilon for config in family.values() for epsilon in config.resolved().epsilons})
+    wanted = {(source, a, e, images) for source in sources for a in (*attacks, WORST_CASE) for e in budgets}
+    kept = [column for path in family if (column := finished.read_matrix(path))]
+    current = [column for column in kept if column.sources == identities and _cells(column) == wanted]
+    if len(current) == len(family):
+        return current
+    results = _attack(sources, family, images, attacks, budgets, say)
+    made = {
+        path: MatrixRecord(
+            **record.common(),
+            results=tuple(result for result in results if result.target == record.target),
+            sources=identities,
+            analysis=environment.environment(),
+        )
+        for path, record in records.items()
+    }
+    for path, column in made.items():
+        checked_json.write_checked(path / run_directory.MATRIX, column.to_json())
+    return list(made.values())
+
+
+def _attack(
+    sources: Sources,
+    family: Mapping[Path, RunConfig],
+    images: int,
+    attacks: Sequence[str],
+    budgets: Sequence[float],
+    say: Callable[[str], object],
+) -> list[TransferResult]:
+    """Every target's results on the images of every source."""
+    # TensorFlow loads only if there is something to measure.
+    from divtf.attacks.attack import make_attack
+    from divtf.attacks.threat import ThreatModel
+    from divtf.evaluation.transfer import evaluate_transfer
+    from divtf.pipeline import experiment, trained
+
+    data = experiment.load_data(next(iter(family.values())))
+    made = [make_attack(name, ThreatModel(epsilon)) for epsilon in budgets for name in attacks]
+    loaded = {name: trained.restore(config, data.spec, path) for name, (config, path) in sources.items()}
+    results: list[TransferResult] = []
+    for name, ensemble in loaded.items():
+        say(f"attacks {sources[name][1]}")
+        found = evaluate_transfer(
+            ensemble,
+            {config.target: loaded[config.target] for config in family.values()},
+            data.test_set(images),
+            made,
+            directory=sources[name][1] / shared_paths.ADVERSARIAL,
+            surrogate_name=name,
+            batch_size=shared_paths.BATCH,
+            say=say,
+        )
+        results += [result for result in found if result.attack != CLEAN]
+    return results
+
+
+def _families(paths: Iterable[Path], data_dir: str | None = None) -> list[dict[Path, RunConfig]]:
+    """The runs of each model, data set and seed: run directory -> configuration."""
+    families: dict[tuple[str, str, int], dict[Path, RunConfig]] = {}
+    for path in paths:
+        # It may lie elsewhere now than where it was made.
+        config = dataclasses.replace(finished.read_config(path), run_dir=str(path), data_dir=data_dir)
+        families.setdefault((config.model, config.dataset, config.seed), {})[path] = config
+    return list(families.values())
+
+
+def _sources(family: Mapping[Path, RunConfig]) -> Sources:
+    """The targets, and the surrogate and the static model that they were evaluated and trained with.
+
+    Raises:
+        InputError: if there are several surrogates or several static models.
+    """
+    sources = {config.target: (config, path) for path, config in family.items()}
+    for config in family.values():
+        for name, seed in shared_paths.seeds(config).items():
+            home = shared_paths.home(config, seed)
+            _, known = sources.setdefault(name, (config.base(seed), home))
+            require(known == home, f"one {name} for all of {', '.join(map(str, family))}", f"{known}, {home}")
+    return sources
+
+
+def _identities(sources: Sources) -> dict[str, str]:
+    """What tells the weights of each source from others: the SHA-256 of its newest checkpoint."""
+    newest = {
+        name: max((path / run_directory.CHECKPOINTS).glob("*.keras"), default=None)
+        for name, (_, path) in sources.items()
+    }
+    return {name: digests.file_digest(path) if path else "" for name, path in newest.items()}
+
+
+def _cells(column: MatrixRecord | None) -> set[tuple[str, str, float, int]]:
+    """What a column has: source, attack, epsilon and number of images of each cell."""
+    results = column.results if column else ()
+    return {(result.surrogate, result.attack, result.epsilon, result.total) for result in results}
+
+
+def _print(subject: str, matrix: Matrix, budgets: Sequence[float]) -> None:
+    """Rows of the matrix as lines, one an epsilon and source."""
+    for epsilon in budgets:
+        for source in matrix.sources:
+            row = [f"{target} {matrix.accuracy(source, target, epsilon):5.1f}" for target in matrix.targets]
+            print(f"{subject}, epsilon {epsilon:g}, images of {source}: {', '.join(row)} %")
+
+
+def launch() -> None:
+    """The command: its flags, and what it does with them."""
+    defined = flags.FLAGS
+    flags.DEFINE_string("runs", "runs/table2", "Directory that holds the run directories.")
+    flags.DEFINE_integer("images", 1000, "Attack the first test images.", lower_bound=1)
+    flags.DEFINE_list(
+        "attacks", ["fgsm"], f"Attacks; cells are their worst case: {', '.join(PAPER_ATTACKS)}."
+    )
+    flags.DEFINE_string("data_dir", None, "Data directory of tensorflow-datasets; default: its own.")
+    command_line.run_without_config(
+        lambda: main(Path(defined.runs), defined.images, defined.attacks, defined.data_dir)
+    )

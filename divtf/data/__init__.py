@@ -1,0 +1,1 @@
+"""Images to train and test on, and what the paper gives as data."""

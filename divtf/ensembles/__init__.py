@@ -1,0 +1,1 @@
+"""Ensembles: alignment, objectives, the Keras model, its optimizer and its export."""

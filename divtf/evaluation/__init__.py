@@ -1,0 +1,1 @@
+"""What is measured on trained ensembles: transfer, gradients, adversarial subspaces."""

@@ -1,0 +1,126 @@
+"""Adversarial images of a surrogate, made once and kept with a manifest and a hash."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from divtf.attacks.attack import Attack
+from divtf.errors import require
+from divtf.evaluation.model_digests import model_digest
+from divtf.networks.logits import true_class_margin
+from divtf.runtime.devices import devices_of
+from divtf.storage import checked_json, digests, files, run_directory
+from divtf.storage.digests import array_digest, digest
+
+# Below this loss float32 gives a member's gradient few right digits, if the loss is not written with care.
+SATURATED_LOSS = 1e-7
+
+
+class AdversarialSets:
+    """Adversarial images of one surrogate, made once and kept in a directory.
+
+    A set's name is a digest of all that it depends on: attack, threat model, surrogate, images, labels,
+    seed, batch size and library versions. Its manifest holds these and the SHA-256 of the file,
+    which is checked whenever the set is read; a file that fails is made again. Processes may share the
+    directory: one makes a set while the others wait for it.
+
+    Args:
+        surrogate: the attacked ensemble, or a callable that gives logits.
+        directory: where sets are kept; None keeps nothing.
+        seed: of the attacks' random starts.
+        batch_size: images attacked at a time.
+        say: takes a line of progress.
+    """
+
+    def __init__(
+        self,
+        surrogate,
+        directory: str | os.PathLike | None = None,
+        *,
+        seed: int = 0,
+        batch_size: int = 250,
+        say: Callable[[str], object] = lambda line: None,
+    ):
+        require(isinstance(batch_size, int) and batch_size >= 1, "batch_size >= 1", batch_size=batch_size)
+        self._surrogate = surrogate
+        self._directory = None if directory is None else Path(directory)
+        self._seed = seed
+        self._batch_size = batch_size
+        self._say = say
+        self._surrogate_digest = model_digest(surrogate) if directory else ""
+
+    def images(self, attack: Attack, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
+        """Adversarial images of x, float32 in its shape, and the digest of their file ("" if not kept)."""
+        if self._directory is None:
+            return self._make(attack, x, y), ""
+        manifest = self._manifest(attack, x, y)
+        path = self._directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
+        if kept := _kept(path, manifest, x.shape):
+            return kept
+        # One process makes a set; who waited for it finds it ready.
+        with run_directory.held(self._directory, self._say):
+            if kept := _kept(path, manifest, x.shape):
+                return kept
+            if path.with_suffix(".json").exists():
+                self._say(f"{path} is not the file of its manifest; making it again")
+            return self._write(path, manifest, self._make(attack, x, y))
+
+    def saturated(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Share of the images for which the loss of every surrogate member is below 1e-7."""
+        losses = []
+        for i in range(0, len(x), self._batch_size):
+            logits = _member_logits(self._surrogate, tf.constant(x[i : i + self._batch_size]))
+            labels = tf.broadcast_to(y[i : i + self._batch_size], logits.shape[:-1])
+            losses.append(tf.nn.softplus(true_class_margin(logits, labels)).numpy())
+        return float((np.concatenate(losses, axis=1).max(axis=0) < SATURATED_LOSS).mean())
+
+    def _make(self, attack, x, y):
+        size = self._batch_size
+        batches = [(x[i : i + size], y[i : i + size], self._seed + i) for i in range(0, len(x), size)]
+        devices = devices_of(self._surrogate)
+        return np.concatenate([a.numpy() for a in attack.on_batches(self._surrogate, batches, devices)])
+
+    def _write(self, path: Path, manifest: Mapping[str, Any], x_adv: np.ndarray) -> tuple[np.ndarray, str]:
+        """Keep a set; it counts once its manifest is there."""
+        with files.atomic_path(path) as partial, partial.open("wb") as handle:
+            np.save(handle, x_adv, allow_pickle=False)
+        sha256 = digests.file_digest(path)
+        checked_json.write_json(path.with_suffix(".json"), {**manifest, "sha256": sha256})
+        return x_adv, sha256
+
+    def _manifest(self, attack, x, y) -> dict[str, Any]:
+        return attack.describe() | {
+            "surrogate": self._surrogate_digest,
+            "images": array_digest(x),
+            "labels": array_digest(y),
+            "count": len(x),
+            "seed": self._seed,
+            "batch_size": self._batch_size,
+            **{name: metadata.version(name) for name in ("divtf", "tensorflow", "keras", "cleverhans")},
+        }
+
+
+def _kept(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray, str] | None:
+    """The images of a file and its SHA-256, if they and their manifest are what was written."""
+    try:
+        recorded = json.loads(path.with_suffix(".json").read_bytes())
+        sha256 = digests.file_digest(path)
+        if recorded != {**manifest, "sha256": sha256}:
+            return None
+        # Forged together, file and manifest may agree: nothing is unpickled, nor taken in another shape.
+        images = np.load(path, allow_pickle=False)
+        return (images, sha256) if (images.dtype, images.shape) == (np.float32, shape) else None
+    except (OSError, ValueError, AttributeError, RecursionError, MemoryError):
+        return None
+
+
+def _member_logits(target, x: tf.Tensor) -> tf.Tensor:
+    return (
+        target.member_logits(x) if hasattr(target, "member_logits") else tf.convert_to_tensor(target(x))[None]
+    )

@@ -1,0 +1,31 @@
+"""Digests that tell models apart by their weights, and by what they compute."""
+
+import hashlib
+import json
+
+import keras
+
+from divtf.errors import require
+from divtf.networks.second_order import flat_layers
+from divtf.storage.digests import array_digest
+
+
+def weights_digest(model) -> str:
+    """SHA-256 of a Keras model's weights, in their order."""
+    require(isinstance(model, keras.Model), "a Keras model, whose weights can be told apart", f"{model!r}")
+    hasher = hashlib.sha256()
+    for weight in model.get_weights():
+        hasher.update(array_digest(weight).encode())
+    return hasher.hexdigest()
+
+
+def model_digest(model) -> str:
+    """SHA-256 of what a Keras model computes: its layers' kinds and settings, and its weights."""
+    weights = weights_digest(model)
+    # Names count the layers made before in the process, so they would tell equal models apart.
+    settings = [
+        (type(layer).__name__, {key: value for key, value in layer.get_config().items() if key != "name"})
+        for layer in flat_layers(model)
+        if not isinstance(layer, keras.Model)
+    ]
+    return hashlib.sha256((json.dumps(settings, default=str) + weights).encode()).hexdigest()

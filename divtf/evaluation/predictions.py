@@ -1,0 +1,47 @@
+"""What a target predicts, batch by batch, on the devices that it is on."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from divtf.errors import require
+from divtf.runtime.devices import devices_of, map_batches
+
+_PREDICTIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
+    """Class indices [n] that the target gives the images.
+
+    Raises:
+        InputError: if its outputs are NaN, which would count as a class.
+    """
+    scores = outputs(target, x, batch_size)
+    lost = int(np.isnan(scores).any(axis=-1).sum())
+    require(lost == 0, "a target whose outputs are numbers", f"NaN for {lost} of {len(x)} images")
+    return scores.argmax(axis=-1)
+
+
+def outputs(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
+    """What the target gives the images, [n, C]: an Ensemble the logarithms of its mean probabilities."""
+    devices = devices_of(target)
+    if isinstance(target, keras.Model) and not devices:
+        return target.predict(x, batch_size=batch_size, verbose=0)
+    batches = [(tf.constant(x[i : i + batch_size]),) for i in range(0, len(x), batch_size)]
+    # Keras would split each batch over the devices, and sums may depend on how much is summed at once.
+    outputs = map_batches(_prediction(target, x.shape[1:]) if devices else target, batches, devices)
+    return np.concatenate([np.asarray(output) for output in outputs])
+
+
+def _prediction(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The model's prediction as one graph, traced once: it is asked for after every attack."""
+    if model not in _PREDICTIONS:
+        reference: Any = weakref.ref(model)  # The cache must not keep the model alive.
+        signature = [tf.TensorSpec([None, *image_shape], tf.float32)]
+        traced = tf.function(lambda x: reference()(x, training=False), input_signature=signature)
+        _PREDICTIONS[model] = traced.get_concrete_function()
+    return _PREDICTIONS[model]

@@ -1,0 +1,145 @@
+"""Black-box evaluation by transfer: surrogate x attack x epsilon -> images -> every target (section 4.1)."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from divtf.attacks.attack import Attack
+from divtf.errors import require
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.predictions import predictions
+from divtf.storage.records import CLEAN, WORST_CASE, TransferResult
+
+
+def evaluate_transfer(
+    surrogate,
+    targets,
+    dataset,
+    attacks: Iterable[Attack] | Attack,
+    *,
+    clean=None,
+    directory: str | os.PathLike | None = None,
+    surrogate_name: str = "surrogate",
+    seed: int = 0,
+    batch_size: int = 250,
+    say: Callable[[str], object] = lambda line: None,
+) -> list[TransferResult]:
+    """Accuracy of every target on adversarial images of the surrogate: rows of Table 2.
+
+    Args:
+        surrogate: an Ensemble, or a callable that gives logits [B, C].
+        targets: the same, one or several: a mapping from names, or a sequence (then each goes by its
+            `name`).
+        dataset: images [n, H, W, C] in [0, 1] and integer labels [n] to attack: a pair of arrays, or a
+            tf.data.Dataset of batches.
+        attacks: made by `make_attack`, one or several.
+        clean: images and labels for clean accuracy; None takes `dataset`.
+        directory: keeps the adversarial sets for further calls; None keeps nothing.
+        surrogate_name: for the results.
+        seed: of the attacks' random starts.
+        batch_size: images at a time.
+        say: takes a line of progress.
+
+    Returns:
+        For each target the clean result, one for each attack, and for each epsilon the worst case: an
+        image counts as correct there if it is so under all attacks of that epsilon.
+
+    Raises:
+        InputError: if images, labels, models and attacks do not fit together, or a model's outputs are NaN.
+    """
+    x, y = _arrays(dataset)
+    x_clean, y_clean = (x, y) if clean is None else _arrays(clean)
+    named = _named(targets)
+    attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
+    foreign = [attack for attack in attacks if not isinstance(attack, Attack)]
+    require(not foreign, "attacks made by make_attack", f"{foreign!r:.80}")
+    sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size, say=say)
+    models = [*named.values(), *([surrogate] if attacks else [])]
+    _check(attacks, models, x, y)
+    _check(attacks, models, x_clean, y_clean)
+    saturated = sets.saturated(x, y) if attacks else 0.0
+    results = {
+        name: [_clean_result(name, target, x_clean, y_clean, batch_size)] for name, target in named.items()
+    }
+    survivors: dict[tuple[str, float], np.ndarray] = {}
+    for number, attack in enumerate(attacks, 1):
+        epsilon = attack.threat.epsilon
+        say(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
+        x_adv, file_digest = sets.images(attack, x, y)
+        for name, target in named.items():
+            hits = predictions(target, x_adv, batch_size) == y
+            survivors[name, epsilon] = survivors.get((name, epsilon), True) & hits
+            results[name].append(
+                TransferResult(
+                    name,
+                    surrogate_name,
+                    attack.name,
+                    epsilon,
+                    int(hits.sum()),
+                    len(y),
+                    saturated,
+                    file_digest,
+                )
+            )
+    for (name, epsilon), hits in survivors.items():
+        results[name].append(
+            TransferResult(name, surrogate_name, WORST_CASE, epsilon, int(hits.sum()), len(y), saturated)
+        )
+    return [result for rows in results.values() for result in rows]
+
+
+def _clean_result(name, target, x, y, batch_size) -> TransferResult:
+    hits = predictions(target, x, batch_size) == y
+    return TransferResult(name, "", CLEAN, 0.0, int(hits.sum()), len(y))
+
+
+def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(dataset, tf.data.Dataset):
+        endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+        require(not endless, "a dataset that ends", "an endless one, as .repeat() makes it")
+        batches = [(x.numpy(), y.numpy()) for x, y in dataset]
+        unbatched = any(np.ndim(y) == 0 for _, y in batches)
+        require(not unbatched, "a dataset of batches, as .batch(250) makes them", "one of single images")
+        require(len(batches) > 0, "a dataset with at least one batch", "none")
+        dataset = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
+    x, y = np.asarray(dataset[0], "float32"), np.asarray(dataset[1])
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    integers = np.issubdtype(y.dtype, np.integer) and y.size == len(y)
+    require(integers, "integer labels, one an image", f"{y.dtype} of shape {y.shape}")
+    return x, y.reshape(-1)
+
+
+def _check(attacks: Sequence[Attack], models: Sequence[Any], x: np.ndarray, y: np.ndarray) -> None:
+    """Hold images to the attacks' range, or [0, 1], and the models' shape, and labels to their classes."""
+    low, high = float(x.min()), float(x.max())
+    least = min((attack.threat.clip_min for attack in attacks), default=0.0)
+    most = max((attack.threat.clip_max for attack in attacks), default=1.0)
+    require(least <= low and high <= most, f"images in [{least}, {most}]", f"values from {low:g} to {high:g}")
+    # Callables and subclassed models do not tell their shapes.
+    telling = [plain for plain in map(_plain, models) if isinstance(getattr(plain, "input_shape", 0), tuple)]
+    for shape in (plain.input_shape[1:] for plain in telling):
+        fits = len(shape) == x.ndim - 1 and all(
+            a in (None, b) for a, b in zip(shape, x.shape[1:], strict=True)
+        )
+        require(fits, f"images of the models' shape {shape}", f"images of shape {x.shape[1:]}")
+    classes = min((plain.output_shape[-1] for plain in telling), default=None)
+    first, last = int(y.min()), int(y.max())
+    inside = first >= 0 and (classes is None or last < classes)
+    require(inside, f"labels in [0, {classes or 'classes'})", f"labels from {first} to {last}")
+
+
+def _plain(model):
+    """The model, or an ensemble's first member, which has the shapes of all."""
+    return model.members[0] if hasattr(model, "members") else model
+
+
+def _named(targets) -> Mapping[str, Any]:
+    if isinstance(targets, Mapping):
+        return targets
+    several: Sequence = targets if isinstance(targets, Sequence) else [targets]
+    names = [getattr(target, "name", f"target_{i}") for i, target in enumerate(several)]
+    require(len(set(names)) == len(names), "targets with distinct names, or a mapping from names", f"{names}")
+    return dict(zip(names, several, strict=True))

@@ -1,0 +1,1 @@
+"""The members' networks: architectures, exact layers, logits."""

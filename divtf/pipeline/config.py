@@ -1,0 +1,212 @@
+"""The configuration of a run: typed, validated, and the only source of the command's flags.
+
+This module imports no TensorFlow.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from divtf.data.datasets import DATASETS
+from divtf.data.paper import ATTACKS as PAPER_ATTACKS
+from divtf.data.paper import SETUPS
+from divtf.errors import InputError, require
+from divtf.pipeline.fields import (
+    ATTACKS,
+    COUNT,
+    DATA_DIR,
+    EPSILONS,
+    MEMBERS,
+    NOT_NEGATIVE,
+    PATH,
+    POSITIVE,
+    SEED,
+    SLOPE,
+    adopted,
+    check_field,
+    flag,
+    one_of,
+    without_none,
+)
+from divtf.pipeline.modes import MODES
+
+STRATEGIES = ("single", "mirrored", "multi_worker")
+PRECISIONS = ("float32", "mixed_bfloat16")
+SCHEDULES = ("constant", "cosine")
+STATIC_ATTACKS = ("fgsm", "step_ll")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One target, from its training to its report. None takes the paper's value for the model.
+
+    Every field is a flag of the command; its metadata hold the flag's help and check.
+
+    Raises:
+        InputError: if a value is of another type or out of range, or two contradict each other.
+    """
+
+    # Where the default is None, `resolved` puts the paper's value; the types are those after that.
+    # What is trained.
+    model: str = flag("conv3", "Architecture of the members.", one_of(SETUPS))
+    mode: str = flag("div", "Defence to train.", one_of(MODES))
+    num_members: int = flag(5, "Members of every ensemble: target, surrogate and static model.", MEMBERS)
+    activation: str = flag("leaky_relu", "Activation of the members.", one_of(("leaky_relu", "relu")))
+    negative_slope: float = flag(0.1, "Slope of LeakyReLU below zero.", SLOPE)
+    gal_weight: float = flag(0.5, "lambda of Equation 9.", NOT_NEGATIVE)
+    # On what.
+    dataset: str = flag(None, "Data set; default: the paper's for the model.", one_of(DATASETS))
+    data_dir: str | None = flag(
+        None,
+        "Data directory of tensorflow-datasets; default: its own.",
+        DATA_DIR,
+        identity=False,
+        path=True,
+    )
+    max_train_examples: int | None = flag(None, "Keep the first training images only.", COUNT)
+    max_test_examples: int | None = flag(None, "Keep the first test images only.", COUNT)
+    # How.
+    epochs: int = flag(None, "Passes over the training data; default: the paper's.", COUNT)
+    batch_size: int = flag(128, "Images a step, over all devices.", COUNT)
+    learning_rate: float = flag(0.001, "Step size of Adam.", POSITIVE)
+    weight_decay: float = flag(0.0, "Decoupled weight decay; 0 is plain Adam.", NOT_NEGATIVE)
+    schedule: str = flag("constant", "Learning rate over the run.", one_of(SCHEDULES))
+    seed: int = flag(0, "Seed of the target's weights and data.", SEED)
+    strategy: str = flag(
+        "single",
+        "Devices to train on: one, all of this machine, or those of the machines in TF_CONFIG.",
+        one_of(STRATEGIES),
+    )
+    precision: str = flag("float32", "Arithmetic of the members in training.", one_of(PRECISIONS))
+    deterministic: bool = flag(False, "Bit-equal reruns, at some cost in speed.")
+    # Attacked how.
+    attacks: tuple[str, ...] = flag(PAPER_ATTACKS, "Attacks on the surrogate.", ATTACKS)
+    epsilons: tuple[float, ...] = flag(None, "l_inf budgets; default: the paper's.", EPSILONS)
+    max_attack_examples: int | None = flag(None, "Attack the first test images only.", COUNT)
+    surrogate_seed: int = flag(1000, "Seed of the surrogate ensemble.", SEED)
+    static_seed: int = flag(2000, "Seed of the static ensemble of modes ens and ens_div.", SEED)
+    static_attack: str = flag(
+        "fgsm",
+        "What makes D_adv: FGSM by true labels, or a step to the least likely class, which tells no label.",
+        one_of(STATIC_ATTACKS),
+    )
+    # Kept where.
+    run_dir: str = flag(None, "Run directory; default: made up below runs/.", PATH, identity=False, path=True)
+    resume: bool = flag(False, "Go on with an existing run of the same configuration.", identity=False)
+    checkpoint_minutes: float = flag(
+        10.0, "Time between checkpoints within an epoch.", POSITIVE, identity=False
+    )
+    export: str | None = flag(
+        None,
+        "Export a SavedModel: to the run directory, or to --export=PATH.",
+        (lambda path: path == "" or PATH[0](path), PATH[1]),
+        identity=False,
+        switch=True,
+        path=True,
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = adopted(getattr(self, field.name), field_type(field.name))
+            if field.metadata.get("path") and isinstance(value, str):
+                value = os.path.expanduser(value)  # Shells leave the ~ of --run_dir=~/runs as it is.
+            # Equal values of another type, as 1 for 1.0, would give the run another digest.
+            object.__setattr__(self, field.name, value)
+            if value is not None or field.default is not None:
+                check_field(field, field_type(field.name), value)
+        require(
+            self.num_members >= 2 or not MODES[self.mode].gal,
+            f"--num_members of at least 2 for mode {self.mode}, whose members are to diverge",
+            f"num_members={self.num_members}",
+        )
+        require(
+            len({self.seed, self.surrogate_seed, self.static_seed}) == 3,
+            "distinct seeds for target, surrogate and static ensemble: the attacker has neither of ours",
+            f"seed={self.seed}, surrogate_seed={self.surrogate_seed}, static_seed={self.static_seed}",
+        )
+
+    def resolved(self) -> "RunConfig":
+        """The configuration with the paper's values in place of None (section 4.1)."""
+        setup = SETUPS[self.model]
+        dataset = self.dataset or setup.dataset
+        defaults: dict[str, Any] = {
+            "dataset": dataset,
+            "epochs": self.epochs or setup.epochs,
+            "epsilons": self.epsilons or DATASETS[dataset].epsilons,
+        }
+        resolved = dataclasses.replace(self, **defaults)
+        return dataclasses.replace(resolved, run_dir=self.run_dir or f"runs/{resolved.name}")
+
+    @property
+    def rectified(self) -> bool:
+        """Whether the members have ReLU, the ablation of section 3.4: by name, or by a slope of 0."""
+        return self.activation == "relu" or self.negative_slope == 0
+
+    @property
+    def least_likely(self) -> bool:
+        """Whether the target trains on images that lead to the static model's least likely class."""
+        return "adversarial" in MODES[self.mode].sources and self.static_attack == "step_ll"
+
+    @property
+    def target(self) -> str:
+        """The target's name in records, tables and pictures: Table 2's; "T_Div (ReLU)" in the ablation."""
+        ablations = [*(["ReLU"] if self.rectified else []), *(["Step-LL"] if self.least_likely else [])]
+        return MODES[self.mode].target + (f" ({', '.join(ablations)})" if ablations else "")
+
+    @property
+    def name(self) -> str:
+        """A name for the run, for directories."""
+        ablations = ("-relu" if self.rectified else "") + ("-step_ll" if self.least_likely else "")
+        return f"{self.dataset}-{self.model}-{self.mode}{ablations}-seed{self.seed}"
+
+    @property
+    def largest_epsilon(self) -> float:
+        """epsilon of D_noise and D_adv: the paper's largest for the data set, whatever is attacked."""
+        return DATASETS[self.resolved().dataset].epsilons[-1]
+
+    def training(self) -> dict[str, Any]:
+        """The resolved values on which the trained weights depend, by field name."""
+        attacked = ("attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed")
+        without_static = () if "adversarial" in MODES[self.mode].sources else ("static_seed",)
+        left_out = {*attacked, *without_static, *(() if MODES[self.mode].gal else ("gal_weight",))}
+        return {name: value for name, value in self.identity().items() if name not in left_out}
+
+    def base(self, seed: int) -> "RunConfig":
+        """The same set-up trained in mode base from another seed: a surrogate or static ensemble."""
+        # The other seeds have no meaning there; they only have to differ.
+        others = iter(s for s in (0, 1, 2) if s != seed)
+        return dataclasses.replace(
+            self, mode="base", seed=seed, surrogate_seed=next(others), static_seed=next(others), export=None
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """The resolved values that make this run what it is, as JSON has them."""
+        values = self.resolved()
+        names = [field.name for field in dataclasses.fields(self) if field.metadata.get("identity", True)]
+        if not self.least_likely:  # Runs of 0.1.0 lack it, and stay the same runs.
+            names.remove("static_attack")
+        return json.loads(json.dumps({name: getattr(values, name) for name in names}))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """A configuration from a JSON object of field values.
+
+        Raises:
+            InputError: for fields that this version does not know, or values out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise InputError(
+                f"Expected fields of this version's configuration. Received: {', '.join(unknown)}"
+            )
+        return cls(**values)
+
+
+@functools.cache
+def field_type(name: str) -> Any:
+    """The type of a RunConfig field's value, None aside: int for `int | None`."""
+    return without_none(typing.get_type_hints(RunConfig)[name])

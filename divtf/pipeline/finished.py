@@ -1,0 +1,117 @@
+"""Finished runs: where they lie below a directory, and what each has recorded. No TensorFlow."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from divtf.errors import InputError, require
+from divtf.pipeline.config import RunConfig
+from divtf.storage import checked_json, run_directory
+from divtf.storage.records import (
+    AnyRecord,
+    MatrixRecord,
+    Record,
+    SparsityRecord,
+    SubspaceRecord,
+    TargetRecord,
+    grouped,
+)
+
+
+def directories(root: Path) -> list[Path]:
+    """The run directories directly below `root` that have results, in the order in which these were made."""
+    results = root.glob(f"*/{run_directory.RESULTS}")
+    return [path.parent for path in sorted(results, key=lambda path: (path.stat().st_mtime, path))]
+
+
+def read_config(directory: Path) -> RunConfig:
+    """The configuration of the run in that directory.
+
+    Raises:
+        InputError: if it is not one of this version.
+    """
+    path = directory / run_directory.CONFIG
+    with _expecting("the configuration of a run", path):
+        return RunConfig.from_json(checked_json.read_json(path))
+
+
+def read_record(directory: Path) -> TargetRecord:
+    """What the run in that directory measured.
+
+    Raises:
+        InputError: if its results are not those of a run of this version.
+    """
+    path = directory / run_directory.RESULTS
+    with _expecting("the results of a run", path):
+        record = TargetRecord.from_json(checked_json.read_checked(path))
+    require(bool(record.results), f"at least one result in {path}", "none")
+    config = read_config(directory).resolved()
+    found, known = ((own.model, own.dataset, own.seed) for own in (record, config))
+    require(found == known, f"results of {known}, the run's model, data set and seed, in {path}", f"{found}")
+    # Runs of 0.1.0 are called "T_Div" with ReLU members too; their configuration tells them apart.
+    target = config.target
+    results = tuple(dataclasses.replace(result, target=target) for result in record.results)
+    return dataclasses.replace(record, target=target, results=results)
+
+
+def read_sparsity(directory: Path) -> SparsityRecord:
+    """What a run with GAL shows of section 3.4: the zeros of its gradients, and GAL of each training epoch.
+
+    Raises:
+        InputError: if its files are not those of a run with GAL of this version.
+    """
+    record, config, path = read_record(directory), read_config(directory), directory / run_directory.METRICS
+    with _expecting("the epochs of a run with GAL", path):
+        epochs = [json.loads(line) for line in path.read_text().splitlines()]
+        return SparsityRecord(
+            **record.common(),
+            activation="relu" if config.rectified else config.activation,
+            zero_entries=record.gradients["zero_entries"],
+            zero_products=record.gradients["zero_products"],
+            gal=tuple(epoch["gal"] for epoch in epochs),
+        )
+
+
+def read_subspace(directory: Path) -> SubspaceRecord | None:
+    """What GAAS found on the target in that directory; None if it was not tried, or by another version."""
+    return _analysis(SubspaceRecord, directory / run_directory.GAAS)
+
+
+def read_matrix(directory: Path) -> MatrixRecord | None:
+    """How the target in that directory fares on each source's images; None as in `read_subspace`."""
+    return _analysis(MatrixRecord, directory / run_directory.MATRIX)
+
+
+def require_distinct(records: Sequence[Record], root: Path) -> None:
+    """Refuse two records of one target, model, data set and seed, which pictures could not tell apart.
+
+    Raises:
+        InputError: if there are such.
+    """
+    once = grouped(records, lambda record: f"{record.target}, {record.subject}, seed {record.seed}")
+    twice = [text for text, own in once.items() if len(own) > 1]
+    require(not twice, f"one run of each target, model, data set and seed below {root}", "; ".join(twice))
+
+
+def _analysis(kind: type[AnyRecord], path: Path) -> AnyRecord | None:
+    if not path.exists():
+        return None
+    try:
+        return kind.from_json(checked_json.read_checked(path))
+    except checked_json.DamagedError as error:
+        print(error)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass  # Another version's.
+    return None
+
+
+@contextlib.contextmanager
+def _expecting(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"Expected {what} in {path}. Received: {error!r}") from None

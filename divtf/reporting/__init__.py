@@ -1,0 +1,1 @@
+"""Reports: records -> tables, captions and files. No TensorFlow."""

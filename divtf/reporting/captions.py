@@ -1,0 +1,221 @@
+"""Captions: what tables and pictures say of themselves, as images, budget, command, hours. No TensorFlow."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from divtf.reporting.tables import Table, gains
+from divtf.reporting.transfer_matrix import Matrix
+from divtf.storage.records import (
+    CLEAN,
+    MatrixRecord,
+    Record,
+    SparsityRecord,
+    SubspaceRecord,
+    attacks,
+    epsilons,
+    grouped,
+)
+
+
+def quantity(table: Table) -> str:
+    """What the numbers of a table are, and at which epsilons."""
+    at = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
+    return f"accuracy in percent{f' at epsilon {at}' if at else ''}"
+
+
+def signed(points: float) -> str:
+    """A difference with its sign, to a tenth; never "-0.0"."""
+    return f"{round(points, 1) + 0.0:+.1f}"
+
+
+def measure(table: Table, mark: str = "*") -> str:
+    """On how many images, with what uncertainty, on which surrogate and seeds."""
+    results = [result for record in table.records for result in record.results]
+    clean = {result.total for result in results if result.attack == CLEAN}
+    attacked = {result.total for result in results if result.attack != CLEAN}
+    images = [
+        f"{_range(totals)} {kind}" for totals, kind in ((clean, "clean"), (attacked, "attacked")) if totals
+    ]
+    deviations = any(len(row.records) > 1 for row in table.rows)
+    singles = any(len(row.records) == 1 for row in table.rows)
+    saturated = max((result.saturated for result in results), default=0.0)
+    surrogates = sorted({result.surrogate for result in results} - {""})
+    parts = [
+        f"Images: {', '.join(images) or 'none'}",
+        "[ ]: 95 % Wilson interval" if singles else "",
+        "±: standard deviation over n seeds" if deviations else "",
+        f"{mark}: strongest attack" if table.attacks else "",
+        f"surrogate: {', '.join(surrogates)}" if surrogates else "",
+        f"saturated images: up to {100 * saturated:.1f} %" if saturated else "",
+        _seeds(table.records),
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _range(values: set[int]) -> str:
+    return "-".join(str(value) for value in sorted({min(values), max(values)}))
+
+
+def budgets(records: Sequence[Record]) -> list[str]:
+    """One line for each budget: its entries in order, and the targets where they differ in it."""
+    return _shared("Budget", records, lambda record: _entries(record.budget))
+
+
+def provenance(records: Sequence[Record]) -> list[str]:
+    """One line for each command, then one for each commit, that the records name."""
+    return commands(records) + commits(records)
+
+
+def commands(records: Sequence[Record]) -> list[str]:
+    """One line for each command that trained the targets."""
+    return _shared("Command", records, lambda record: record.provenance.get("command"))
+
+
+def commits(records: Sequence[Record]) -> list[str]:
+    """One line for each commit that trained the targets."""
+    return _shared("Commit", records, lambda record: record.provenance.get("commit"))
+
+
+def hours(records: Sequence[Record]) -> list[str]:
+    """A line with the hours of each target's training, all seeds together; none where none are known."""
+    parts = []
+    for target, own in grouped(records, lambda record: record.target).items():
+        known = [record.provenance["hours"] for record in own if "hours" in record.provenance]
+        seeds = f" ({len(known)} seeds)" if len(known) > 1 else ""
+        parts += [f"{target} {sum(known):.2g}{seeds}"] if known else []
+    return [f"Hours of training, surrogate and static model left out: {', '.join(parts)}"] if parts else []
+
+
+def coherence(table: Table) -> list[str]:
+    """A line with the mean coherence of each target over clean test images and seeds; Eq. 7."""
+    parts = []
+    for row in table.rows:
+        values = [value for record in row.records for value in record.coherence]
+        parts += [f"{row.target} {round(statistics.fmean(values), 2) + 0.0:.2f}"] if values else []
+    return [f"Mean coherence (Equation 7) on clean test images: {', '.join(parts)}"] if parts else []
+
+
+def subspace(records: Sequence[SubspaceRecord]) -> list[str]:
+    """What the figure of GAAS says of itself; section 4.4."""
+    curves = [curve for record in records for curve in record.curves]
+    orders = sorted({curve["order"] for curve in curves})
+    epsilons = sorted({curve["epsilon"] for curve in curves})
+    means = []
+    for record in records:
+        largest = [curve["mean_successes"] for curve in record.curves if curve["order"] == orders[-1]]
+        means.append(f"{record.target} {' / '.join(f'{mean:.1f}' for mean in largest)}")
+    lines = [
+        "Probability, over the test images that a target classifies correctly, of at least m orthogonal "
+        "directions of l_inf norm epsilon that change its prediction (white box; section 4.4, Figure 5)",
+        f"k in {{{', '.join(map(str, orders))}}}: the paper's 25 is the order of no Hadamard matrix",
+        f"Images: the first {_range({record.images for record in records})} test images, of which "
+        f"{_range({curve['images'] for curve in curves})} count; {_seeds(records)}",
+        f"Successful directions of {orders[-1]}, on average, at epsilon "
+        f"{' / '.join(f'{epsilon:g}' for epsilon in epsilons)}: {', '.join(means)}",
+    ]
+    return [*lines, *_analyses(records), *budgets(records), *provenance(records), *hours(records)]
+
+
+def transfer(records: Sequence[MatrixRecord]) -> list[str]:
+    """What a transfer matrix says of itself, and its figures, a line for each source.
+
+    It stands below the table of the same targets, which says how they were trained.
+    """
+    matrix, budgets_ = Matrix(records), epsilons(records)
+    at = " / ".join(f"{epsilon:g}" for epsilon in budgets_)
+    names = ", ".join(attacks(records)) or "no attack"
+    lines = [
+        f"Accuracy in percent at epsilon {at} on images that {names} makes on each ensemble; on a "
+        "target's own images: white box",
+        f"Images: the first {_range({result.total for record in records for result in record.results})} test "
+        f"images; {_seeds(records)}. Targets of one seed start from the same weights",
+    ]
+    for source in matrix.sources:
+        cells = {target: [matrix.accuracy(source, target, e) for e in budgets_] for target in matrix.targets}
+        known = {target: row for target, row in cells.items() if not all(map(math.isnan, row))}
+        whose = {source: " (its own)"}
+        texts = [
+            f"{target} {' / '.join(f'{value:.1f}' for value in row)}{whose.get(target, '')}"
+            for target, row in known.items()
+        ]
+        lines.append(f"On images of {source}: {', '.join(texts)}")
+    return [*lines, *_analyses(records)]
+
+
+def sparsity(records: Sequence[SparsityRecord]) -> list[str]:
+    """What the figure of the ReLU ablation says of itself; section 3.4."""
+    lines = ["Exact zeros among the entries of the input gradients on test images, and their product terms"]
+    for record in records:
+        shares = f"{100 * record.zero_entries:.2f} % and {100 * record.zero_products:.2f} %"
+        course = f"GAL {record.gal[0]:.3f} in epoch 1, {record.gal[-1]:.3f} in epoch {len(record.gal)}"
+        lines.append(f"{record.target}, seed {record.seed}: {shares}; {course}")
+    return [*lines, *budgets(records), *provenance(records), *hours(records)]
+
+
+def _seeds(records: Sequence[Record]) -> str:
+    seeds = sorted({record.seed for record in records})
+    return f"seed{'s' if len(seeds) > 1 else ''}: {', '.join(map(str, seeds))}"
+
+
+def _analyses(records: Sequence[SubspaceRecord] | Sequence[MatrixRecord]) -> list[str]:
+    """One line for each command, then one for each commit, that analysed the targets."""
+    return [
+        *_shared("Command of the analysis", records, lambda record: record.analysis.get("command")),
+        *_shared("Commit of the analysis", records, lambda record: record.analysis.get("commit")),
+    ]
+
+
+def _shared(name: str, records: Sequence[Any], value: Callable[[Any], Any]) -> list[str]:
+    """A line for each value, and the targets that have it where they differ."""
+    groups = grouped(records, lambda record: str(value(record) or "not recorded"))
+    lines = []
+    for text, own in groups.items():
+        targets = ", ".join(dict.fromkeys(record.target for record in own))
+        lines.append(f"{name}{f' of {targets}' if len(groups) > 1 else ''}: {text}")
+    return lines
+
+
+def _entries(budget: Mapping[str, Any]) -> str:
+    return ", ".join(_entry(name, value) for name, value in budget.items())
+
+
+def _entry(name: str, value: Any) -> str:
+    if name == "reduced":
+        return "REDUCED: less than the paper's" if value else "not reduced: the paper's"
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+
+
+NOISE_ALONE = (
+    "T_Div also trains on noisy images, and so for twice as many steps as T_Base: the gain is not GAL's "
+    "alone. T_Noise (mode noise) has both without GAL"
+)
+
+
+def gain(table: Table) -> list[str]:
+    """What T_Div gains over T_Base, and over T_Noise, which sees the same images without GAL."""
+    lines = _gain(table, "T_Base") + _gain(table, "T_Noise")
+    return [*lines, NOISE_ALONE] if len(lines) == 1 and "T_Base" in lines[0] else lines
+
+
+def _gain(table: Table, base: str) -> list[str]:
+    """The line on what T_Div gains over a target; none if one of them is missing."""
+    found = gains(table, base=base)
+    clean = [f"clean {signed(gain.mean)}" for gain in found if gain.epsilon == 0]
+    attacked = [gain for gain in found if gain.epsilon]
+    if not found:
+        return []
+    parts = clean
+    if attacked:
+        count = _range({gain.attacks for gain in attacked})
+        parts = [
+            f"strongest attack {' / '.join(signed(gain.worst) for gain in attacked)}",
+            f"mean of {count} {' / '.join(signed(gain.mean) for gain in attacked)}",
+            *clean,
+        ]
+    at = " / ".join(f"{gain.epsilon:g}" for gain in attacked)
+    where = f" at epsilon {at}" if at else ""
+    return [f"T_Div over {base}, points{where}: {', '.join(parts)}"]

@@ -1,0 +1,19 @@
+"""How numbers of a table are written."""
+
+from divtf.reporting.tables import Cell
+from divtf.storage.records import WORST_CASE
+
+
+def percent(cell: Cell | None) -> str:
+    """The accuracy of a cell, "-" if it was not measured."""
+    return "-" if cell is None else f"{cell.accuracy:.1f}"
+
+
+def spread(cell: Cell | None) -> str:
+    """The uncertainty of a cell, "" if it was not measured."""
+    return "" if cell is None else cell.spread
+
+
+def heading(name: str) -> str:
+    """What stands above the column of an attack."""
+    return "worst case" if name == WORST_CASE else name

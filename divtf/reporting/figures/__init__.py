@@ -1,0 +1,1 @@
+"""Pictures: records -> matplotlib figures. No TensorFlow."""

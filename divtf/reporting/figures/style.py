@@ -1,0 +1,93 @@
+"""What all pictures share: colours, markers, panels, legends.
+
+Nothing here touches pyplot or its global state, and nothing imports TensorFlow.
+"""
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from divtf.data.paper import TARGETS
+from divtf.reporting.tables import Table, tables
+from divtf.storage.records import TargetRecord
+
+# Okabe and Ito's colours, apart for colour-blind readers too; the paper's targets keep theirs everywhere.
+COLOURS = ("#D55E00", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":")
+DPI = 150
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+}
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file; equal figures give equal bytes, as no date or version is written into it."""
+    content = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
+    return content.getvalue()
+
+
+def look(target: str, targets: Sequence[str]) -> tuple[str, str]:
+    """Colour and marker of a target of a picture; those of Table 2 have the same in all pictures."""
+    known = (*TARGETS, *(name for name in targets if name not in TARGETS))
+    place = known.index(target) % len(COLOURS)
+    return COLOURS[place], MARKERS[place]
+
+
+def tables_with(records: Iterable[TargetRecord], field: str) -> list[Table]:
+    """The tables of the records that hold something in a field.
+
+    Raises:
+        ValueError: if none does.
+    """
+    found = [record for record in records if getattr(record, field)]
+    if not found:
+        raise ValueError(f"Expected records with {field}. Received: none")
+    return tables(found)
+
+
+def panels(
+    groups: Sequence[tuple[str, int]], *, size: tuple[float, float], columns: int
+) -> tuple[Figure, list[tuple[SubFigure, list[Axes]]]]:
+    """One titled band for each group, with as many panels of `size` inches as it asks for."""
+    heights = [math.ceil(count / columns) for _, count in groups]
+    across = max(min(count, columns) for _, count in groups)
+    extra = 0.55 * len(groups)
+    figure = Figure(figsize=(size[0] * across + 0.6, size[1] * sum(heights) + extra), layout="constrained")
+    bands = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    found = []
+    for band, (title, count), height in zip(bands, groups, heights, strict=True):
+        grid = band.add_gridspec(height, across)
+        axes = [band.add_subplot(grid[place // columns, place % columns]) for place in range(count)]
+        found.append((band, axes))
+        band.suptitle(title, fontsize=10.5, fontweight="bold")
+    return figure, found
+
+
+def shared_legend(band: SubFigure, handles: Sequence[Line2D]) -> None:
+    """One legend below all panels of the band."""
+    band.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
+
+
+def handle(target: str, table: Table) -> Line2D:
+    """The entry of a target in a legend."""
+    colour, marker = look(target, table.targets)
+    return Line2D([], [], color=colour, marker=marker, label=target)

@@ -1,0 +1,70 @@
+"""Table 2 as GitHub Markdown."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from divtf.data import paper
+from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity, signed
+from divtf.reporting.cells import heading, percent, spread
+from divtf.reporting.tables import Row, Table, tables
+from divtf.storage.records import CLEAN, TargetRecord
+
+
+def table_markdown(records: Iterable[TargetRecord], *, against_paper: bool = False) -> str:
+    """Table 2 as GitHub Markdown, one table for each model and dataset, with a caption.
+
+    Args:
+        records: targets in any order; several seeds of a target become one row.
+        against_paper: below each target add the paper's accuracies and the difference, ours less the paper's,
+            in points.
+
+    Source: section 4.2, Table 2.
+    """
+    return "\n\n".join(_markdown_block(table, against_paper) for table in tables(records)) + "\n"
+
+
+def _markdown_block(table: Table, against_paper: bool) -> str:
+    header = ["target", CLEAN, *map(heading, table.columns), "saturated, %"]
+    rows = [line for row in table.rows for line in _markdown_lines(table, row, against_paper)]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    notes = [f"{quantity(table)[0].upper()}{quantity(table)[1:]}", measure(table, "**bold**")]
+    if against_paper and paper.is_paper_dataset(table.model, table.dataset):
+        published = f"{table.model} on {paper.DATASETS[table.model]}"
+        notes += [
+            f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
+        ]
+    records = table.records
+    notes += [*budgets(records), *provenance(records), *hours(records), *coherence(table), *gain(table)]
+    caption = "\n".join(f"- {note}" for note in notes)
+    return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
+
+
+def _markdown_lines(table: Table, row: Row, against_paper: bool) -> Iterator[list[str]]:
+    strongest = {epsilon: row.strongest(table.attacks, epsilon) for epsilon in table.epsilons}
+
+    def ours(name: str, epsilon: float) -> str:
+        number = percent(row.cell(name, epsilon))
+        return f"**{number}**" if name in strongest.get(epsilon, ()) else number
+
+    def published(name: str, epsilon: float) -> str:
+        value = table.paper_accuracy(row.target, name, epsilon)
+        return "-" if value is None else f"{value:.1f}"
+
+    def difference(name: str, epsilon: float) -> str:
+        value = table.difference(row, name, epsilon)
+        return "-" if value is None else signed(value)
+
+    def line(label: str, show: Callable[[str, float], str], small: bool, last: str) -> list[str]:
+        cells = []
+        for name, epsilons in [(CLEAN, (0.0,)), *((name, table.epsilons) for name in table.columns)]:
+            text = " / ".join(show(name, epsilon) for epsilon in epsilons)
+            spreads = " / ".join(spread(row.cell(name, epsilon)) for epsilon in epsilons)
+            cells.append(f"{text}<br><sub>{spreads}</sub>" if small else text)
+        return [label, *cells, last]
+
+    shares = [row.saturated(epsilon) for epsilon in table.epsilons]
+    saturated = " / ".join("-" if share is None else f"{share:.1f}" for share in shares)
+    beside = against_paper and table.paper_accuracy(row.target, CLEAN, 0.0) is not None
+    yield line(f"{row.target}, ours" if beside else row.target, ours, True, saturated or "-")
+    if beside:
+        yield line(f"{row.target}, paper", published, False, "")
+        yield line(f"{row.target}, difference", difference, False, "")

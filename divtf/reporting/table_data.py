@@ -1,0 +1,104 @@
+"""Table 2 for programs: long CSV, and JSON with the uncertainty and the paper's figures. No TensorFlow."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity
+from divtf.reporting.tables import Row, Table, tables
+from divtf.storage.records import TargetRecord
+
+CSV_FIELDS = (
+    *("model", "dataset", "target", "seed", "attack", "epsilon", "correct", "total", "accuracy"),
+    *("low", "high", "saturated", "surrogate", "adversarial_set", "paper_accuracy"),
+    *("mean", "deviation", "difference", "strongest", "members", "epochs", "training images", "reduced"),
+)
+
+
+def table_csv(records: Iterable[TargetRecord]) -> str:
+    """All results in long format: one line for each (model, dataset, target, seed, attack, epsilon).
+
+    Returns:
+        Comma-separated values under a header, `CSV_FIELDS`. Accuracies, the paper's too, are shares in
+        [0, 1]; "mean", "deviation" (n - 1) and "difference" (mean less the paper's) are over the seeds of
+        the target; "strongest" is 1 for the attack that leaves the lowest mean of its row and epsilon. What
+        is not known is empty, as `paper_accuracy` where Table 2 has no such cell.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_FIELDS, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for table in tables(records):
+        for row in table.rows:
+            for record in row.records:
+                for result in record.results:
+                    shares = _shares(_cell(table, row, result.attack, result.epsilon))
+                    values = result.to_json() | {**record.budget} | shares
+                    values |= {"model": record.model, "dataset": record.dataset, "seed": record.seed}
+                    writer.writerow(values | {"target": record.target})
+    return text.getvalue()
+
+
+def table_json(records: Iterable[TargetRecord]) -> str:
+    """Table 2 as JSON text: one object for each model and dataset, with its rows, cells and caption.
+
+    Returns:
+        A list of objects: "model", "dataset", "epsilons", "attacks", "caption" and "rows", each with
+        "target", "seeds" and "cells", in percent: "attack", "epsilon", "accuracy" (mean over the seeds),
+        "deviation" (n - 1; null for one seed), "low" and "high" (95 % Wilson interval of one seed, mean -+
+        deviation of several), "seeds" (number of), "strongest", "paper" and "difference" (null where Table 2
+        has none).
+    """
+    return json.dumps([_table(table) for table in tables(records)], indent=1, allow_nan=False) + "\n"
+
+
+def _table(table: Table) -> dict[str, Any]:
+    notes = [quantity(table), measure(table, '"strongest"'), *budgets(table.records)]
+    rows = []
+    for row in table.rows:
+        cells = [_cell(table, row, attack, epsilon) for attack, epsilon in table.places]
+        seeds = [record.seed for record in row.records]
+        rows.append({"target": row.target, "seeds": seeds, "cells": [cell for cell in cells if cell]})
+    return {
+        "model": table.model,
+        "dataset": table.dataset,
+        "epsilons": table.epsilons,
+        "attacks": table.attacks,
+        "caption": [
+            *notes,
+            *provenance(table.records),
+            *hours(table.records),
+            *coherence(table),
+            *gain(table),
+        ],
+        "rows": rows,
+    }
+
+
+def _cell(table: Table, row: Row, attack: str, epsilon: float) -> dict[str, Any]:
+    """One cell in percent; empty if it was not measured."""
+    cell = row.cell(attack, epsilon)
+    if cell is None:
+        return {}
+    low, high = cell.bounds
+    return {
+        "attack": attack,
+        "epsilon": epsilon,
+        "accuracy": cell.accuracy,
+        "deviation": cell.deviation,
+        "low": low,
+        "high": high,
+        "seeds": len(cell.results),
+        "strongest": attack in row.strongest(table.attacks, epsilon),
+        "paper": table.paper_accuracy(row.target, attack, epsilon),
+        "difference": table.difference(row, attack, epsilon),
+    }
+
+
+def _shares(cell: dict[str, Any]) -> dict[str, Any]:
+    """The columns of CSV that a cell gives, as shares."""
+    names = {"mean": "accuracy", "deviation": "deviation", "paper_accuracy": "paper"}
+    percent = {name: cell[entry] for name, entry in (names | {"difference": "difference"}).items()}
+    shares = {name: "" if value is None else round(value / 100, 6) for name, value in percent.items()}
+    return shares | {"strongest": int(cell["strongest"])}

@@ -1,0 +1,95 @@
+"""What replicas, the copies of an ensemble on several devices, do together in a train step."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_SUM = tf.distribute.ReduceOp.SUM
+
+
+# What replicas do together, in a train step
+
+
+def replicas() -> int:
+    """How many replicas run the step that is being made; 1 outside a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def sums(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Each of the scalars summed over the replicas, by one message for all."""
+    if replicas() == 1:
+        return list(tensors)
+    wide = tf.stack([tf.cast(tensor, tf.float64) for tensor in tensors])
+    totals = tf.unstack(tf.distribute.get_replica_context().all_reduce(_SUM, wide))
+    return [tf.cast(total, own.dtype) for total, own in zip(totals, tensors, strict=True)]
+
+
+def terms(objective: Any, members: Sequence[Any], x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Any:
+    """The objective's terms on this replica's images [b, ...] and labels [b], also if there are none.
+
+    A replica without images takes a blank one, whose terms are cut off: TensorFlow's convolutions fail on an
+    empty batch in the second-order gradient, and batch normalisation makes NaN of it.
+    """
+    if replicas() == 1:
+        return objective(members, x, y, training=training)
+    blank = tf.cast(tf.equal(tf.size(y), 0), tf.int32)
+    filled = [tf.concat([part, tf.zeros([blank, *part.shape[1:]], part.dtype)], axis=0) for part in (x, y)]
+    return objective(members, *filled, training=training).first(tf.size(y))
+
+
+def update_means(means: Mapping[str, keras.metrics.Mean], values: Mapping[str, tf.Tensor]) -> None:
+    """Take the values, [b] of this replica's examples by name, and those of all others into running means."""
+    if replicas() == 1:
+        for name, value in values.items():
+            means[name].update_state(value)
+        return
+    size = tf.cast(tf.size(next(iter(values.values()))), tf.float32)
+    parts = [tf.reduce_sum(tf.cast(value, tf.float32)) for value in values.values()]
+    *totals, count = sums([*parts, size])
+    for name, total in zip(values, totals, strict=True):
+        means[name].update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
+
+
+def share_statistics(models: Iterable[keras.Model], count: tf.Tensor) -> None:
+    """Make the moving statistics of batch normalisation the replicas' mean, weighted by their images.
+
+    Each replica normalises by the statistics of its own images, as is usual, and tracks these. Left alone the
+    replicas' moving statistics would drift apart, and a checkpoint would hold the first one's.
+
+    Args:
+        models: whose BatchNormalization layers have just tracked a batch.
+        count: this replica's images.
+    """
+    if replicas() == 1:
+        return
+    layers = [layer for model in models for layer in model._flatten_layers(include_self=False)]
+    moving = [
+        variable
+        for layer in layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
+    if not moving:
+        return
+    flat = tf.concat([tf.reshape(tf.cast(variable, tf.float32), [-1]) for variable in moving], axis=0)
+    count = tf.cast(count, tf.float32)
+    own = tf.concat([flat * count, count[None]], axis=0)
+    total = tf.distribute.get_replica_context().all_reduce(_SUM, own)
+    sizes = [variable.shape.num_elements() for variable in moving]
+    for variable, mean in zip(moving, tf.split(total[:-1] / total[-1], sizes), strict=True):
+        variable.assign(tf.cast(tf.reshape(mean, variable.shape), variable.dtype))
+
+
+class ReplicatedMean(keras.metrics.Mean):
+    """A mean whose updates are the same on every replica, as sums over replicas are.
+
+    Any one of them can read, save and restore it exactly. Keras's own adds the replicas' parts up when
+    it is read, which takes all workers, and spreads a restored sum over them, which changes its rounding.
+    """
+
+    def add_variable(self, shape, initializer, dtype=None, aggregation="sum", name=None):
+        """As Keras's, read from the first replica."""
+        del aggregation
+        return super().add_variable(shape, initializer, dtype, "only_first_replica", name)

@@ -1,0 +1,130 @@
+"""`keras.Model.fit` for the replicas of several processes.
+
+Keras's own drives the replicas of one process. It cannot drive those of several: it builds the model on a
+batch that it first adds up over the replicas, and reduces scalar measures along an axis that they lack.
+`fit` here does, around the same train step.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from divtf.errors import require
+from divtf.runtime.workers import clear_errors, from_chief
+
+
+def shares(batches: tf.data.Dataset, first: int, count: int, replicas: int) -> tf.data.Dataset:
+    """Of every batch the shares of some replicas, one after another.
+
+    All shares together are the batch, and none is larger than another by more than one image; in a batch with
+    fewer images than replicas some are empty. The batch is made whole before it is cut: its random draws are
+    those of one process.
+
+    Args:
+        batches: endless batches (images, labels).
+        first: the first replica whose shares are wanted.
+        count: of so many replicas.
+        replicas: in all.
+    """
+
+    def cut(x, y):
+        size = tf.shape(x, tf.int64)[0]
+
+        def share(replica):
+            part = slice(size * replica // replicas, size * (replica + 1) // replicas)
+            return x[part], y[part]
+
+        return tf.data.Dataset.range(first, first + count).map(share)
+
+    endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
+    return batches.flat_map(cut).apply(endless).prefetch(2)
+
+
+def fit(
+    ensemble: Any,
+    batches: tf.data.Dataset,
+    *,
+    steps_per_epoch: int,
+    epochs: int = 1,
+    initial_epoch: int = 0,
+    validation_data: tuple[Any, Any] | None = None,
+    validation_batch_size: int = 32,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+    shuffle: bool = False,
+) -> keras.callbacks.History:
+    """Train as `keras.Model.fit` on all workers, each of which calls this with the same arguments.
+
+    Args:
+        ensemble: compiled, and made in the strategy's scope.
+        batches: endless global batches, the same on every worker, which trains on its share of each.
+        steps_per_epoch: batches an epoch.
+        epochs: the epoch before which to stop, counted from 0.
+        initial_epoch: the first one.
+        validation_data: arrays of images and labels to measure after each epoch, shared out like batches.
+        validation_batch_size: of these batches, over all replicas.
+        callbacks: of this worker.
+        verbose: 0; progress is the callbacks' affair.
+        shuffle: False; so is the order of the batches' maker.
+
+    Raises:
+        InputError: if a worker is gone.
+    """
+    require(not verbose and not shuffle, "verbose=0 and shuffle=False", verbose=verbose, shuffle=shuffle)
+    on = ensemble.distribute_strategy
+    listeners = keras.callbacks.CallbackList(
+        list(callbacks), add_history=True, model=ensemble, epochs=epochs, steps=steps_per_epoch
+    )
+    # Keras's places for them, which `compile` empties: a second call needs no second trace.
+    ensemble.train_function = ensemble.train_function or _on_replicas(on, ensemble.train_step)
+    ensemble.test_function = ensemble.test_function or _on_replicas(on, ensemble.test_step)
+    training = iter(_own_shares(on, batches))
+    if validation_data is not None:
+        images = tf.data.Dataset.from_tensor_slices(validation_data).batch(validation_batch_size)
+        testing, tests = iter(_own_shares(on, images.repeat())), int(images.cardinality())
+    with clear_errors(on):
+        ensemble.stop_training = False
+        listeners.on_train_begin()
+        for epoch in range(initial_epoch, epochs):
+            ensemble.reset_metrics()
+            listeners.on_epoch_begin(epoch)
+            for step in range(steps_per_epoch):
+                listeners.on_train_batch_begin(step)
+                listeners.on_train_batch_end(step, ensemble.train_function(training))
+            logs = _results(ensemble)
+            if validation_data is not None:
+                listeners.on_test_begin()
+                ensemble.reset_metrics()
+                for _ in range(tests):
+                    ensemble.test_function(testing)
+                tested = _results(ensemble)
+                listeners.on_test_end(tested)
+                logs |= {f"val_{name}": value for name, value in tested.items()}
+            listeners.on_epoch_end(epoch, logs)
+            if from_chief(on, ensemble.stop_training):  # A callback may ask for it, on the chief alone.
+                break
+        listeners.on_train_end()
+    return ensemble.history
+
+
+def _own_shares(on: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
+    def of_worker(here: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = here.num_replicas_in_sync // here.num_input_pipelines
+        return shares(batches, here.input_pipeline_id * count, count, here.num_replicas_in_sync)
+
+    return on.distribute_datasets_from_function(of_worker)
+
+
+def _on_replicas(on: tf.distribute.Strategy, step: Callable[[Any], dict[str, Any]]) -> Callable:
+    @tf.function
+    def run(iterator):
+        logs = on.run(step, args=(next(iterator),))
+        return {name: on.experimental_local_results(value)[0] for name, value in logs.items()}
+
+    return run
+
+
+def _results(ensemble: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in ensemble.get_metrics_result().items()}

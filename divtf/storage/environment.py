@@ -1,0 +1,51 @@
+"""What a number depends on beside the configuration: versions, machine, commit, command."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from divtf.runtime.processor import has_avx512
+
+# What commands write into a checkout: it makes the code that runs no other.
+_OUTPUTS = (":(exclude,top)runs", ":(exclude,top)benchmarks/results")
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on beside the configuration: versions, machine, commit, command."""
+    packages = ("divtf", "tensorflow", "keras", "cleverhans", "tensorflow-datasets", "numpy")
+    return {
+        # -m keeps the module's name only in orig_argv.
+        "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "avx512": has_avx512(),
+        **{name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """Commit of the source tree, "-dirty" where files differ from it; "" outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+
+    def ask(*question: str) -> str:
+        return subprocess.run([*git, *question], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        ask("ls-files", "--error-unmatch", Path(__file__).name)  # Fails in somebody else's checkout.
+        changed = ask("status", "--porcelain", "--", ":/", *_OUTPUTS)
+        return ask("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

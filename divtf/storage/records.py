@@ -1,0 +1,268 @@
+"""Records: the numbers that a run measured, as plain values that travel as JSON.
+
+This module imports no TensorFlow, so that reports can be made anywhere.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+from divtf.storage.typed import as_tuples, checked
+
+SCHEMA = 1
+CLEAN = "clean"
+WORST_CASE = "worst_case"
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson score interval of a proportion.
+
+    Args:
+        correct: number of successes, 0 <= correct <= total.
+        total: number of trials, at least 1.
+        z: standard normal quantile; the default gives 95 % coverage.
+
+    Returns:
+        Lower and upper bound, both in [0, 1].
+
+    Raises:
+        ValueError: if the counts are not those of a proportion.
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+    """
+    if not 0 <= correct <= total or total < 1:
+        raise ValueError(f"Expected 0 <= correct <= total and total >= 1. Received: {correct=}, {total=}")
+    share = correct / total
+    scale = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # The bounds are exact at the ends; rounding would leave 1e-17 there.
+    low = 0.0 if correct == 0 else max(0.0, centre - half)
+    high = 1.0 if correct == total else min(1.0, centre + half)
+    return low, high
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferResult:
+    """Accuracy of one target on one set of images (paper, Table 2: one cell).
+
+    Attributes:
+        target: name of the attacked ensemble, as "T_Div".
+        surrogate: name of the ensemble on which the images were made; "" for clean images.
+        attack: a name of `divtf.attacks.methods.ATTACKS`, `CLEAN`, or `WORST_CASE` (an image counts as
+            correct only if it is so under every attack of this epsilon).
+        epsilon: l_inf budget of the perturbation, in units of the image range; 0 for clean images.
+        correct: images that the target classifies as labelled.
+        total: images tried.
+        saturated: share of the images for which every surrogate member's loss is below 1e-7.
+        adversarial_set: digest of the images, so that equal inputs can be recognised.
+    """
+
+    target: str
+    surrogate: str
+    attack: str
+    epsilon: float
+    correct: int
+    total: int
+    saturated: float = 0.0
+    adversarial_set: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct images, in [0, 1]."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of `accuracy`."""
+        return wilson_interval(self.correct, self.total)
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes, and the accuracy and its interval for readers of the file."""
+        low, high = self.interval
+        return dataclasses.asdict(self) | {"accuracy": self.accuracy, "low": low, "high": high}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "TransferResult":
+        """The inverse of `to_json`; derived values are computed anew.
+
+        Raises:
+            ValueError: if a value is of another type, or the counts are not those of a proportion.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        made = checked(cls(**{name: record[name] for name in names}))
+        wilson_interval(made.correct, made.total)
+        return made
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Something measured on one target, kept as a JSON object.
+
+    Attributes:
+        target: "T_Base", "T_Div", "T_Ens", "T_Ens+Div" or an ablation's name, as "T_Div (ReLU)".
+        model, dataset: registry names.
+        seed: seed of the target's training.
+        budget: what was spent: members, epochs, images, precision; "reduced" is true where this is
+            less than the paper's.
+        provenance: of the target: training command, commit, versions, hours and digests.
+    """
+
+    target: str
+    model: str
+    dataset: str
+    seed: int
+    budget: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    @property
+    def subject(self) -> str:
+        """Model and dataset, as "conv3 on mnist"."""
+        return f"{self.model} on {self.dataset}"
+
+    def common(self) -> dict[str, Any]:
+        """What every record of the same target has: all attributes of this class."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Record)}
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it."""
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields} | {"schema": SCHEMA}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`; what an older record lacks has its default.
+
+        Raises:
+            ValueError: if the record was written under another schema, or a value is of another type.
+        """
+        if record.get("schema") != SCHEMA:
+            received = record.get("schema")
+            raise ValueError(f"Expected a record of schema {SCHEMA}. Received: schema={received!r}")
+        names = [field.name for field in dataclasses.fields(cls)]
+        return checked(cls(**{name: as_tuples(record[name]) for name in names if name in record}))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredRecord(Record):
+    """A record that holds accuracies of its target.
+
+    Attributes:
+        results: one for each set of images that the target was tried on.
+    """
+
+    results: tuple[TransferResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it."""
+        return super().to_json() | {"results": [result.to_json() for result in self.results]}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`; what an older record lacks has its default.
+
+        Raises:
+            ValueError: if the record was written under another schema, or a value is of another type.
+        """
+        results = [TransferResult.from_json(result) for result in record["results"]]
+        return super().from_json({**record, "results": results})
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetRecord(ScoredRecord):
+    """All that was measured on one target: one row of Table 2 and its share of Figure 4.
+
+    Attributes:
+        results: clean accuracy, then one result for each attack and epsilon.
+        coherence: Eq. 7 on clean test images, one value an image.
+        pair_cosines: mean of Eq. 6 over the same images, [N][N], ones on the diagonal.
+        gradients: means over the same images: "gal" (Eq. 8), and the shares of zero entries and of zero
+            product terms in the input gradients (section 3.4).
+    """
+
+    coherence: tuple[float, ...] = ()
+    pair_cosines: tuple[tuple[float, ...], ...] = ()
+    gradients: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if any(len(row) != len(self.pair_cosines) for row in self.pair_cosines):
+            raise ValueError(f"Expected pair_cosines [N][N]. Received: {self.pair_cosines!r:.80}")
+
+    def result(self, attack: str, epsilon: float) -> TransferResult | None:
+        """The result of that attack at that epsilon, or None if it was not measured."""
+        for result in self.results:
+            if result.attack == attack and math.isclose(result.epsilon, epsilon, abs_tol=1e-9):
+                return result
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixRecord(ScoredRecord):
+    """How a target fares on the images of each ensemble of its table: a column of the transfer matrix.
+
+    Attributes:
+        results: for each source, named by `surrogate`, one result for each attack and epsilon, and the
+            worst case of the attacks.
+        sources: name of each attacked ensemble -> what tells its weights from others.
+        analysis: command, commit and versions of the measurement.
+    """
+
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class SubspaceRecord(Record):
+    """What GAAS found on one target: its curves of Figure 5 (section 4.4).
+
+    Attributes:
+        images: the first test images were analysed, as many as this.
+        curves: one for each epsilon and order k, as `GaasResult.to_json` gives it: "epsilon", "order",
+            "probability" of at least m = 1..k successful directions, "images" that the target
+            classifies correctly, which the probability is over, "left_out" ones, and more.
+        analysis: command, commit and versions of the analysis.
+    """
+
+    images: int
+    curves: tuple[Mapping[str, Any], ...]
+    analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityRecord(Record):
+    """Zeros in the input gradients of a target trained with GAL, and GAL in its training (section 3.4).
+
+    Attributes:
+        activation: of the members, "leaky_relu" or "relu".
+        zero_entries: share of the entries of the members' input gradients that are exactly zero.
+        zero_products: share of the terms of the pairs' inner products that are exactly zero.
+        gal: mean of Eq. 8 over the training batches, one value an epoch.
+    """
+
+    activation: str
+    zero_entries: float
+    zero_products: float
+    gal: tuple[float, ...]
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def grouped(records: Iterable[AnyRecord], key: Callable[[AnyRecord], str]) -> dict[str, list[AnyRecord]]:
+    """Key -> the records with that key, both in order of appearance."""
+    groups: dict[str, list[AnyRecord]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
+
+
+def epsilons(records: Iterable[ScoredRecord]) -> Sequence[float]:
+    """The perturbation budgets that occur in the records, ascending, without the clean 0."""
+    return sorted({result.epsilon for record in records for result in record.results} - {0.0})
+
+
+def attacks(records: Iterable[ScoredRecord]) -> Sequence[str]:
+    """The attacks that occur in the records, in order of appearance, without clean and worst case."""
+    names = (result.attack for record in records for result in record.results)
+    return [name for name in dict.fromkeys(names) if name not in (CLEAN, WORST_CASE)]

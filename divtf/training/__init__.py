@@ -1,0 +1,1 @@
+"""Training of one ensemble in a run directory. Knows no RunConfig."""

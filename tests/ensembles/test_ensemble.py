@@ -1,0 +1,688 @@
+"""The ensemble as a Keras model: prediction, training steps in closed form, measures, files, refusals."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from keras import layers
+
+from divtf import BatchNormalization, CrossEntropy, Ensemble, GradientAlignment, InputError
+
+OBJECTIVES = {"CrossEntropy": CrossEntropy(), "GradientAlignment": GradientAlignment(0.5)}
+
+
+@pytest.fixture
+def linear_ensemble(tiny_members):
+    """`linear_ensemble(objective, n)`: an ensemble of float64 linear members, and their NumPy twins."""
+
+    def make(objective, n=3):
+        members = tiny_members(
+            n, features=lambda x: layers.Flatten()(x), input_shape=(2, 2, 1), dtype="float64"
+        )
+        return Ensemble(members, objective), [reference.Linear(*m.get_weights()) for m in members]
+
+    return make
+
+
+@pytest.fixture
+def linear_batch(tiny_batch):
+    """Images (float32, as Keras hands them on), labels, and the same images in float64."""
+
+    def make(count=10):
+        x, y = tiny_batch(count, (2, 2, 1))
+        return x, y, x.astype("float64")
+
+    return make
+
+
+def sgd(learning_rate):
+    return keras.optimizers.SGD(learning_rate)
+
+
+def fit(ensemble, x, y, batch_size=32, **options):
+    return ensemble.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0, **options).history
+
+
+# Prediction
+
+
+def test_a_call_gives_the_log_of_the_mean_member_probability(linear_ensemble, linear_batch):
+    ensemble, twins = linear_ensemble(CrossEntropy())
+    x, _, wide = linear_batch()
+    expected = reference.log_mean_probability(np.stack([twin.logits(wide) for twin in twins]))
+    np.testing.assert_allclose(ensemble(x), expected, rtol=1e-5)
+    np.testing.assert_allclose(ensemble.predict(x, batch_size=4, verbose=0), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(ensemble(x)).sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        ensemble.member_logits(x), np.stack([twin.logits(wide) for twin in twins]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_its_softmax_is_the_mean_probability_so_it_may_stand_for_logits(linear_ensemble, linear_batch):
+    ensemble, twins = linear_ensemble(CrossEntropy())
+    x, _, wide = linear_batch()
+    expected = np.mean([reference.softmax(twin.logits(wide)) for twin in twins], axis=0)
+    np.testing.assert_allclose(tf.nn.softmax(ensemble(x)), expected, rtol=1e-5)
+
+
+def test_a_call_is_exact_where_probabilities_underflow(linear_ensemble, linear_batch):
+    ensemble, _ = linear_ensemble(CrossEntropy())
+    x, _, wide = linear_batch()
+    ensemble.set_weights([1e4 * w for w in ensemble.get_weights()])
+    twins = [reference.Linear(*member.get_weights()) for member in ensemble.members]
+    expected = reference.log_mean_probability(np.stack([twin.logits(wide) for twin in twins]))
+    assert expected.min() < -200  # exp gives 0 in float32
+    np.testing.assert_allclose(ensemble(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_prediction_runs_in_inference_mode(tiny_members, tiny_batch):
+    def features(x):
+        return layers.Flatten()(layers.Dropout(0.5)(BatchNormalization()(x)))
+
+    ensemble, (x, _) = Ensemble(tiny_members(2, features=features)), tiny_batch()
+    ensemble.compile()
+    weights = ensemble.get_weights()
+    np.testing.assert_allclose(ensemble.predict(x, verbose=0), ensemble(x), rtol=1e-6)
+    for before, after in zip(weights, ensemble.get_weights(), strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+# Training steps
+
+
+@pytest.mark.parametrize("way", ["fit", "train_on_batch"])
+def test_a_step_of_the_default_optimizer_is_traced_once(way, linear_ensemble, linear_batch, monkeypatch):
+    """A step that makes the optimizer's variables is traced a second time, which costs a ResNet a minute."""
+    step, calls = Ensemble.train_step, []
+
+    def spy(self, data):
+        calls.append(data)
+        return step(self, data)
+
+    monkeypatch.setattr(Ensemble, "train_step", spy)
+    ensemble, _ = linear_ensemble(CrossEntropy())
+    x, y, _ = linear_batch()
+    ensemble.compile("adam")
+    for _ in range(3):
+        fit(ensemble, x, y) if way == "fit" else ensemble.train_on_batch(x, y)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+def test_an_sgd_step_on_cross_entropy_is_the_closed_form(eager, linear_ensemble, linear_batch):
+    """Loss = 1/N sum_n CE_n, so member n moves by -lr/N (x^T r / B, sum r / B), r = softmax - onehot."""
+    ensemble, twins = linear_ensemble(CrossEntropy())
+    x, y, wide = linear_batch()
+    ensemble.compile(sgd(0.3), run_eagerly=eager)
+    fit(ensemble, x, y)
+    for member, twin in zip(ensemble.members, twins, strict=True):
+        weight, bias = twin.parameter_gradients(wide, y)
+        found_weight, found_bias = member.get_weights()
+        np.testing.assert_allclose(found_weight, twin.weight - 0.3 / 3 * weight, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(found_bias, twin.bias - 0.3 / 3 * bias, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+def test_an_sgd_step_on_equation_9_follows_the_twins_finite_differences(eager, linear_ensemble, linear_batch):
+    ensemble, twins = linear_ensemble(GradientAlignment(0.7))
+    x, y, wide = linear_batch()
+    ensemble.compile(sgd(0.3), run_eagerly=eager)
+
+    def loss():
+        return reference.mean_objective(twins, wide, y, 0.7)["loss"]
+
+    slopes = [[reference.numeric_gradient(loss, a) for a in (twin.weight, twin.bias)] for twin in twins]
+    fit(ensemble, x, y)
+    for member, twin, (weight, bias) in zip(ensemble.members, twins, slopes, strict=True):
+        found_weight, found_bias = member.get_weights()
+        np.testing.assert_allclose(found_weight, twin.weight - 0.3 * weight, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(found_bias, twin.bias - 0.3 * bias, rtol=1e-6, atol=1e-8)
+
+
+def test_training_lowers_gal_below_that_of_cross_entropy_training(tiny_members, tiny_batch):
+    x, y = tiny_batch(32)
+    found = {}
+    for name, objective in OBJECTIVES.items():
+        ensemble = Ensemble(tiny_members(3, features=lambda x: layers.Flatten()(x)), objective)
+        ensemble.compile(keras.optimizers.Adam(0.01))
+        fit(ensemble, x, y, epochs=10)
+        found[name] = ensemble.evaluate(x, y, verbose=0, return_dict=True)["gal"]
+    assert found["GradientAlignment"] < found["CrossEntropy"] - 0.1
+
+
+def test_regularisers_of_the_members_are_added_as_their_mean(linear_ensemble, linear_batch):
+    """1/N sum_n (CE_n + 0.2 |W_n|^2) moves W_n by -lr/N (dCE_n + 0.4 W_n)."""
+    ensemble, twins = linear_ensemble(CrossEntropy())
+    for member in ensemble.members:
+        member.layers[-1].kernel.regularizer = keras.regularizers.L2(0.2)
+    x, y, wide = linear_batch()
+    ensemble.compile(sgd(0.3))
+    penalty = np.mean([0.2 * (twin.weight**2).sum() for twin in twins])
+    history = fit(ensemble, x, y)
+    np.testing.assert_allclose(history["loss"][0] - history["cross_entropy"][0], penalty, rtol=1e-5)
+    for member, twin in zip(ensemble.members, twins, strict=True):
+        weight, _ = twin.parameter_gradients(wide, y)
+        expected = twin.weight - 0.3 / 3 * (weight + 0.4 * twin.weight)
+        np.testing.assert_allclose(member.get_weights()[0], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_frozen_members_stay_as_they_are(tiny_members, tiny_batch):
+    members, (x, y) = tiny_members(2), tiny_batch()
+    members[0].trainable = False
+    before = [member.get_weights() for member in members]
+    ensemble = Ensemble(members)
+    ensemble.compile(sgd(0.1))
+    fit(ensemble, x, y)
+    for kept, weight in zip(before[0], members[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, kept)
+    assert any(not np.array_equal(a, b) for a, b in zip(before[1], members[1].get_weights(), strict=True))
+
+
+class CallCounter(keras.layers.Layer):
+    """Counts the calls that are executed, in graphs too, in training and in inference mode."""
+
+    def build(self, input_shape):
+        self.training_calls = self.add_weight(name="training", dtype="int32", trainable=False)
+        self.inference_calls = self.add_weight(name="inference", dtype="int32", trainable=False)
+
+    def call(self, x, training=None):
+        (self.training_calls if training else self.inference_calls).assign_add(1)
+        return x
+
+    def counts(self):
+        return int(self.training_calls.value), int(self.inference_calls.value)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_each_member_is_called_once_a_step(objective, eager, tiny_members, tiny_batch):
+    counters = []
+
+    def features(x):
+        counters.append(CallCounter())
+        return layers.Flatten()(counters[-1](x))
+
+    ensemble = Ensemble(tiny_members(3, features=features), OBJECTIVES[objective])
+    ensemble.compile(sgd(0.1), run_eagerly=eager)
+    x, y = tiny_batch(8)
+    before = [counter.counts() for counter in counters]
+    fit(ensemble, x, y, batch_size=2, epochs=2)
+    ensemble.evaluate(x, y, batch_size=4, verbose=0)
+    for counter, (training, inference) in zip(counters, before, strict=True):
+        assert counter.counts() == (training + 8, inference + 2)
+
+
+def test_batch_statistics_move_once_a_step(tiny_members, tiny_batch):
+    ensemble = Ensemble(tiny_members(2, features=lambda x: layers.Flatten()(BatchNormalization()(x))))
+    ensemble.compile(sgd(0.0))
+    x, y = tiny_batch(8)
+    fit(ensemble, x, y)
+    for member in ensemble.members:
+        np.testing.assert_allclose(member.layers[1].moving_mean, [0.01 * x.mean()], rtol=1e-4)
+
+
+# Measures
+
+
+def expected_measures(twins, x, y, gal_weight):
+    logits = np.stack([twin.logits(x) for twin in twins])
+    accuracies = {f"member_{n}_accuracy": reference.accuracy(own, y) for n, own in enumerate(logits)}
+    return (
+        reference.mean_objective(twins, x, y, gal_weight)
+        | accuracies
+        | {"accuracy": reference.accuracy(reference.log_mean_probability(logits), y)}
+    )
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_measures_are_means_over_all_examples_in_fit_and_evaluate(
+    objective, eager, linear_ensemble, linear_batch
+):
+    """10 examples in batches of 4, 4 and 2: a mean of batch means would be off. Weights stay: lr = 0."""
+    ensemble, twins = linear_ensemble(OBJECTIVES[objective])
+    x, y, wide = linear_batch(10)
+    other_x, other_y, other_wide = linear_batch(7)
+    ensemble.compile(sgd(0.0), run_eagerly=eager)
+    weight = getattr(ensemble.objective, "weight", 0.0)
+    expected = expected_measures(twins, wide, y, weight)
+    validation = expected_measures(twins, other_wide, other_y, weight)
+
+    measured = ensemble.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
+    assert measured == pytest.approx(expected, rel=1e-5)
+
+    history = fit(ensemble, x, y, batch_size=4, epochs=2, validation_data=(other_x, other_y))
+    found = {name: values[1] for name, values in history.items() if not name.startswith("val_")}
+    if objective == "CrossEntropy":
+        del expected["gal"], expected["coherence"]
+    assert found == pytest.approx(expected, rel=1e-5)
+    found = {name[4:]: values[1] for name, values in history.items() if name.startswith("val_")}
+    assert found == pytest.approx(validation, rel=1e-5)
+
+
+def test_a_single_member_trains_on_cross_entropy_without_gal(linear_ensemble, linear_batch):
+    ensemble, twins = linear_ensemble(CrossEntropy(), n=1)
+    x, y, wide = linear_batch()
+    ensemble.compile(sgd(0.0))
+    found = ensemble.evaluate(x, y, verbose=0, return_dict=True)
+    assert set(found) == {"loss", "cross_entropy", "accuracy", "member_0_accuracy"}
+    assert found["loss"] == pytest.approx(reference.cross_entropy(twins[0].logits(wide), y).mean(), rel=1e-5)
+
+
+def test_metrics_given_to_compile_see_the_ensembles_prediction(linear_ensemble, linear_batch):
+    ensemble, twins = linear_ensemble(GradientAlignment())
+    x, y, wide = linear_batch()
+    ensemble.compile(
+        sgd(0.0),
+        metrics=["accuracy", keras.metrics.SparseCategoricalCrossentropy(name="nll", from_logits=True)],
+    )
+    scores = reference.log_mean_probability(np.stack([twin.logits(wide) for twin in twins]))
+    expected = {"nll": -scores[np.arange(len(y)), y].mean(), "accuracy": reference.accuracy(scores, y)}
+    history = fit(ensemble, x, y, batch_size=4, epochs=2)
+    measured = ensemble.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
+    for name, value in expected.items():
+        assert history[name][-1] == pytest.approx(value, rel=1e-5)
+        assert measured[name] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+def test_training_and_testing_batch_by_batch_work_on_numpy_arrays(eager, linear_ensemble, linear_batch):
+    ensemble, twins = linear_ensemble(GradientAlignment())
+    x, y, wide = linear_batch()
+    ensemble.compile(sgd(0.0), run_eagerly=eager)
+    expected = reference.mean_objective(twins, wide, y, 0.5)["loss"]
+    assert ensemble.train_on_batch(x, y, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)
+    ensemble.reset_metrics()
+    assert ensemble.test_on_batch(x, y, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_labels_may_be_a_column_and_data_a_dataset(linear_ensemble, linear_batch):
+    ensemble, _ = linear_ensemble(GradientAlignment())
+    x, y, _ = linear_batch()
+    ensemble.compile()
+    plain = ensemble.evaluate(x, y, verbose=0)
+    assert ensemble.evaluate(x, y[:, None].astype("uint8"), verbose=0) == pytest.approx(plain)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(3)
+    assert ensemble.evaluate(dataset, verbose=0) == pytest.approx(plain, rel=1e-6)
+
+
+# Files
+
+
+def normalised(x):
+    return layers.Flatten()(BatchNormalization()(x))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_training_goes_on_after_a_keras_file_as_if_never_stopped(
+    objective, tiny_members, tiny_batch, tmp_path
+):
+    x, y = tiny_batch(12)
+
+    def ensemble():
+        made = Ensemble(tiny_members(2, features=normalised), OBJECTIVES[objective])
+        made.compile(keras.optimizers.Adam(0.01))
+        return made
+
+    whole, stopped = ensemble(), ensemble()
+    fit(whole, x, y, batch_size=5, epochs=2)
+    expected = fit(whole, x, y, batch_size=5)
+    fit(stopped, x, y, batch_size=5, epochs=2)
+    stopped.save(tmp_path / "ensemble.keras")
+    loaded = keras.models.load_model(tmp_path / "ensemble.keras")
+    assert type(loaded) is Ensemble and type(loaded.objective) is type(stopped.objective)
+    assert loaded.objective.get_config() == stopped.objective.get_config()
+    assert [member.name for member in loaded.members] == [member.name for member in stopped.members]
+    np.testing.assert_array_equal(loaded(x), stopped(x))
+    assert int(loaded.optimizer.iterations) == 6
+    assert fit(loaded, x, y, batch_size=5) == expected
+    for found, wanted in zip(loaded.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_an_ensemble_that_was_never_compiled_survives_a_keras_file(tiny_members, tiny_batch, tmp_path):
+    ensemble, (x, _) = Ensemble(tiny_members(2), GradientAlignment(0.25), name="mine"), tiny_batch()
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras.models.load_model(tmp_path / "ensemble.keras")
+    assert loaded.name == "mine" and loaded.objective.weight == 0.25
+    np.testing.assert_array_equal(loaded(x), ensemble(x))
+
+
+def test_weights_alone_can_be_saved_and_loaded(tiny_members, tiny_batch, tmp_path):
+    first, second = Ensemble(tiny_members(2)), Ensemble(tiny_members(2, seed=1))
+    x, _ = tiny_batch()
+    first.save_weights(tmp_path / "ensemble.weights.h5")
+    second.load_weights(tmp_path / "ensemble.weights.h5")
+    np.testing.assert_array_equal(second(x), first(x))
+
+
+# Refusals
+
+
+def softmax_inside(x):
+    return layers.Dense(3, activation="softmax")(layers.Flatten()(x))
+
+
+def model(output, name="one", input_shape=(6, 6, 1)):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, output(inputs), name=name)
+
+
+def logits(x, classes=3):
+    return layers.Dense(classes)(layers.Flatten()(x))
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+def two_inputs(name):
+    pair = [keras.Input((6, 6, 1)), keras.Input((6, 6, 1))]
+    return keras.Model(pair, logits(layers.Add()(pair)), name=name)
+
+
+BAD_MEMBERS = {
+    "none": (lambda: [], r"at least 2 members for GradientAlignment. Received: 0"),
+    "one": (lambda: [model(logits)], r"at least 2 members for GradientAlignment. Received: 1"),
+    "names": (lambda: [model(logits), model(logits)], r"distinct names. Received: \['one', 'one'\]"),
+    "input shapes": (
+        lambda: [model(logits), model(logits, "two", (6, 6, 3))],
+        r"one input shape. Received: \[\(None, 6, 6, 1\), \(None, 6, 6, 3\)\]",
+    ),
+    "class counts": (
+        lambda: [model(logits), model(lambda x: logits(x, 4), "two")],
+        r"one output shape. Received: \[\(None, 3\), \(None, 4\)\]",
+    ),
+    "one class": (
+        lambda: [model(lambda x: logits(x, 1), name) for name in ("one", "two")],
+        r"logits \[B, C >= 2\]. Received: \(None, 1\)",
+    ),
+    "images for logits": (
+        lambda: [model(lambda x: layers.Conv2D(3, 1)(x), name) for name in ("one", "two")],
+        r"logits \[B, C >= 2\]. Received: \(None, 6, 6, 3\)",
+    ),
+    "two inputs": (lambda: [two_inputs("one"), two_inputs("two")], "members of one input. Received"),
+    "two outputs": (
+        lambda: [model(lambda x: [logits(x), logits(x)], name) for name in ("one", "two")],
+        r"logits \[B, C >= 2\]. Received",
+    ),
+    "softmax": (
+        lambda: [model(logits), model(softmax_inside, "two")],
+        r"logits. Received: member 'two' with probabilities \(remove its softmax\)",
+    ),
+    "softmax as a layer": (
+        lambda: [model(logits), model(lambda x: layers.Softmax()(logits(x)), "two")],
+        "member 'two' with probabilities",
+    ),
+    "Keras batch normalisation": (
+        lambda: [model(logits), model(lambda x: logits(layers.BatchNormalization(name="bn")(x)), "two")],
+        "member 'two' with BatchNormalization 'bn'.*divtf.convert_member",
+    ),
+    "a function": (lambda: [model(logits), logits], "Keras functional models. Received: <function"),
+    "a subclassed model": (lambda: [model(logits), Subclassed()], "functional models. Received: <Subclassed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MEMBERS)
+def test_members_that_do_not_fit_are_refused(case):
+    members, message = BAD_MEMBERS[case]
+    with pytest.raises(InputError, match=message):
+        Ensemble(members(), GradientAlignment())
+
+
+def test_cross_entropy_takes_keras_batch_normalisation_and_one_member(tiny_batch):
+    ensemble = Ensemble([model(lambda x: logits(layers.BatchNormalization()(x)))], CrossEntropy())
+    ensemble.compile(sgd(0.1))
+    assert math.isfinite(fit(ensemble, *tiny_batch())["loss"][0])
+
+
+def test_sequential_members_of_the_users_own_are_taken(tiny_batch):
+    members = [
+        keras.Sequential([keras.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3)], name=name)
+        for name in ("left", "right")
+    ]
+    ensemble = Ensemble(members)
+    ensemble.compile()
+    assert {"left_accuracy", "right_accuracy"} < set(fit(ensemble, *tiny_batch()))
+
+
+def test_gradient_alignment_with_the_papers_weight_is_the_default(tiny_members):
+    objective = Ensemble(tiny_members(2)).objective
+    assert isinstance(objective, GradientAlignment) and objective.weight == 0.5
+
+
+def test_xla_is_refused_where_it_differentiates_max_pooling_twice(tiny_members):
+    pooled = tiny_members(2)
+    plain = tiny_members(2, features=lambda x: layers.Flatten()(x), name="plain")
+    with pytest.raises(InputError, match=r"jit_compile=True with max-pooling in \['member_0', 'member_1'\]"):
+        Ensemble(pooled, GradientAlignment()).compile(jit_compile=True)
+    for members, objective in ((pooled, CrossEntropy()), (plain, GradientAlignment())):
+        ensemble = Ensemble(members, objective)
+        ensemble.compile(jit_compile=True)
+        assert ensemble.jit_compile is True
+
+
+def test_xla_is_never_chosen_for_the_user(tiny_members):
+    ensemble = Ensemble(tiny_members(2))
+    for options in ({}, {"jit_compile": "auto"}, {"jit_compile": False}):
+        ensemble.compile(**options)
+        assert not ensemble.jit_compile
+
+
+def test_max_pooling_deep_in_a_nested_model_is_found(tiny_members):
+    def features(x):
+        inner = keras.Input(x.shape[1:])
+        return layers.Flatten()(keras.Model(inner, layers.MaxPooling2D(2)(inner))(x))
+
+    with pytest.raises(InputError, match="max-pooling"):
+        Ensemble(tiny_members(2, features=features)).compile(jit_compile=True)
+
+
+def test_a_loss_is_refused(tiny_members):
+    with pytest.raises(InputError, match=r"the objective is the loss\. Received: loss='mse'"):
+        Ensemble(tiny_members(2)).compile(loss="mse")
+
+
+ONE_HOT = np.eye(3)[np.zeros(8, int)]
+
+BAD_LABELS = {
+    "too large": ([0, 1, 2, 3, 0, 1, 2, 0], r"labels in \[0, 3\). Received: labels from 0 to 3"),
+    "negative": ([0, 1, -1, 0, 0, 1, 2, 0], r"labels in \[0, 3\). Received: labels from -1 to 2"),
+    "one-hot": (ONE_HOT, r"class indices of shape \[batch\]. Received: float32 of shape \(.*3\)"),
+    "one-hot integers": (ONE_HOT.astype(int), r"Received: int64 of shape \(.*3\)"),
+    "floating point": (np.zeros(8, "float32"), r"Received: float32 of shape"),
+}
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_labels_that_are_not_class_indices_are_refused(case, method, eager, linear_ensemble, linear_batch):
+    ensemble, _ = linear_ensemble(GradientAlignment())
+    ensemble.compile(sgd(0.1), run_eagerly=eager)
+    y, message = BAD_LABELS[case]
+    before = ensemble.get_weights()
+    with pytest.raises(InputError, match=message):
+        getattr(ensemble, method)(linear_batch(8)[0], np.asarray(y), verbose=0)
+    for kept, weight in zip(before, ensemble.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, kept)
+
+
+def test_sample_weights_and_missing_labels_are_refused(linear_ensemble, linear_batch):
+    ensemble, _ = linear_ensemble(GradientAlignment())
+    ensemble.compile()
+    x, y, _ = linear_batch()
+    for arguments, received in (
+        ({"y": y, "sample_weight": np.ones(10)}, "sample weights"),
+        ({"y": y, "class_weight": {0: 1.0, 1: 2.0, 2: 1.0}}, "sample weights"),
+        ({}, "no labels"),
+    ):
+        with pytest.raises(InputError, match=rf"\(images, labels\) batches. Received: {received}"):
+            ensemble.fit(x, **arguments, verbose=0)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize(
+    ("quantity", "gal_weight", "poison"),
+    [
+        ("cross_entropy", 0.5, float("nan")),
+        ("loss", 3e38, 1.0),  # times a GAL of log 6 +- 1 is above the largest float32
+        ("gradient norm", 1e30, 1.0),  # its square is
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
+    quantity, gal_weight, poison, eager, tiny_members, tiny_batch
+):
+    """A sound objective for two steps of two images, then the poisoned one at step 3."""
+    x, y = tiny_batch(6)
+    ensemble = Ensemble(tiny_members(4), GradientAlignment(0.5))
+    ensemble.compile(sgd(0.1), run_eagerly=eager)
+    fit(ensemble, x[:4], y[:4], batch_size=2)
+    before = ensemble.get_weights()
+    ensemble.objective.weight = gal_weight
+    ensemble.make_train_function(force=True)
+    message = (
+        rf"Expected a finite {quantity} in training. Received: NaN or infinity at step 3; .* after step 2"
+    )
+    with pytest.raises(InputError, match=message):
+        fit(ensemble, poison * x[4:], y[4:], batch_size=2)
+    for kept, weight in zip(before, ensemble.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, kept)
+    assert int(ensemble.optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("poisoned", [0, 5])
+def test_the_step_that_is_named_is_the_offending_one(poisoned, tiny_members, tiny_batch):
+    """Step 1 or 6; the optimizer may not count a step that it did not make."""
+    x, y = tiny_batch(16)
+    x[2 * poisoned] = float("nan")
+    ensemble = Ensemble(tiny_members(2, features=normalised))
+    ensemble.compile("sgd")
+    with pytest.raises(InputError, match=f"at step {poisoned + 1}; the trainable .* after step {poisoned}"):
+        fit(ensemble, x, y, batch_size=2)
+    assert int(ensemble.optimizer.iterations) == poisoned
+    for weight in ensemble.trainable_variables:
+        assert np.isfinite(weight).all()
+
+
+def test_errors_of_other_operations_are_passed_on(linear_ensemble, linear_batch):
+    ensemble, _ = linear_ensemble(GradientAlignment())
+    ensemble.compile()
+
+    class Broken(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            tf.debugging.assert_equal(1, 2)
+
+    x, y, _ = linear_batch()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        fit(ensemble, x, y, callbacks=[Broken()])
+
+
+# Precision and devices
+
+
+def test_mixed_precision_keeps_losses_and_predictions_in_float32(tiny_members, tiny_batch):
+    ensemble = Ensemble(tiny_members(2, dtype="mixed_bfloat16"))
+    x, y = tiny_batch()
+    assert ensemble(x).dtype == tf.float32 and ensemble.member_logits(x).dtype == tf.float32
+    ensemble.compile(sgd(0.01))
+    assert math.isfinite(fit(ensemble, x, y)["loss"][0])
+
+
+REPLICAS = textwrap.dedent(
+    """
+    import json, sys
+
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from divtf import BatchNormalization, CrossEntropy, Ensemble, GradientAlignment
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    x, y = np.load(sys.argv[1])["x"], np.load(sys.argv[1])["y"]
+
+
+    def ensemble(objective, normalised):
+        members = []
+        for index in range(2):
+            keras.utils.set_random_seed(index)
+            inputs = hidden = keras.Input(x.shape[1:])
+            if normalised:
+                hidden = BatchNormalization()(hidden)
+            hidden = keras.layers.Flatten()(hidden)
+            hidden = keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))(hidden)
+            members.append(keras.Model(inputs, keras.layers.Dense(3)(hidden), name=f"member_{index}"))
+        made = Ensemble(members, objective)
+        metric = keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top_2")  # A user's own.
+        made.compile(keras.optimizers.SGD(0.5), metrics=[metric])
+        return made
+
+
+    def trained(strategy):
+        with strategy.scope():
+            made = ensemble(*CASES[case])
+        results = []
+        for count in (11, 9) if case != "normalised" else (8, 8):
+            # Batched globally: a strategy splits each batch over its replicas.
+            data = tf.data.Dataset.from_tensor_slices((x[:count], y[:count])).batch(4)
+            results.append(made.fit(data, epochs=2, verbose=0).history)
+            results.append(made.evaluate(data, verbose=0, return_dict=True))
+        return [w.tolist() for w in made.get_weights()], results
+
+
+    CASES = {
+        "base": (CrossEntropy(), False),
+        "div": (GradientAlignment(0.5), False),
+        "normalised": (GradientAlignment(0.5), True),
+    }
+    case = sys.argv[2]
+    if case == "normalised":
+        # Both halves of each batch alike: the replicas' batch statistics are then the whole batch's.
+        twice = np.repeat(np.arange(4).reshape(2, 2), 2, axis=0).ravel()
+        x, y = x[twice], y[twice]
+    one = tf.distribute.get_strategy()
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert two.num_replicas_in_sync == 2
+    print(json.dumps([trained(one), trained(two)]))
+    """
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["div", pytest.param("base", marks=pytest.mark.slow), pytest.param("normalised", marks=pytest.mark.slow)],
+)
+def test_two_replicas_train_and_measure_as_one_device(case, tiny_batch, tmp_path):
+    """SGD on 11 images in batches of 4, 4 and 3, then on 9 in batches of 4, 4 and 1: one replica has none.
+
+    In a process of its own, since devices can be split only before TensorFlow starts.
+    """
+    x, y = tiny_batch(11, (3, 3, 1))
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    found = subprocess.run(
+        [sys.executable, "-c", REPLICAS, str(tmp_path / "data.npz"), case],
+        cwd=pathlib.Path(__file__).parents[2],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    (weights, measures), (shared_weights, shared_measures) = json.loads(found.stdout.splitlines()[-1])
+    for alone, shared in zip(weights, shared_weights, strict=True):
+        np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
+    for alone, shared in zip(measures, shared_measures, strict=True):
+        assert set(shared) == set(alone)
+        for name in alone:
+            np.testing.assert_allclose(shared[name], alone[name], rtol=1e-4, atol=1e-5, err_msg=name)

@@ -1,0 +1,493 @@
+"""Transfer evaluation: accuracies known by construction, and adversarial sets made once and kept."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from damage import Hostile, flip, truncate
+from keras import layers
+
+from divtf.attacks.attack import Attack, make_attack
+from divtf.attacks.methods import ATTACKS
+from divtf.attacks.threat import ThreatModel
+from divtf.ensembles.ensemble import Ensemble
+from divtf.ensembles.objectives import CrossEntropy
+from divtf.errors import InputError
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.predictions import predictions
+from divtf.evaluation.transfer import evaluate_transfer
+from divtf.storage import digests
+from divtf.storage.digests import file_digest
+from divtf.storage.records import CLEAN, WORST_CASE, TransferResult
+
+SHAPE, CLASSES = (4, 4, 1), 3
+
+
+def made_ensemble(name="surrogate", seed=0, slope=0.1, scale=1.0):
+    """Two small members with a LeakyReLU of this slope."""
+    rng, members = np.random.default_rng(seed), []
+    for n in range(2):
+        images = keras.Input(SHAPE)
+        x = layers.LeakyReLU(negative_slope=slope)(layers.Dense(6)(layers.Flatten()(images)))
+        member = keras.Model(images, layers.Dense(CLASSES)(x), name=f"{name}_{n}")
+        member.set_weights([scale * rng.normal(size=w.shape) for w in member.get_weights()])
+        members.append(member)
+    return Ensemble(members, CrossEntropy(), name=name)
+
+
+def images_and_labels(count=10, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.random((count, *SHAPE), dtype="float32"), rng.integers(0, CLASSES, count)
+
+
+@pytest.fixture(name="calls")
+def fixture_calls(monkeypatch):
+    """How many images each attack was asked to make, call by call."""
+    made, attack = [], Attack.on_batches
+
+    def counting(self, target, batches, *args):
+        made.extend((self.name, len(x)) for x, _, _ in batches)
+        return attack(self, target, batches, *args)
+
+    monkeypatch.setattr(Attack, "on_batches", counting)
+    return made
+
+
+@pytest.fixture(name="painted")
+def fixture_painted(monkeypatch):
+    """Attacks that paint a pixel, so that a target can know what was done to an image."""
+
+    def paint(pixel):
+        def attack(logits, x, y, seed, threat):
+            mark = tf.reshape(tf.one_hot(pixel, math.prod(SHAPE)), SHAPE)
+            return tf.clip_by_value(x + threat.epsilon * mark, 0, 1)
+
+        return attack
+
+    monkeypatch.setitem(ATTACKS, "left", paint(0))
+    monkeypatch.setitem(ATTACKS, "right", paint(1))
+
+
+class Scripted:
+    """Knows an image by its last pixel, its label by heart, and fails on the images scripted for a mark."""
+
+    def __init__(self, labels, fails):
+        self.labels, self.fails = tf.constant(labels), fails
+
+    def __call__(self, x):
+        flat = np.asarray(x).reshape(len(x), -1)
+        numbers = np.rint(flat[:, -1] * 100).astype(int)
+        marks = np.where(flat[:, 0] > 0, "left", np.where(flat[:, 1] > 0, "right", "clean"))
+        wrong = np.array([n in self.fails.get(m, ()) for n, m in zip(numbers, marks, strict=True)])
+        return tf.one_hot((self.labels.numpy()[numbers] + wrong) % CLASSES, CLASSES)
+
+
+def numbered(count=10):
+    """Black images that carry their number in the last pixel."""
+    x = np.zeros((count, *SHAPE), "float32")
+    x[:, -1, -1, 0] = np.arange(count) / 100
+    return x, np.arange(count) % CLASSES
+
+
+def by_cell(results):
+    return {(r.target, r.attack, r.epsilon): (r.correct, r.total) for r in results}
+
+
+# Accuracies.
+
+
+def test_accuracies_are_those_of_the_construction(painted):
+    """Of ten images one is wrong when clean, three under `left`, four under `right`, one of them the same;
+    under the worst of both six are wrong."""
+    x, y = numbered()
+    target = Scripted(y, {"clean": {9}, "left": {0, 1, 2}, "right": {2, 3, 4, 5}})
+    perfect = Scripted(y, {})
+    attacks = [make_attack(name, ThreatModel(0.1)) for name in ("left", "right")]
+    results = evaluate_transfer(
+        made_ensemble(), {"frail": target, "perfect": perfect}, (x, y), attacks, batch_size=4
+    )
+    assert by_cell(results) == {
+        ("frail", CLEAN, 0.0): (9, 10),
+        ("frail", "left", 0.1): (7, 10),
+        ("frail", "right", 0.1): (6, 10),
+        ("frail", WORST_CASE, 0.1): (4, 10),
+        ("perfect", CLEAN, 0.0): (10, 10),
+        ("perfect", "left", 0.1): (10, 10),
+        ("perfect", "right", 0.1): (10, 10),
+        ("perfect", WORST_CASE, 0.1): (10, 10),
+    }
+    assert [r.target for r in results] == ["frail"] * 4 + ["perfect"] * 4
+    assert results[0].surrogate == "" and {r.surrogate for r in results if r.attack != CLEAN} == {"surrogate"}
+
+
+def test_worst_case_is_taken_for_each_epsilon_apart(painted):
+    x, y = numbered()
+    target = Scripted(y, {"left": {0, 1}, "right": {1, 2}})
+    attacks = [
+        make_attack("left", ThreatModel(0.1)),
+        make_attack("right", ThreatModel(0.1)),
+        make_attack("right", ThreatModel(0.3)),
+    ]
+    cells = by_cell(evaluate_transfer(made_ensemble(), {"t": target}, (x, y), attacks))
+    assert cells["t", WORST_CASE, 0.1] == (7, 10)
+    assert cells["t", WORST_CASE, 0.3] == (8, 10)
+
+
+def test_clean_accuracy_may_be_taken_on_other_images(painted):
+    x, y = numbered()
+    target = Scripted(y, {"clean": {0, 1, 2}, "left": {4}})
+    results = evaluate_transfer(
+        made_ensemble(),
+        {"t": target},
+        (x[3:8], y[3:8]),
+        [make_attack("left", ThreatModel(0.1))],
+        clean=(x, y),
+    )
+    assert by_cell(results)["t", CLEAN, 0.0] == (7, 10)
+    assert by_cell(results)["t", "left", 0.1] == (4, 5)
+
+
+def test_without_attacks_only_the_clean_accuracy_is_measured():
+    x, y = numbered()
+    (result,) = evaluate_transfer(made_ensemble(), {"t": Scripted(y, {"clean": {1}})}, (x, y), [])
+    assert (result.attack, result.correct, result.total) == (CLEAN, 9, 10)
+
+
+def test_real_attack_fools_its_own_surrogate_and_the_counts_are_recounted():
+    surrogate, (x, y) = made_ensemble(), images_and_labels(30)
+    y = surrogate.predict(x, verbose=0).argmax(axis=-1)
+    attack = make_attack("ifgsm", ThreatModel(0.3))
+    results = evaluate_transfer(surrogate, {"s": surrogate}, (x, y), [attack], batch_size=30)
+    recounted = surrogate(attack(surrogate, x, y)).numpy().argmax(axis=-1) == y
+    assert by_cell(results)["s", CLEAN, 0.0] == (30, 30)
+    assert by_cell(results)["s", "ifgsm", 0.3] == (recounted.sum(), 30)
+    assert recounted.sum() < 20
+
+
+def test_results_travel_as_json():
+    surrogate, (x, y) = made_ensemble(), images_and_labels()
+    results = evaluate_transfer(surrogate, [surrogate], (x, y), [make_attack("fgsm", ThreatModel(0.1))])
+    for result in results:
+        again = json.loads(json.dumps(result.to_json(), allow_nan=False))
+        assert TransferResult.from_json(again) == result
+        assert again["low"] <= again["accuracy"] == result.correct / 10 <= again["high"]
+
+
+# Targets and images, in each form.
+
+
+def test_targets_may_be_a_mapping_a_sequence_or_one():
+    first, second, (x, y) = made_ensemble("first"), made_ensemble("second", seed=1), images_and_labels()
+
+    def names(targets):
+        return [r.target for r in evaluate_transfer(first, targets, (x, y), [])]
+
+    assert names({"a": first, "b": second}) == ["a", "b"]
+    assert names([first, second]) == ["first", "second"]
+    assert names((second,)) == names(second) == ["second"]
+    assert names([lambda images: first(images), lambda images: second(images)]) == ["target_0", "target_1"]
+
+
+def test_targets_of_one_name_are_refused_unless_named():
+    target, (x, y) = made_ensemble(), images_and_labels()
+    with pytest.raises(InputError, match="distinct names"):
+        evaluate_transfer(target, [target, target], (x, y), [])
+
+
+def test_dataset_gives_what_its_arrays_give():
+    surrogate, (x, y) = made_ensemble(), images_and_labels(11)
+    attacks = [make_attack("rfgsm", ThreatModel(0.1))]
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    columns = tf.data.Dataset.from_tensor_slices((x, y[:, None])).batch(3)
+    expected = evaluate_transfer(surrogate, surrogate, (x, y), attacks, clean=(x, y))
+    assert evaluate_transfer(surrogate, surrogate, batches, attacks) == expected
+    assert evaluate_transfer(surrogate, surrogate, columns, attacks, clean=batches) == expected
+
+
+def test_subclassed_model_is_attacked_and_scored_though_it_tells_no_shapes():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.head(tf.reshape(x, [-1, 64]))
+
+    model, x, y = Subclassed(), np.full((5, 8, 8, 1), 0.5, "float32"), np.arange(5) % 3
+    fgsm = make_attack("fgsm", ThreatModel(0.1))
+    clean, attacked, _ = evaluate_transfer(model, {"T": model}, (x, y), fgsm)
+    assert clean.correct == int((np.asarray(model(x)).argmax(-1) == y).sum())
+    assert attacked.total == 5
+
+
+def test_callable_surrogate_takes_float64_images_as_it_takes_float32():
+    member, (x, y) = made_ensemble().members[0], images_and_labels()
+    attacks = [make_attack("fgsm", ThreatModel(0.1))]
+
+    def logits(images):
+        assert images.dtype == tf.float32
+        return member(images)
+
+    narrow = evaluate_transfer(logits, {"t": logits}, (x, y), attacks)
+    assert evaluate_transfer(logits, {"t": logits}, (x.astype("float64"), y), attacks) == narrow
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ((np.zeros((3, *SHAPE)), [0, 1]), "as many images as labels"),
+        ((np.zeros((0, *SHAPE)), np.zeros(0, int)), "at least one"),
+        ((np.full((2, *SHAPE), 255.0), [0, 1]), "images in [0.0, 1.0]"),
+        ((np.zeros((2, *SHAPE)), [0, 3]), "labels in [0, 3)"),
+        (
+            tf.data.Dataset.from_tensor_slices((np.zeros((3, *SHAPE)), [0, 1, 2])).batch(2).take(0),
+            "a dataset with at least one batch",
+        ),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_refused(dataset, expected):
+    target = made_ensemble()
+    with pytest.raises(InputError) as caught:
+        evaluate_transfer(target, target, dataset, [make_attack("fgsm", ThreatModel(0.1))])
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 250])
+def test_predictions_of_model_and_callable_do_not_depend_on_the_batch_size(batch_size):
+    target, (x, _) = made_ensemble(), images_and_labels(10)
+    expected = np.asarray(target(x)).argmax(axis=-1)
+    np.testing.assert_array_equal(predictions(target, x, batch_size), expected)
+    np.testing.assert_array_equal(predictions(lambda images: target(images), x, batch_size), expected)
+
+
+# Saturation.
+
+
+def test_saturated_share_counts_images_that_every_member_is_sure_of():
+    surrogate, (x, y) = made_ensemble(scale=2.0), images_and_labels(60)
+    # The second member agrees with the first, with less than its certainty.
+    first, second = surrogate.members
+    second.set_weights([0.8 * w for w in first.get_weights()])
+    y = surrogate.predict(x, verbose=0).argmax(axis=-1)
+    logits = surrogate.member_logits(x).numpy().astype("float64")
+    leads = logits - np.take_along_axis(logits, np.broadcast_to(y, (2, 60))[..., None], -1)
+    others = np.exp(np.minimum(leads, 100))
+    others[:, np.arange(60), y] = 0
+    losses = np.log1p(others.sum(axis=-1))
+    share = (losses < 1e-7).all(axis=0).mean()
+    assert 0.05 < share < 0.95 and (losses < 1e-7).any(axis=0).mean() > share
+    assert AdversarialSets(surrogate, batch_size=7).saturated(x, y) == pytest.approx(share)
+    results = evaluate_transfer(surrogate, surrogate, (x, y), [make_attack("fgsm", ThreatModel(0.1))])
+    assert [r.saturated for r in results] == [0.0, pytest.approx(share), pytest.approx(share)]
+
+
+# Adversarial sets.
+
+
+def kept(directory, surrogate=None, attack=None, x=None, y=None, **options):
+    """Make or read one set; the arguments left out are always the same."""
+    default_x, default_y = images_and_labels()
+    sets = AdversarialSets(surrogate or made_ensemble(), directory, **{"batch_size": 4} | options)
+    attack = attack or make_attack("rfgsm", ThreatModel(0.1))
+    return sets.images(attack, default_x if x is None else x, default_y if y is None else y)
+
+
+def test_set_is_made_once_for_all_targets(calls, tmp_path):
+    surrogate, (x, y) = made_ensemble(), images_and_labels()
+    targets = {str(n): made_ensemble("target", seed=n) for n in range(3)}
+    attacks = [make_attack(name, ThreatModel(0.1)) for name in ("fgsm", "ifgsm")]
+    evaluate_transfer(surrogate, targets, (x, y), attacks, batch_size=4)
+    assert calls == [("fgsm", 4), ("fgsm", 4), ("fgsm", 2), ("ifgsm", 4), ("ifgsm", 4), ("ifgsm", 2)]
+
+
+def test_kept_set_is_read_by_the_next_call(calls, tmp_path):
+    surrogate, (x, y) = made_ensemble(), images_and_labels()
+    attacks = [make_attack("rfgsm", ThreatModel(0.1))]
+    options = {"directory": tmp_path / "sets", "batch_size": 4}
+    first = evaluate_transfer(surrogate, {"a": surrogate}, (x, y), attacks, **options)
+    assert len(calls) == 3
+    again = evaluate_transfer(surrogate, {"a": surrogate}, (x, y), attacks, **options)
+    assert len(calls) == 3 and again == first
+    # Another target of the same surrogate: nothing is made anew.
+    evaluate_transfer(surrogate, {"b": made_ensemble("b", seed=3)}, (x, y), attacks, **options)
+    assert len(calls) == 3
+
+
+def test_equal_surrogate_built_anew_reads_the_kept_set(calls, tmp_path):
+    """Keras numbers layer names by what the process made before; that must not make another set."""
+    first, _ = kept(tmp_path, made_ensemble())
+    count = len(calls)
+    second, _ = kept(tmp_path, made_ensemble("another_name"))
+    assert len(calls) == count
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attack": make_attack("fgsm", ThreatModel(0.1))},
+        {"attack": make_attack("rfgsm", ThreatModel(0.1000001))},
+        {"attack": make_attack("rfgsm", ThreatModel(0.1, clip_max=1.5))},
+        {"surrogate": {"seed": 1}},
+        {"surrogate": {"slope": 0.2}},
+        {"x": images_and_labels(seed=2)[0]},
+        {"x": images_and_labels()[0] * np.float32(1 - 1e-6)},
+        {"y": (images_and_labels()[1] + 1) % CLASSES},
+        {"seed": 1},
+        {"batch_size": 5},
+    ],
+)
+def test_changing_what_a_set_depends_on_makes_a_new_one(change, calls, tmp_path):
+    kept(tmp_path)
+    count = len(calls)
+    if "surrogate" in change:
+        change = {"surrogate": made_ensemble(**change["surrogate"])}
+    images, digest = kept(tmp_path, **change)
+    assert len(calls) > count
+    assert len(list(tmp_path.glob("*.npy"))) == len(list(tmp_path.glob("*.json"))) == 2
+    count = len(calls)
+    again, same = kept(tmp_path, **change)
+    assert len(calls) == count and same == digest
+    np.testing.assert_array_equal(again, images)
+
+
+@pytest.mark.parametrize("params", [{"steps": 3}, {"steps": 4, "decay": 0.5}])
+def test_changing_an_attack_s_parameters_makes_a_new_set(params, calls, tmp_path):
+    kept(tmp_path, attack=make_attack("mifgsm", ThreatModel(0.1), steps=4))
+    count = len(calls)
+    kept(tmp_path, attack=make_attack("mifgsm", ThreatModel(0.1), **params))
+    assert len(calls) == 2 * count
+    # A default written out is the default.
+    kept(tmp_path, attack=make_attack("mifgsm", ThreatModel(0.1), **{"decay": 1.0} | params))
+    assert len(calls) == 2 * count
+
+
+def test_attacking_after_more_training_makes_a_new_set(calls, tmp_path):
+    surrogate = made_ensemble()
+    kept(tmp_path, surrogate)
+    count = len(calls)
+    weight = surrogate.members[0].weights[0]
+    weight.assign(weight + 1e-3)
+    kept(tmp_path, surrogate)
+    assert len(calls) == 2 * count
+
+
+def test_manifest_says_what_the_set_depends_on_and_its_hash(tmp_path):
+    x, y = images_and_labels()
+    images, digest = kept(tmp_path, seed=5)
+    (path,) = tmp_path.glob("*.npy")
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    assert manifest["sha256"] == digest == file_digest(path)
+    assert path.name.startswith("rfgsm-0.1-")
+    assert manifest["attack"] == "rfgsm" and manifest["epsilon"] == 0.1 and manifest["count"] == 10
+    assert manifest["seed"] == 5 and manifest["batch_size"] == 4
+    assert manifest["images"] == digests.array_digest(x) and manifest["labels"] == digests.array_digest(y)
+    assert {"surrogate", "params", "norm", "clip_min", "clip_max", "tensorflow", "cleverhans"} <= {*manifest}
+    np.testing.assert_array_equal(np.load(path), images)
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_result_carries_the_hash_of_its_set(tmp_path):
+    surrogate, (x, y) = made_ensemble(), images_and_labels()
+    attacks = [make_attack("fgsm", ThreatModel(0.1))]
+    clean, attacked, worst = evaluate_transfer(surrogate, surrogate, (x, y), attacks, directory=tmp_path)
+    (path,) = tmp_path.glob("*.npy")
+    assert attacked.adversarial_set == file_digest(path)
+    assert clean.adversarial_set == worst.adversarial_set == ""
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("harm", [flip, truncate, lambda path: path.write_bytes(b"")])
+def test_spoilt_set_is_made_again_and_reported(harm, suffix, calls, tmp_path):
+    images, digest = kept(tmp_path)
+    count = len(calls)
+    (path,) = tmp_path.glob("*.npy")
+    harm(path.with_suffix(suffix))
+    lines = []
+    again, same = kept(tmp_path, say=lines.append)
+    assert len(calls) == 2 * count and same == digest
+    np.testing.assert_array_equal(again, images)
+    assert len(lines) == 1 and str(path) in lines[0] and "making it again" in lines[0]
+    kept(tmp_path, say=lines.append)
+    assert len(calls) == 2 * count and len(lines) == 1
+
+
+@pytest.mark.parametrize("lost", [".npy", ".json"])
+def test_set_that_lost_a_file_is_made_again(lost, calls, tmp_path):
+    kept(tmp_path)
+    count = len(calls)
+    next(tmp_path.glob(f"*{lost}")).unlink()
+    kept(tmp_path)
+    assert len(calls) == 2 * count
+
+
+def test_pickle_in_a_set_s_place_is_not_executed(calls, tmp_path):
+    """Neither under the manifest's old hash, nor when the hash is forged as well."""
+    witness = tmp_path / "executed"
+    kept(tmp_path / "sets")
+    (path,) = (tmp_path / "sets").glob("*.npy")
+    np.save(path, np.array([Hostile(witness)], dtype=object), allow_pickle=True)
+    kept(tmp_path / "sets")
+    assert not witness.exists()
+    np.save(path, np.array([Hostile(witness)], dtype=object), allow_pickle=True)
+    manifest = path.with_suffix(".json")
+    forged = json.loads(manifest.read_text()) | {"sha256": file_digest(path)}
+    manifest.write_text(json.dumps(forged))
+    lines = []
+    images, _ = kept(tmp_path / "sets", say=lines.append)
+    assert not witness.exists()
+    assert len(lines) == 1 and "making it again" in lines[0]
+    np.testing.assert_array_equal(np.load(path, allow_pickle=False), images)
+
+
+@pytest.mark.parametrize("other", [np.zeros((10, 5, 5, 1), "float32"), np.zeros((10, *SHAPE)), b"no array"])
+def test_set_forged_with_its_manifest_is_not_taken_in_another_form(other, calls, tmp_path):
+    images, digest = kept(tmp_path)
+    (path,) = tmp_path.glob("*.npy")
+    path.write_bytes(other) if isinstance(other, bytes) else np.save(path, other)
+    manifest = path.with_suffix(".json")
+    forged = json.loads(manifest.read_text()) | {"sha256": file_digest(path)}
+    manifest.write_text(json.dumps(forged))
+    again, same = kept(tmp_path)
+    assert same == digest
+    np.testing.assert_array_equal(again, images)
+
+
+def test_what_a_killed_process_left_beside_the_sets_is_removed(tmp_path):
+    (tmp_path / ".partial-4711-rfgsm.npy").write_bytes(b"half")
+    kept(tmp_path)
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_failing_attack_leaves_no_set(monkeypatch, tmp_path):
+    monkeypatch.setitem(ATTACKS, "bad", lambda logits, x, y, seed, threat: x + 2 * threat.epsilon)
+    with pytest.raises(FloatingPointError):
+        kept(tmp_path, attack=make_attack("bad", ThreatModel(0.1)))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_batches_of_a_set_start_at_random_apart():
+    """Equal images in every batch: equal seeds would give equal starts."""
+    x, y = np.full((8, *SHAPE), 0.5, "float32"), np.zeros(8, int)
+    images, digest = kept(None, x=x, y=y, attack=make_attack("pgd_cw", ThreatModel(0.1), steps=1))
+    assert digest == ""
+    assert len(np.unique(images.reshape(8, -1), axis=0)) == 8
+
+
+def test_callable_surrogate_cannot_be_kept_since_its_weights_cannot_be_told_apart(tmp_path):
+    with pytest.raises(InputError, match="a Keras model, whose weights can be told apart"):
+        kept(tmp_path, lambda images: made_ensemble()(images))
+
+
+def test_progress_names_attack_epsilon_and_number_of_images():
+    surrogate, (x, y) = made_ensemble(), images_and_labels()
+    attacks = [make_attack("fgsm", ThreatModel(0.1)), make_attack("rfgsm", ThreatModel(0.3))]
+    lines = []
+    evaluate_transfer(surrogate, surrogate, (x, y), attacks, say=lines.append)
+    assert lines == [
+        "attack 1/2: fgsm, epsilon 0.1, 10 images",
+        "attack 2/2: rfgsm, epsilon 0.3, 10 images",
+    ]

@@ -1,0 +1,291 @@
+"""The configuration: the paper's defaults, what is refused, and what a run's identity depends on."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from divtf.data.datasets import DATASETS
+from divtf.data.paper import ATTACKS as PAPER_ATTACKS
+from divtf.data.paper import SETUPS
+from divtf.errors import InputError
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.modes import MODES
+from divtf.storage.digests import digest
+
+FIELDS = [field.name for field in dataclasses.fields(RunConfig)]
+# Another value for every field: what a run may be changed in.
+OTHER = {
+    "model": "conv4",
+    "mode": "ens_div",
+    "num_members": 4,
+    "activation": "relu",
+    "negative_slope": 0.2,
+    "gal_weight": 0.25,
+    "dataset": "mnist5k",
+    "data_dir": "/data",
+    "max_train_examples": 100,
+    "max_test_examples": 100,
+    "epochs": 3,
+    "batch_size": 64,
+    "learning_rate": 0.01,
+    "weight_decay": 0.1,
+    "schedule": "cosine",
+    "seed": 5,
+    "strategy": "mirrored",
+    "precision": "mixed_bfloat16",
+    "deterministic": True,
+    "attacks": ("fgsm",),
+    "epsilons": (0.2,),
+    "max_attack_examples": 10,
+    "surrogate_seed": 1001,
+    "static_seed": 2001,
+    "static_attack": "step_ll",
+    "run_dir": "elsewhere",
+    "resume": True,
+    "checkpoint_minutes": 1.0,
+    "export": "",
+}
+NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export"}
+ONLY_ATTACKED = {"attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed"}
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "epochs", "epsilons"),
+    [
+        # Section 4.1 of the paper, and Table 2's epsilons.
+        ("conv3", "mnist", 10, (0.1, 0.3)),
+        ("conv4", "cifar10", 20, (0.03, 0.09)),
+        ("resnet20", "cifar10", 40, (0.03, 0.09)),
+        # No epochs are given for these two; they follow resnet20.
+        ("resnet26", "cifar10", 40, (0.03, 0.09)),
+        ("mix", "cifar10", 40, (0.03, 0.09)),
+    ],
+)
+def test_defaults_are_the_papers_for_each_model(model, dataset, epochs, epsilons):
+    config = RunConfig(model=model).resolved()
+    assert (config.dataset, config.epochs, config.epsilons) == (dataset, epochs, epsilons)
+    assert config.largest_epsilon == epsilons[-1]
+    assert (config.mode, config.num_members, config.gal_weight) == ("div", 5, 0.5)
+    assert (config.learning_rate, config.weight_decay, config.schedule) == (0.001, 0.0, "constant")
+    assert (config.activation, config.negative_slope, config.batch_size) == ("leaky_relu", 0.1, 128)
+    assert config.attacks == ("fgsm", "rfgsm", "ifgsm", "mifgsm", "pgd_cw")
+    limits = (config.max_train_examples, config.max_test_examples, config.max_attack_examples)
+    assert limits == (None, None, None)
+
+
+def test_values_given_are_not_replaced_by_the_papers():
+    config = RunConfig(model="conv4", dataset="mnist5k", epochs=3, epsilons=(0.2,)).resolved()
+    assert (config.dataset, config.epochs, config.epsilons) == ("mnist5k", 3, (0.2,))
+    assert config.largest_epsilon == 0.3, "training follows the data set, not what is attacked"
+    assert config.resolved() == config
+    assert config.run_dir == "runs/mnist5k-conv4-div-seed0"
+
+
+def test_registries_agree():
+    from divtf.attacks.methods import ATTACKS
+    from divtf.data.mixture import SOURCES
+    from divtf.networks.models import ACTIVATIONS, MODELS
+
+    assert set(SETUPS) == {*MODELS, "mix"}
+    assert tuple(ATTACKS) == PAPER_ATTACKS
+    assert {source for mode in MODES.values() for source in mode.sources} == set(SOURCES)
+    assert {setup.dataset for setup in SETUPS.values()} <= set(DATASETS)
+    for name in ACTIVATIONS:
+        RunConfig(activation=name)
+
+
+def test_modes_train_on_what_the_paper_says():
+    assert {name: (mode.target, mode.gal, mode.sources) for name, mode in MODES.items()} == {
+        "base": ("T_Base", False, ("augmented",)),
+        "div": ("T_Div", True, ("augmented", "noise")),
+        "ens": ("T_Ens", False, ("augmented", "adversarial")),
+        "ens_div": ("T_Ens+Div", True, ("augmented", "noise", "adversarial")),
+        "noise": ("T_Noise", False, ("augmented", "noise")),
+    }
+
+
+def test_help_lists_every_field_with_its_text():
+    command = [sys.executable, "-m", "divtf.main", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    text = " ".join(done.stdout.split())
+    for field in dataclasses.fields(RunConfig):
+        name = f"--[no]{field.name}" if field.name in ("resume", "deterministic", "export") else field.name
+        assert field.metadata["help"].strip(), field.name
+        assert f"{name}: {field.metadata['help']}" in text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"model": "mix", "mode": "ens", "export": "", "data_dir": "/data"},
+        {"attacks": (), "epsilons": (0.03, 0.5), "max_train_examples": 7, "deterministic": True},
+    ],
+    ids=["defaults", "text", "lists"],
+)
+def test_configuration_travels_as_json(values):
+    config = RunConfig(**values)
+    assert RunConfig.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_identity_is_json_and_gives_the_run_back():
+    config = RunConfig(model="resnet20", seed=3).resolved()
+    assert json.loads(json.dumps(config.identity())) == config.identity()
+    assert RunConfig.from_json(config.identity()).resolved() == config
+
+
+def test_unknown_fields_are_refused_by_name():
+    with pytest.raises(InputError, match=r"Expected fields of this version.* Received: colour, size"):
+        RunConfig.from_json({"size": 1, "colour": 2, "model": "conv3"})
+
+
+def test_numbers_paths_and_lists_take_their_fields_type():
+    loose = RunConfig(
+        gal_weight=1, epochs=np.int64(2), epsilons=[1], attacks=["fgsm"], run_dir=Path("runs/x")
+    )
+    strict = RunConfig(gal_weight=1.0, epochs=2, epsilons=(1.0,), attacks=("fgsm",), run_dir="runs/x")
+    assert loose == strict
+    assert digest(loose.identity()) == digest(strict.identity())
+
+
+def refusals():
+    """(what is given, what is said to be expected)."""
+    for name in ("epochs", "num_members", "batch_size", "max_train_examples", "max_test_examples"):
+        yield from (({name: value}, f"--{name} as a whole number in") for value in (0, -1, 2**31, 1.5, True))
+    yield {"max_attack_examples": 0}, "--max_attack_examples as a whole number in"
+    for name in ("seed", "surrogate_seed", "static_seed"):
+        yield from (({name: value}, f"--{name} as a whole number in") for value in (-1, 2**31, "3"))
+    for name in ("learning_rate", "checkpoint_minutes"):
+        yield from (({name: value}, f"--{name} as a number > 0") for value in (0, -1, math.nan, math.inf))
+    for name in ("gal_weight", "weight_decay"):
+        yield from (({name: value}, f"--{name} as a number >= 0") for value in (-1e-9, math.nan, math.inf))
+    yield from (
+        ({"negative_slope": v}, "--negative_slope as a number in [0, 1)") for v in (-0.1, 1, math.nan)
+    )
+    for name in ("model", "mode", "activation", "dataset", "schedule", "strategy", "precision"):
+        yield from (({name: value}, f"--{name} as one of {{") for value in ("nonsense", "", 3))
+    yield from (({"attacks": v}, "--attacks as distinct names of") for v in (("x",), ("fgsm",) * 2, "fgsm"))
+    for epsilons in ((), (0.0,), (-0.1,), (1.1,), (0.1, 0.1), (math.nan,), 0.1, ("0.1",)):
+        yield {"epsilons": epsilons}, "--epsilons as distinct numbers in (0, 1]"
+    yield from (
+        ({name: None}, f"--{name} as") for name in ("model", "mode", "num_members", "attacks", "seed")
+    )
+    yield {"resume": "yes"}, "--resume as true or false"
+    yield {"run_dir": 3}, "--run_dir as a path on this machine"
+    yield {"mode": "div", "num_members": 1}, "--num_members of at least 2 for mode div"
+    yield {"mode": "ens_div", "num_members": 1}, "--num_members of at least 2 for mode ens_div"
+    yield {"seed": 1000}, "distinct seeds"
+    yield {"seed": 2000}, "distinct seeds"
+    yield {"surrogate_seed": 7, "static_seed": 7}, "distinct seeds"
+
+
+@pytest.mark.parametrize(("values", "expected"), list(refusals()), ids=str)
+def test_bad_values_are_refused_with_what_was_expected_and_received(values, expected):
+    with pytest.raises(InputError) as raised:
+        RunConfig(**values)
+    message = str(raised.value)
+    assert message.startswith("Expected ")
+    assert expected in message
+    assert f"Received: {list(values)[-1]}=" in message or "Received: seed=" in message
+
+
+@pytest.mark.parametrize("mode", ["base", "ens", "noise"])
+def test_one_member_is_enough_without_gal(mode):
+    assert RunConfig(mode=mode, num_members=1).num_members == 1
+
+
+def test_every_field_is_varied_below():
+    assert set(OTHER) == set(FIELDS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_identity_changes_with_what_makes_the_run(name):
+    before = RunConfig(mode="ens_div" if name.startswith("static") else "div")
+    after = dataclasses.replace(before, **{name: OTHER[name]})
+    assert (digest(before.identity()) != digest(after.identity())) == (name not in NOT_IDENTITY)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != "mode"])
+def test_training_values_are_those_on_which_the_weights_depend(mode, name):
+    matters = name not in NOT_IDENTITY | ONLY_ATTACKED
+    matters &= name != "gal_weight" or MODES[mode].gal
+    matters &= name not in ("static_seed", "static_attack") or "adversarial" in MODES[mode].sources
+    before = RunConfig(mode=mode)
+    after = dataclasses.replace(before, **{name: OTHER[name]})
+    assert (digest(before.training()) != digest(after.training())) == matters
+
+
+def test_paper_values_given_or_not_are_one_run():
+    given = RunConfig(dataset="mnist", epochs=10, epsilons=(0.1, 0.3))
+    assert digest(RunConfig().identity()) == digest(given.identity())
+
+
+def test_runs_of_0_1_0_stay_the_same_runs():
+    """They lack the fields that were added since, which count once they differ from their defaults."""
+    config = RunConfig(mode="ens")
+    assert "static_attack" not in config.identity() and "static_attack" not in config.training()
+    assert RunConfig.from_json(config.identity()).resolved() == config.resolved()
+    other = dataclasses.replace(config, static_attack="step_ll")
+    assert RunConfig.from_json(other.identity()).least_likely
+
+
+def test_home_is_written_out_in_paths_and_nowhere_else(monkeypatch):
+    """Shells leave the ~ of --run_dir=~/runs as it is."""
+    monkeypatch.setenv("HOME", "/home/one")
+    config = RunConfig(run_dir="~/runs/a", data_dir="~/data", export="~/model").resolved()
+    assert (config.run_dir, config.data_dir, config.export) == (
+        "/home/one/runs/a",
+        "/home/one/data",
+        "/home/one/model",
+    )
+    assert RunConfig(run_dir="a~/b", data_dir="gs://bucket/data").resolved().run_dir == "a~/b"
+
+
+def test_surrogate_is_one_for_all_targets_of_a_budget():
+    def surrogate(**values):
+        config = RunConfig(**values)
+        return digest(config.base(config.surrogate_seed).training())
+
+    expected = surrogate()
+    for mode in MODES:
+        assert surrogate(mode=mode) == expected
+    for name in (
+        *NOT_IDENTITY,
+        "gal_weight",
+        "seed",
+        "static_seed",
+        "static_attack",
+        *ONLY_ATTACKED - {"surrogate_seed"},
+    ):
+        assert surrogate(**{name: OTHER[name]}) == expected, name
+    for name in ("surrogate_seed", "epochs", "num_members", "max_train_examples", "activation", "model"):
+        assert surrogate(**{name: OTHER[name]}) != expected, name
+
+
+def test_surrogate_is_trained_as_t_base_of_its_seed():
+    config = RunConfig(mode="ens_div", gal_weight=2.0, seed=1)
+    t_base = RunConfig(mode="base", seed=1000, surrogate_seed=3)
+    assert digest(config.base(1000).training()) == digest(t_base.training())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 1000, 2000])
+def test_base_of_any_seed_is_valid(seed):
+    assert RunConfig().base(seed).seed == seed
+
+
+def test_surrogate_and_static_model_differ():
+    config = RunConfig(mode="ens")
+    surrogate, static = config.base(config.surrogate_seed), config.base(config.static_seed)
+    assert digest(surrogate.training()) != digest(static.training())
+
+
+def test_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+    assert len(digest({})) == 12

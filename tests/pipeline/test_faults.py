@@ -1,0 +1,425 @@
+"""Nothing is lost: killed anywhere, on a full disk or with damaged files, a run ends as if undisturbed."""
+
+import io
+import json
+import re
+import shutil
+import signal
+import zipfile
+
+import h5py
+import pytest
+import tiny
+from damage import truncate
+from faulty import Fault, run, start
+
+from divtf.pipeline import finished, shared_paths
+from divtf.storage import checked_json, run_directory
+from divtf.training.checkpoints import Checkpoints, State
+
+# Steps: 6 of the static model, 18 of the target, 6 of the surrogate. Sets: 1 of the static model, 2 of the
+# surrogate. The clock is in these fields and in TensorBoard's log, and nowhere else; environment.json has an
+# entry for each start.
+CLOCK = {"seconds", "hours"}
+# Digests of what holds the time, as Keras's archive and the fields above.
+OF_CLOCK = {"checksum"}
+# How the line begins that the report and its table have of them.
+HOURS = "Hours of training"
+OFTEN = "--checkpoint_minutes=1e-9"
+LINE = re.compile(r"error: Expected [^\n]+\. Received: [^\n]+\n")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    """For the server, which takes its environment over from the first who needs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+        patch.setenv("MPLBACKEND", "Agg")
+        yield
+
+
+def timeless(value):
+    """A JSON value without what depends on the clock."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in CLOCK | OF_CLOCK}
+    if isinstance(value, list):
+        return [timeless(item) for item in value if not str(item).startswith(HOURS)]
+    return value
+
+
+def timeless_file(path):
+    """A file's contents without the clock, which stands in a line of the report, too."""
+    if path.name in (run_directory.RESULTS, "table.json"):
+        return timeless(json.loads(path.read_text()))
+    if path.suffix == ".md":
+        return timeless([line.removeprefix("- ") for line in path.read_text().splitlines()])
+    return path.read_bytes()
+
+
+def ending(root):
+    """All that runs below a root left behind, without the clock: name -> contents."""
+    found = {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        name = str(path.relative_to(root))
+        if path.name in (".lock", run_directory.ENVIRONMENT) or run_directory.TENSORBOARD in path.parts:
+            continue
+        if path.parent.name != run_directory.CHECKPOINTS:
+            found[name] = timeless_file(path)
+    for folder in root.rglob(run_directory.CHECKPOINTS):
+        newest = max(folder.glob("*.json"))
+        state = timeless(json.loads(newest.read_text()))
+        del state["sha256"]  # The archive has its date.
+        numbers = variables(newest.with_suffix(".keras"))
+        found[str(folder.relative_to(root))] = (newest.name, state, numbers)
+    return found
+
+
+def variables(path):
+    """Every weight of a .keras file, those of the optimizer too: its place -> its bytes.
+
+    Keras notes the layers' names as well, which count the models made before in the process.
+    """
+    found = {}
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()].tobytes()
+
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+        file.visititems(note)
+    assert len(found) > 20, "two members of four variables, and Adam's moments of them"
+    return found
+
+
+def assert_ends_as(root, whole):
+    left, right = ending(root), ending(whole)
+    assert left.keys() == right.keys()
+    assert [name for name in left if left[name] != right[name]] == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The root of a run that nothing disturbed."""
+    root = tmp_path_factory.mktemp("whole")
+    done = run(root / "run")
+    assert (done.code, done.err) == (0, "")
+    return root
+
+
+def killed(directory, fault, *arguments):
+    done = run(directory, *arguments, fault=fault)
+    assert done.process.exitcode == -signal.SIGKILL, done.err
+
+
+def test_whole_run_has_all_that_can_be_lost(whole):
+    names = set(ending(whole))
+    shared = f"{shared_paths.SHARED}/stripes-tiny-seed"
+    assert len([name for name in names if name.startswith(shared) and name.endswith(".npy")]) == 3
+    assert len([name for name in names if name.endswith(run_directory.CHECKPOINTS)]) == 3
+    assert {"run/config.json", "run/metrics.jsonl", "run/results.json", "run/report.md"} <= names
+    steps = sorted(state[1]["step"] for name, state in ending(whole).items() if name.endswith("checkpoints"))
+    assert steps == [6, 6, 18]
+
+
+@pytest.mark.slow
+def test_another_undisturbed_run_ends_the_same(whole, tmp_path):
+    assert run(tmp_path / "run", OFTEN).code == 0
+    assert_ends_as(tmp_path, whole)
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """A finished run, to damage."""
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def lose(root, *patterns):
+    """Take files away, so that they have to be made again."""
+    for pattern in patterns:
+        paths = list(root.glob(pattern))
+        assert paths, pattern
+        for path in paths:
+            path.unlink()
+
+
+@pytest.fixture
+def half_done(copied):
+    """A run whose target is trained half; its static model and surrogate are there."""
+    lose(copied, "run/results.json", "run/*.png", "run/checkpoints/step-00000018.*")
+    lose(copied, "shared-models/*-seed1000-*/adversarial/*")
+    return copied
+
+
+BATCH = "callbacks.Recorder.on_train_batch_end"
+
+
+def test_killed_in_an_epoch_in_a_checkpoint_and_in_an_attack_it_ends_as_if_never_killed(half_done, whole):
+    killed(half_done / "run", Fault(BATCH, 4, "after"), OFTEN)
+    killed(half_done / "run", Fault("step-00000018.keras", when="within"))
+    killed(half_done / "run", Fault("attacks.Attack._check_result", 2, "after"))
+    done = run(half_done / "run")
+    assert (done.code, done.err) == (0, "")
+    assert_ends_as(half_done, whole)
+
+
+# In the order in which a run comes by them; with OFTEN each batch makes a checkpoint.
+KILLS = [
+    (Fault("config.json", 1, "within"), ()),
+    (Fault("environment.json", 1, "within"), ()),
+    # The static model.
+    (Fault("config.json", 2, "after"), ()),
+    (Fault(BATCH, 1, "after"), ()),
+    (Fault(BATCH, 2, "after"), (OFTEN,)),
+    (Fault("step-*.keras", 1, "within"), ()),
+    (Fault("step-*.keras", 2, "after"), (OFTEN,)),
+    (Fault("step-*.json", 2, "within"), (OFTEN,)),
+    (Fault("checkpoints.Checkpoints._prune", 3), (OFTEN,)),
+    (Fault("ensemble.Ensemble.evaluate", 2), ()),
+    (Fault("transfer.AdversarialSets._make", 1), ()),
+    (Fault("fgsm-1-*.npy", 1, "within"), ()),
+    (Fault("fgsm-1-*.npy", 1, "after"), ()),
+    (Fault("fgsm-1-*.json", 1, "within"), ()),
+    # The target.
+    (Fault(BATCH, 8, "after"), ()),
+    (Fault(BATCH, 11, "after"), (OFTEN,)),
+    (Fault("metrics.jsonl", 3, "within"), ()),
+    (Fault("metrics.jsonl", 3, "after"), ()),
+    (Fault(BATCH, 22, "after"), ()),
+    (Fault("step-00000017.json", 1, "after"), (OFTEN,)),
+    (Fault("step-00000018.keras", 1, "within"), ()),
+    (Fault("step-00000018.json", 1, "after"), ()),
+    # The surrogate.
+    (Fault("environment.json", 3, "after"), ()),
+    (Fault(BATCH, 26, "after"), ()),
+    (Fault("step-00000006.keras", 2, "within"), ()),
+    # Its images, and what is measured with them.
+    (Fault("attacks.Attack._check_result", 2, "after"), ()),
+    (Fault("rfgsm-*.npy", 1, "within"), ()),
+    (Fault("rfgsm-*.json", 1, "after"), ()),
+    (Fault("experiment.gradient_statistics", 1), ()),
+    (Fault("results.json", 1, "within"), ()),
+    # The report.
+    (Fault("report.write_report", 1), ()),
+    (Fault("report.md", 1, "within"), ()),
+    (Fault("coherence.png", 1, "within"), ()),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "options"), KILLS, ids=lambda value: str(value or "seldom"))
+def test_killed_anywhere_it_ends_as_if_never_killed(fault, options, whole, tmp_path):
+    killed(tmp_path / "run", fault, *options)
+    done = run(tmp_path / "run")
+    assert (done.code, done.err) == (0, "")
+    assert_ends_as(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_killed_in_the_export_it_exports_again(copied):
+    killed(copied / "run", Fault("export._check_parity"), "--export")
+    assert list((copied / "run").glob(".partial-*"))
+    assert run(copied / "run", "--export").code == 0
+    assert (copied / "run" / "saved_model" / "saved_model.pb").exists()
+    assert not list(copied.rglob(".partial-*"))
+
+
+# Damaged files.
+
+
+def flip_a_figure(path):
+    """One bit of a figure: what was written stays JSON."""
+    content = path.read_bytes()
+    places = [place.start() for place in re.finditer(rb"(?<=[0-9.])[0-9](?=[0-9])", content)]
+    place = places[len(places) // 2] if places else len(content) // 2
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+
+
+# Newest checkpoint or set or record -> what has to be lost for it to be read again, and what is said of it.
+DAMAGES = {
+    "run/checkpoints/step-00000018.keras": ("run/results.json", "step-00000018 is damaged"),
+    "run/checkpoints/step-00000018.json": ("run/results.json", "step-00000018 is damaged"),
+    "shared-models/*-seed1000-*/checkpoints/step-00000006.keras": (
+        "run/results.json",
+        "step-00000006 is damaged",
+    ),
+    "shared-models/*-seed1000-*/adversarial/rfgsm-*.npy": ("run/results.json", "making it again"),
+    "shared-models/*-seed1000-*/adversarial/rfgsm-*.json": ("run/results.json", "making it again"),
+    "run/results.json": (None, "results.json. Received: "),
+    "run/metrics.jsonl": (None, "metrics.jsonl is damaged; writing it again"),
+}
+CHEAP = ["run/results.json", "run/metrics.jsonl"]
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_figure])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in CHEAP else pytest.mark.slow) for name in DAMAGES]
+)
+def test_damage_is_reported_once_and_mended(name, damage, copied, whole):
+    lost, words = DAMAGES[name]
+    (path,) = copied.glob(name)
+    damage(path)
+    if lost:
+        lose(copied, lost)
+    done = run(copied / "run")
+    assert (done.code, done.err) == (0, "")
+    assert len([line for line in done.out.splitlines() if words in line]) == 1, done.out
+    assert_ends_as(copied, whole)
+
+
+def flips(content, every=1):
+    """The content with one bit flipped, in every so many bytes, the bits in rotation."""
+    for place in range(0, len(content), every):
+        byte = content[place]
+        yield content[:place] + bytes([byte ^ (1 << place % 8)]) + content[place + 1 :]
+
+
+def test_no_flipped_bit_of_a_checkpoints_state_is_taken_for_true(copied, monkeypatch):
+    """It is found, and the checkpoint before is used; or it says the same, as a changed blank does."""
+    monkeypatch.setattr("divtf.training.checkpoints._load", lambda path: None)
+    folder = copied / "run" / run_directory.CHECKPOINTS
+    path = folder / "step-00000018.json"
+    content = path.read_bytes()
+    true = Checkpoints(folder).restore()
+    unnoticed = []
+    for damaged in flips(content):
+        path.write_bytes(damaged)
+        found = Checkpoints(folder, lambda line: None).restore()
+        assert found == true or found.step == 9
+        unnoticed += [damaged] if found == true else []
+    assert len(unnoticed) < len(content) / 4
+
+
+def test_no_flipped_bit_of_the_results_is_taken_for_true(copied, monkeypatch):
+    tiny.register(monkeypatch)
+    path = copied / "run" / run_directory.RESULTS
+    content, true = path.read_bytes(), finished.read_record(copied / "run")
+    found = 0
+    for damaged in flips(content, every=5):
+        path.write_bytes(damaged)
+        try:
+            assert finished.read_record(copied / "run") == true
+        except checked_json.DamagedError as error:
+            found += 1
+            assert "results.json" in str(error) and "\n" not in str(error)
+    assert found > len(content) / 5 / 2
+
+
+def test_no_flipped_bit_of_a_manifest_or_set_is_taken_for_true(copied):
+    from divtf.evaluation.adversarial_sets import _kept
+
+    (path,) = copied.glob("shared-models/*-seed1000-*/adversarial/rfgsm-*.npy")
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    sha256 = manifest.pop("sha256")
+    images, digest = _kept(path, manifest, (24, 8, 8, 1))
+    assert digest == sha256
+    for suffix in (".json", ".npy"):
+        file = path.with_suffix(suffix)
+        content, blanks = file.read_bytes(), 0
+        for damaged in flips(content, every=1 if suffix == ".json" else 97):
+            file.write_bytes(damaged)
+            if kept := _kept(path, manifest, (24, 8, 8, 1)):
+                blanks += 1
+                assert suffix == ".json" and (kept[0] == images).all() and kept[1] == digest
+        assert blanks < len(content) / 4
+        file.write_bytes(content)
+
+
+# Full disks.
+
+FULL = [
+    Fault("checkpoints.Checkpoints.save", 4, act="fill"),
+    Fault("callbacks.Recorder._log", 6, act="fill"),
+    Fault("transfer.AdversarialSets._write", 1, act="fill"),
+    Fault("report.write_report", 1, act="fill"),
+]
+
+
+def assert_full_disk_loses_nothing(directory, fault, whole):
+    done = run(directory, fault=fault)
+    assert done.code == 2
+    assert LINE.fullmatch(done.err), done.err
+    assert "File too large" in done.err
+    root, lines = directory.parent, []
+    assert not list(root.rglob(".partial-*"))
+    for folder in root.rglob(run_directory.CHECKPOINTS):
+        assert isinstance(Checkpoints(folder, lines.append).restore(), State)
+    assert lines == [], "every newest checkpoint is whole"
+    again = run(directory)
+    assert (again.code, again.err) == (0, "")
+    assert_ends_as(root, whole)
+
+
+def test_full_disk_at_a_checkpoint_is_one_line_and_loses_nothing(half_done, whole):
+    assert_full_disk_loses_nothing(
+        half_done / "run", Fault("checkpoints.Checkpoints.save", act="fill"), whole
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FULL, ids=str)
+def test_full_disk_anywhere_is_one_line_and_loses_nothing(fault, whole, tmp_path):
+    assert_full_disk_loses_nothing(tmp_path / "run", fault, whole)
+
+
+# Two processes.
+
+
+def test_directory_of_a_living_process_is_refused_and_of_a_dead_one_gone_on_with(copied, whole):
+    lose(copied, "run/report.md")
+    first = start(copied / "run", fault=Fault("report.md", act="stop")).until_stopped()
+    try:
+        second = run(copied / "run")
+        assert second.code == 2
+        assert LINE.fullmatch(second.err), second.err
+        assert f"held by process {first.process.pid}" in second.err
+        assert not (copied / "run" / "report.md").exists(), "it has not touched the run"
+    finally:
+        first.kill()
+    assert run(copied / "run").code == 0
+    assert_ends_as(copied, whole)
+
+
+@pytest.mark.slow
+def test_set_that_a_living_process_makes_is_waited_for_and_a_dead_ones_made_anew(copied, whole):
+    """Two targets of one surrogate: the first is stopped, then killed, with half a set on disk."""
+    (adversarial,) = copied.glob("shared-models/*-seed1000-*/adversarial")
+    lose(copied, "run/results.json", "shared-models/*-seed1000-*/adversarial/rfgsm-*")
+    shutil.copytree(copied / "run", copied / "other")
+    fault = Fault("rfgsm-*.npy", when="within", act="stop")
+    first = start(copied / "run", fault=fault).until_stopped()
+    try:
+        second = start(copied / "other").until_waiting()
+        assert len(list(adversarial.glob(".partial-*"))) == 1, "a living process's file is left alone"
+    finally:
+        first.kill()
+    second.wait()
+    assert (second.code, second.err) == (0, "")
+    assert f"waits for process {first.process.pid}, which holds {adversarial}" in second.out
+    assert not list(adversarial.glob(".partial-*"))
+    shutil.rmtree(copied / "run")
+    (copied / "other").rename(copied / "run")
+    assert_ends_as(copied, whole)
+
+
+# Nothing hostile is run, and nothing of another run is taken.
+
+
+def test_checkpoint_of_another_run_is_refused(copied):
+    """As whole as it is: the static model's in the place of the target's."""
+    (static,) = copied.glob("shared-models/*-seed2000-*/checkpoints")
+    shutil.rmtree(copied / "run" / "checkpoints")
+    shutil.copytree(static, copied / "run" / "checkpoints")
+    (copied / "run" / run_directory.RESULTS).unlink()
+    done = run(copied / "run")
+    assert done.code == 2
+    assert LINE.fullmatch(done.err), done.err
+    assert "Expected a checkpoint of this run" in done.err and "step-00000006.keras" in done.err
+
+
+@pytest.mark.slow
+def test_deterministic_runs_are_equal_to_the_bit(tmp_path):
+    """And they do ask TensorFlow for it: its log has a line for each operation that it has to replace."""
+    for root in ("first", "second"):
+        assert run(tmp_path / root / "run", "--deterministic").code == 0
+    assert_ends_as(tmp_path / "first", tmp_path / "second")
