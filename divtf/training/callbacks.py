@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ import keras
 import tensorflow as tf
 
 from divtf.errors import require
+from divtf.runtime import progress
+from divtf.runtime.logs import get_logger
 from divtf.storage import run_directory
 from divtf.training.checkpoints import Checkpoints, State, write_metrics
 
-_LOG_EVERY = 10
+_LOG = get_logger(__name__)
+_STEPS_PER_SCALAR = 10
 
 
 class Counter(keras.callbacks.Callback):
@@ -74,8 +77,10 @@ class Recorder(Counter):
     def on_train_batch_end(self, batch, logs=None):
         """Count the step; log and checkpoint at intervals."""
         super().on_train_batch_end(batch, logs)
-        if self._state.step % _LOG_EVERY == 0:
-            self._log({f"step/{name}": value for name, value in (logs or {}).items()}, self._state.step)
+        if self._state.step % _STEPS_PER_SCALAR == 0:
+            self._write_scalars(
+                {f"step/{name}": value for name, value in (logs or {}).items()}, self._state.step
+            )
         within_epoch = self._state.step % self._per_epoch != 0
         if within_epoch and time.monotonic() - self._saved > self._interval:
             self._state.measures = {
@@ -93,10 +98,10 @@ class Recorder(Counter):
             {"epoch": epoch + 1} | {k: float(v) for k, v in sorted((logs or {}).items())}
         )
         write_metrics(self._directory / run_directory.METRICS, self._state.history)
-        self._log({f"epoch/{name}": value for name, value in (logs or {}).items()}, epoch + 1)
+        self._write_scalars({f"epoch/{name}": value for name, value in (logs or {}).items()}, epoch + 1)
         self._save()
 
-    def _log(self, values: dict[str, Any], step: int) -> None:
+    def _write_scalars(self, values: dict[str, Any], step: int) -> None:
         with self._writer.as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
@@ -110,32 +115,40 @@ class Recorder(Counter):
 
 
 class Progress(keras.callbacks.Callback):
-    """Says how training goes: a line now and then, and one at the end of each epoch."""
+    """Tells how training goes: a bar, or a line now and then, and lines at the end of each epoch.
+
+    Args:
+        state: as `Counter` counts it, which is called before.
+        epochs: of the run.
+        per_epoch: steps an epoch.
+        bar: of `progress.bar`, over the steps of the run.
+    """
 
     _SHOWN = ("loss", "cross_entropy", "gal", "coherence", "accuracy")
     _SECONDS = 10.0
 
-    def __init__(self, say: Callable[[str], object], state: State, epochs: int, per_epoch: int):
+    def __init__(self, state: State, epochs: int, per_epoch: int, bar: Any):
         super().__init__()
-        self._say = say
         self._state = state
         self._epochs = epochs
         self._per_epoch = per_epoch
+        self._bar = bar
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Say the running means, unless it was done a moment ago."""
-        if time.monotonic() - self._last > self._SECONDS:
+        """Advance the bar; without one log the running means, unless that was done a moment ago."""
+        self._bar.update()
+        if time.monotonic() - self._last > self._SECONDS and not progress.are_shown():
             self._last = time.monotonic()
             epoch, step = divmod(self._state.step - 1, self._per_epoch)
-            self._line(f"epoch {epoch + 1}/{self._epochs}, step {step + 1}/{self._per_epoch}", logs or {})
+            self._log(f"epoch {epoch + 1}/{self._epochs}, step {step + 1}/{self._per_epoch}", logs or {})
 
     def on_epoch_end(self, epoch, logs=None):
-        """Say the epoch's means in training, and on the monitored test images."""
+        """Log the epoch's means in training, and on the monitored test images."""
         logs = logs or {}
-        self._line(f"epoch {epoch + 1}/{self._epochs} trained", logs)
-        self._line(f"epoch {epoch + 1}/{self._epochs} on test images", logs, prefix="val_")
+        self._log(f"epoch {epoch + 1}/{self._epochs} trained", logs)
+        self._log(f"epoch {epoch + 1}/{self._epochs} on test images", logs, prefix="val_")
 
-    def _line(self, head: str, logs: Mapping[str, Any], prefix: str = "") -> None:
+    def _log(self, head: str, logs: Mapping[str, Any], prefix: str = "") -> None:
         values = [f"{n} {float(logs[prefix + n]):.4f}" for n in self._SHOWN if prefix + n in logs]
-        self._say(f"{head}: {', '.join(values)}")
+        _LOG.info(f"{head}: {', '.join(values)}")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import keras
 
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import InputError, require
+from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, digests, files
 
+_LOG = get_logger(__name__)
 # What reading a damaged file, or one that is not a checkpoint's, comes to. A file that is there and cannot be
 # read, by its permissions or a fault of the storage, is no damage: training anew in its place would lose it.
 _DAMAGE = (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError)
@@ -43,17 +45,15 @@ class Checkpoints:
 
     Args:
         directory: where they are kept.
-        say: takes a line for each one that is damaged.
         run: tells what is trained; a checkpoint of something else is refused. "" takes any.
 
     Attributes:
         newest: the .keras file last written or restored here, or None.
     """
 
-    def __init__(self, directory: Path, say: Callable[[str], object] = print, run: str = ""):
+    def __init__(self, directory: Path, run: str = ""):
         self.newest: Path | None = None
         self._directory = directory
-        self._say = say
         self._run = run
 
     def save(self, ensemble: Ensemble, state: State) -> None:
@@ -107,7 +107,7 @@ class Checkpoints:
             # What an older checkpoint remembers is the beginning of it only.
             whole = finished and before == 0
             if not (written == known if whole else written.startswith(known)):
-                self._say(f"{path} is damaged; writing it again from checkpoint {state_path.stem}")
+                _LOG.info(f"{path} is damaged; writing it again from checkpoint {state_path.stem}")
                 write_metrics(path, state.history)
             return
 
@@ -120,7 +120,7 @@ class Checkpoints:
                 if digests.file_digest(model_path) != sha256:
                     raise ValueError("its hash is not the recorded one")
             except _DAMAGE as error:
-                self._say(f"checkpoint {path.stem} is damaged ({error}); trying the one before")
+                _LOG.info(f"checkpoint {path.stem} is damaged ({error}); trying the one before")
                 continue
             return state, run, model_path
         return None
