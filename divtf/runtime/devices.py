@@ -1,6 +1,5 @@
 """Devices: where an ensemble is trained and evaluated."""
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,14 +7,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from divtf.runtime import workers
-
-# Which devices
+from divtf.runtime import cluster_place
+from divtf.runtime.workers import Team, team_of
 
 
 @functools.cache
-def strategy(name: str) -> tf.distribute.Strategy:
-    """The strategy of that name in `config.STRATEGIES`; one for the process, since a cluster is joined once.
+def team(name: str) -> Team:
+    """The processes and devices of the strategy of that name; one for the process: a cluster is joined once.
 
     Args:
         name: "single"; "mirrored" for all GPUs of this machine, or else all CPU devices that TensorFlow was
@@ -25,26 +23,21 @@ def strategy(name: str) -> tf.distribute.Strategy:
     Raises:
         InputError: if TF_CONFIG does not name this worker's place in a cluster, or it cannot be taken.
     """
+    if name == "multi_worker":
+        return team_of(cluster_place.join())
     if name == "mirrored":
         # Left to itself the strategy takes one CPU device only, and reads TF_CONFIG.
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
-    return workers.join_cluster() if name == "multi_worker" else tf.distribute.get_strategy()
-
-
-@contextlib.contextmanager
-def scope(on: tf.distribute.Strategy) -> Iterator[None]:
-    """The strategy's scope; the loss of a worker in it is an InputError."""
-    with workers.clear_errors(on), on.scope():
-        yield
+        return team_of(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    return team_of(tf.distribute.get_strategy())
 
 
 def devices_of(model: Any) -> Sequence[str]:
     """The devices that hold replicas of a Keras model in this process; none if it is not distributed."""
-    own = getattr(model, "distribute_strategy", None)
-    if own is None or workers.has_several(own) or own.num_replicas_in_sync == 1:
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None or strategy.num_replicas_in_sync == 1 or team_of(strategy).has_several:
         return ()
-    return own.extended.worker_devices
+    return strategy.extended.worker_devices
 
 
 def map_batches(

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from divtf.errors import require
-from divtf.runtime.workers import clear_errors, from_chief
+from divtf.runtime.workers import team_of
 
 
 def shares(batches: tf.data.Dataset, first: int, count: int, replicas: int) -> tf.data.Dataset:
@@ -73,55 +73,73 @@ def fit(
         InputError: if a worker is gone.
     """
     require(not verbose and not shuffle, "verbose=0 and shuffle=False", verbose=verbose, shuffle=shuffle)
-    on = ensemble.distribute_strategy
+    strategy = ensemble.distribute_strategy
+    team = team_of(strategy)
     listeners = keras.callbacks.CallbackList(
         list(callbacks), add_history=True, model=ensemble, epochs=epochs, steps=steps_per_epoch
     )
     # Keras's places for them, which `compile` empties: a second call needs no second trace.
-    ensemble.train_function = ensemble.train_function or _on_replicas(on, ensemble.train_step)
-    ensemble.test_function = ensemble.test_function or _on_replicas(on, ensemble.test_step)
-    training = iter(_own_shares(on, batches))
+    ensemble.train_function = ensemble.train_function or _on_replicas(strategy, ensemble.train_step)
+    ensemble.test_function = ensemble.test_function or _on_replicas(strategy, ensemble.test_step)
+    training = iter(_shares_of_worker(strategy, batches))
+    testing, tests = None, 0
     if validation_data is not None:
         images = tf.data.Dataset.from_tensor_slices(validation_data).batch(validation_batch_size)
-        testing, tests = iter(_own_shares(on, images.repeat())), int(images.cardinality())
-    with clear_errors(on):
+        testing, tests = iter(_shares_of_worker(strategy, images.repeat())), int(images.cardinality())
+    with team.clear_errors():
         ensemble.stop_training = False
         listeners.on_train_begin()
         for epoch in range(initial_epoch, epochs):
             ensemble.reset_metrics()
             listeners.on_epoch_begin(epoch)
-            for step in range(steps_per_epoch):
-                listeners.on_train_batch_begin(step)
-                listeners.on_train_batch_end(step, ensemble.train_function(training))
-            logs = _results(ensemble)
-            if validation_data is not None:
-                listeners.on_test_begin()
-                ensemble.reset_metrics()
-                for _ in range(tests):
-                    ensemble.test_function(testing)
-                tested = _results(ensemble)
-                listeners.on_test_end(tested)
-                logs |= {f"val_{name}": value for name, value in tested.items()}
+            logs = _train(ensemble, training, steps_per_epoch, listeners)
+            if testing is not None:
+                logs |= _test(ensemble, testing, tests, listeners)
             listeners.on_epoch_end(epoch, logs)
-            if from_chief(on, ensemble.stop_training):  # A callback may ask for it, on the chief alone.
+            if team.from_chief(ensemble.stop_training):  # A callback may ask for it, on the chief alone.
                 break
         listeners.on_train_end()
     return ensemble.history
 
 
-def _own_shares(on: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
-    def of_worker(here: tf.distribute.InputContext) -> tf.data.Dataset:
-        count = here.num_replicas_in_sync // here.num_input_pipelines
-        return shares(batches, here.input_pipeline_id * count, count, here.num_replicas_in_sync)
+def _train(ensemble: Any, batches: Any, steps: int, listeners: keras.callbacks.CallbackList) -> dict:
+    """An epoch's training; gives its measures."""
+    for step in range(steps):
+        listeners.on_train_batch_begin(step)
+        listeners.on_train_batch_end(step, ensemble.train_function(batches))
+    return _results(ensemble)
 
-    return on.distribute_datasets_from_function(of_worker)
+
+def _test(ensemble: Any, batches: Any, steps: int, listeners: keras.callbacks.CallbackList) -> dict:
+    """The measures of test images, by names with the val_ of Keras."""
+    listeners.on_test_begin()
+    ensemble.reset_metrics()
+    for _ in range(steps):
+        ensemble.test_function(batches)
+    results = _results(ensemble)
+    listeners.on_test_end(results)
+    return {f"val_{name}": value for name, value in results.items()}
 
 
-def _on_replicas(on: tf.distribute.Strategy, step: Callable[[Any], dict[str, Any]]) -> Callable:
+def _shares_of_worker(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
+    """This worker's shares of the batches, as the strategy hands them to its replicas."""
+
+    def make(worker: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = worker.num_replicas_in_sync // worker.num_input_pipelines
+        return shares(batches, worker.input_pipeline_id * count, count, worker.num_replicas_in_sync)
+
+    return strategy.distribute_datasets_from_function(make)
+
+
+def _on_replicas(
+    strategy: tf.distribute.Strategy, step: Callable[[Any], dict[str, Any]]
+) -> Callable[[Any], dict[str, Any]]:
+    """A step on the next batch of an iterator by all replicas, as one graph."""
+
     @tf.function
     def run(iterator):
-        logs = on.run(step, args=(next(iterator),))
-        return {name: on.experimental_local_results(value)[0] for name, value in logs.items()}
+        logs = strategy.run(step, args=(next(iterator),))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
 
     return run
 

@@ -1,10 +1,11 @@
-"""Workers: training by several processes, of which the first, the chief, is the only one that writes."""
+"""The processes that train together, of which the first, the chief, is the only one that writes."""
 
 import contextlib
+import hashlib
 import json
-import os
-import re
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,114 +19,129 @@ _LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
 )
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):([1-9]\d{0,4})")
-_TASK = re.compile(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)")
-_SUM = tf.distribute.ReduceOp.SUM
+_CONNECT_SECONDS = 5.0
 
 
-def has_several(on: tf.distribute.Strategy) -> bool:
-    """Whether the strategy's replicas are in several processes."""
-    return isinstance(on, tf.distribute.MultiWorkerMirroredStrategy)
+class Team:
+    """A team of one process: it is the chief, agrees with itself and waits for nobody.
 
-
-def is_chief(on: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes: the first worker, or the only process."""
-    if not has_several(on):
-        return True
-    here = on.cluster_resolver
-    return here.task_type == "chief" or ("chief" not in here.cluster_spec().jobs and here.task_id == 0)
-
-
-def from_chief(on: tf.distribute.Strategy, value: int) -> int:
-    """The chief's value, on every worker; each waits here until all have come.
-
-    Raises:
-        InputError: if a worker is gone.
+    Attributes:
+        strategy: TensorFlow's, of whose replicas the team holds all.
+        is_chief: whether this process is the one that writes.
+        has_several: whether there are other processes.
     """
-    if not has_several(on):
-        return int(value)
 
-    @tf.function
-    def receive():
-        def receive_on_replica():
-            here = tf.distribute.get_replica_context()
-            own = tf.where(here.replica_id_in_sync_group == 0, tf.constant(value, tf.int64), 0)
-            return here.all_reduce(_SUM, own)
+    is_chief = True
+    has_several = False
 
-        return on.run(receive_on_replica)
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self.strategy = strategy
 
-    with clear_errors(on):
-        return int(on.experimental_local_results(receive())[0])
+    def from_chief(self, value: int) -> int:
+        """The chief's value, a whole number, on every worker; each waits here until all have come."""
+        return value
+
+    def require_same(self, value: Any, expected: str, received: str) -> None:
+        """Refuse a worker whose value, which JSON can hold, is not the chief's."""
+
+    def chief_first(self) -> contextlib.AbstractContextManager[None]:
+        """Let the chief do something before the others, so that they find what it has written."""
+        return contextlib.nullcontext()
+
+    def clear_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Make the loss of a worker an InputError that names it."""
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """The strategy's scope; the loss of a worker in it is an InputError."""
+        with self.clear_errors(), self.strategy.scope():
+            yield
 
 
-@contextlib.contextmanager
-def chief_first(on: tf.distribute.Strategy) -> Iterator[None]:
-    """Do something on the chief before the others do it, so that they find what the chief has written."""
-    if not is_chief(on):
-        from_chief(on, 0)
-    yield
-    if is_chief(on):
-        from_chief(on, 0)
+class WorkerTeam(Team):
+    """The processes of a MultiWorkerMirroredStrategy; methods raise InputError when one of them is lost."""
 
+    has_several = True
 
-@contextlib.contextmanager
-def clear_errors(on: tf.distribute.Strategy) -> Iterator[None]:
-    """Make the loss of a worker an InputError that names it."""
-    try:
+    def __init__(self, strategy: tf.distribute.MultiWorkerMirroredStrategy):
+        super().__init__(strategy)
+        resolver = strategy.cluster_resolver
+        self._place = resolver.task_type, resolver.task_id
+        self._addresses = resolver.cluster_spec().as_dict()
+        first = ("chief", 0) if "chief" in self._addresses else ("worker", 0)
+        self.is_chief = self._place == first
+
+    def from_chief(self, value: int) -> int:
+        """As `Team.from_chief`: all add up what they have, which is nothing on any but the chief."""
+
+        @tf.function
+        def receive():
+            return self.strategy.run(_sum_of_first_replica, args=(tf.constant(value, tf.int64),))
+
+        with self.clear_errors():
+            return int(self.strategy.experimental_local_results(receive())[0])
+
+    def require_same(self, value: Any, expected: str, received: str) -> None:
+        """As `Team.require_same`.
+
+        Raises:
+            InputError: on a worker that has another value; the chief then learns that it is gone.
+        """
+        digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+        number = int.from_bytes(digest[:7], "big")  # What a whole number of 64 bits can hold.
+        require(self.from_chief(number) == number, expected, received)
+
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """As `Team.chief_first`."""
+        if not self.is_chief:
+            self.from_chief(0)
         yield
-    except _LOST as error:
-        if not has_several(on):
-            raise
-        here = on.cluster_resolver
-        addresses = here.cluster_spec().as_dict()
-        tasks = {(job, int(task)) for job, task in _TASK.findall(str(error)) if job in addresses}
-        others = sorted(tasks - {(here.task_type, here.task_id)})
-        if not others:
-            raise
-        who = ", ".join(f"{job} {task} ({addresses[job][task]})" for job, task in others)
-        raise InputError(
-            f"Expected every worker to stay until the training's end. Received: {who} is gone; start all "
-            f"workers again with --resume"
-        ) from None
+        if self.is_chief:
+            self.from_chief(0)
+
+    @contextlib.contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """As `Team.clear_errors`."""
+        try:
+            yield
+        except _LOST:
+            if not (lost := ", ".join(self._lost())):
+                raise
+            raise InputError(
+                f"Expected every worker to stay until the training's end. Received: {lost} is gone; start "
+                f"all workers again with --resume"
+            ) from None
+
+    def _lost(self) -> list[str]:
+        """The other workers that no longer answer, with their addresses."""
+        others = [
+            (f"{job} {index}", address)
+            for job, addresses in self._addresses.items()
+            for index, address in enumerate(addresses)
+            if (job, index) != self._place
+        ]
+        return [f"{name} ({address})" for name, address in others if not _answers(address)]
 
 
-def join_cluster() -> tf.distribute.Strategy:
-    """Take this process's place in the cluster of TF_CONFIG, and wait until the others have taken theirs.
+def team_of(strategy: tf.distribute.Strategy) -> Team:
+    """The team of a strategy."""
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return WorkerTeam(strategy) if several else Team(strategy)
 
-    Raises:
-        InputError: if TF_CONFIG names no such place, or it cannot be taken.
-    """
-    addresses, place = _read_cluster(os.environ.get("TF_CONFIG", ""))
-    print(f"{place} of {len(addresses)}: waits until all are there: {', '.join(addresses)}", flush=True)
+
+def _sum_of_first_replica(value: tf.Tensor) -> tf.Tensor:
+    """The first replica's value, on every replica."""
+    replica = tf.distribute.get_replica_context()
+    own = tf.where(replica.replica_id_in_sync_group == 0, value, 0)
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+
+def _answers(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except (tf.errors.OpError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"Expected to join the cluster of TF_CONFIG as {place}. Received: {reason}"
-        ) from None
-
-
-def _read_cluster(text: str) -> tuple[list[str], str]:
-    """Every worker's address and this one's place, from the text of TF_CONFIG."""
-    expected = (
-        'TF_CONFIG as {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
-        "another index on each machine, for --strategy=multi_worker"
-    )
-    try:
-        values = json.loads(text)
-        jobs, job, index = values["cluster"], values["task"]["type"], values["task"]["index"]
-        addresses = [address for job in ("chief", "worker") for address in jobs.get(job, [])]
-        ports = [int(_ADDRESS.fullmatch(address)[2]) for address in addresses]  # type: ignore[index]
-        sound = (
-            set(jobs) <= {"chief", "worker"}
-            and len(jobs.get("chief", [])) <= 1
-            and len(set(addresses)) == len(addresses) > 0
-            and max(ports) < 2**16
-            and type(index) is int
-            and 0 <= index < len(jobs[job])
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        sound = False
-    require(sound, expected, text or "none")
-    return addresses, f"{job} {index}"
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True

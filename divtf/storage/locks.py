@@ -1,41 +1,44 @@
-"""A lock on a directory, which dies with the process that holds it."""
+"""A lock file, whose lock dies with the process that holds it."""
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from divtf.errors import InputError
+import filelock
+
+from divtf.errors import require
+from divtf.runtime.logs import get_logger
+
+_LOG = get_logger(__name__)
 
 
 @contextlib.contextmanager
-def lock(path: Path, waiting: Callable[[str], object] | None) -> Iterator[None]:
-    """Hold the file for this process alone.
+def lock(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock file for this process alone; the file names the process.
 
     Args:
-        path: of the lock file; made if it is not there.
-        waiting: takes a line if another process holds it, and then waits for that one; None does not wait.
+        path: of the file; made if it is not there.
+        wait: whether to wait for another process that holds it.
 
     Raises:
-        InputError: if another process holds it and `waiting` is None.
+        InputError: if another process holds it and `wait` is false.
+        OSError: if the file cannot be written, or its file system has no locks.
     """
-    # The kernel drops the lock with the process, however it dies.
-    with path.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            holder = handle.read().strip() or "?"
-            if waiting is None:
-                raise InputError(
-                    f"Expected a run directory that no living process holds. Received: {path.parent}, held "
-                    f"by process {holder}"
-                ) from None
-            waiting(f"waits for process {holder}, which holds {path.parent}")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
+    # Without `flock` filelock would take a lock that outlives its process.
+    held = filelock.FileLock(path, fallback_to_soft=False)
+    try:
+        held.acquire(blocking=False)
+    except filelock.Timeout:
+        holder = path.read_text().strip() or "?"
+        directory = path.parent
+        require(
+            wait, "a run directory that no living process holds", f"{directory}, held by process {holder}"
+        )
+        _LOG.info(f"waits for process {holder}, which holds {directory}")
+        held.acquire()
+    try:
+        path.write_text(str(os.getpid()))
         yield
+    finally:
+        held.release()

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 GAAS = "gaas.json"
-MATRIX = "transfer.json"
+TRANSFER_MATRIX = "transfer.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 SAVED_MODEL = "saved_model"
@@ -30,7 +30,7 @@ def open_run(
     config: Mapping[str, Any],
     *,
     resume: bool,
-    waiting: Callable[[str], object] | None = None,
+    wait: bool = False,
 ) -> Iterator[Path]:
     """Hold a run directory for this process alone, new or of the same configuration.
 
@@ -38,18 +38,18 @@ def open_run(
         path: the directory; made if it is not there.
         config: JSON values that identify the run.
         resume: whether an existing run of that configuration may be gone on with.
-        waiting: takes a line if another process holds the directory, and then waits for that process;
-            None does not wait.
+        wait: whether to wait for another process that holds the directory.
 
     Raises:
         InputError: if the directory holds a run of another configuration, or one of this configuration
-            and `resume` is false, or something that is not a run; or if a living process holds it.
+            and `resume` is false, or something that is not a run; or if a living process holds it and
+            `wait` is false.
         OSError: if the directory cannot be written.
     """
     require(not path.exists() or path.is_dir(), "a directory", f"{path}, which is a file")
     require(not _is_foreign(path), "an empty or new run directory", f"{path}, which holds other files")
     path.mkdir(parents=True, exist_ok=True)
-    with lock(path / _LOCK, waiting):
+    with lock(path / _LOCK, wait=wait):
         # Looked at only now: whoever held the lock before may have made the run.
         if (path / CONFIG).exists():
             _check_same(path, config, resume)
@@ -61,21 +61,21 @@ def open_run(
 
 
 @contextlib.contextmanager
-def held(path: Path, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
+def held(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a directory of files that are made once for all processes; made if it is not there.
 
     What a killed process left half written there is removed first: no living one writes there now.
 
     Args:
         path: the directory.
-        waiting: as in `open_run`.
+        wait: as in `open_run`.
 
     Raises:
-        InputError: if a living process holds it and `waiting` is None.
+        InputError: if a living process holds it and `wait` is false.
         OSError: if the directory cannot be written.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with lock(path / _LOCK, waiting):
+    with lock(path / _LOCK, wait=wait):
         _sweep(path)
         yield
 

@@ -7,8 +7,8 @@ from divtf.storage.records import (
     CLEAN,
     SCHEMA,
     WORST_CASE,
+    GaasRecord,
     SparsityRecord,
-    SubspaceRecord,
     TargetRecord,
     TransferResult,
     attacks,
@@ -106,7 +106,7 @@ CURVE = {"epsilon": 0.1, "order": 4, "images": 9, "probability": [1.0, 0.5, 0.5,
 @pytest.mark.parametrize(
     "record",
     [
-        SubspaceRecord(**OF, images=10, curves=(CURVE, CURVE), analysis={"commit": "0123abc"}),
+        GaasRecord(**OF, images=10, curves=(CURVE, CURVE), analysis={"commit": "0123abc"}),
         SparsityRecord(**OF, activation="relu", zero_entries=0.5, zero_products=0.75, gal=(1.5, 1.0)),
     ],
     ids=lambda record: type(record).__name__,

@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from logged import logged
 
 from divtf.errors import InputError
 from divtf.storage import checked_json, digests, environment, files, run_directory
@@ -64,7 +65,7 @@ def test_empty_directory_is_a_new_one(tmp_path):
 def test_record_names_the_first_command_and_every_commit(tmp_path, monkeypatch):
     for commit, argument in (("aaa", "--one"), ("bbb", "--resume"), ("", "--resume"), ("aaa", "--resume")):
         monkeypatch.setattr(environment, "_commit", lambda commit=commit: commit)
-        monkeypatch.setattr(run_directory.sys, "orig_argv", ["python", "-m", "divtf.main", argument])
+        monkeypatch.setattr(environment.sys, "orig_argv", ["python", "-m", "divtf.main", argument])
         with run_directory.open_run(tmp_path / "run", {}, resume=True):
             made = run_directory.environment_of(tmp_path / "run")
     assert made["commit"] == "aaa, bbb, unknown"
@@ -166,15 +167,16 @@ def test_directory_of_a_killed_process_is_free(tmp_path, holder):
 
 
 def test_who_waits_gets_the_directory_when_the_holder_ends(tmp_path, holder):
-    def say(line):
-        said.append(line)
+    def end_holder(line):
         threading.Timer(0.2, holder.stdin.close).start()
 
-    said = []
-    with run_directory.open_run(tmp_path / "run", CONFIG, resume=True, waiting=say):
+    with (
+        logged(end_holder) as lines,
+        run_directory.open_run(tmp_path / "run", CONFIG, resume=True, wait=True),
+    ):
         assert holder.wait(10) == 0
-    assert len(said) == 1
-    assert f"waits for process {holder.pid}" in said[0]
+    assert len(lines) == 1
+    assert f"waits for process {holder.pid}" in lines[0]
 
 
 def test_directory_is_free_after_an_exception(tmp_path):
