@@ -9,7 +9,7 @@ import json
 import os
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from divtf.data.datasets import DATASETS
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
@@ -23,54 +23,78 @@ from divtf.pipeline.fields import (
     MEMBERS,
     NOT_NEGATIVE,
     PATH,
+    PATH_OR_NOTHING,
     POSITIVE,
     SEED,
     SLOPE,
-    adopted,
-    check_field,
+    SWITCH,
+    adopt,
+    check_value,
     flag,
     one_of,
     without_none,
 )
-from divtf.pipeline.modes import MODES
+from divtf.pipeline.modes import MODES, Mode
+from divtf.training.settings import SCHEDULES
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 STRATEGIES = ("single", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16")
-SCHEDULES = ("constant", "cosine")
+ACTIVATIONS = ("leaky_relu", "relu")
 STATIC_ATTACKS = ("fgsm", "step_ll")
+Part = TypeVar("Part", bound="DataclassInstance")
+
+
+def _grouped(values: Mapping[str, str]) -> str:
+    """For each value the names that have it: "mnist for conv3; cifar10 for conv4, mix"."""
+    names = {value: [name for name in values if values[name] == value] for value in values.values()}
+    return "; ".join(f"{value} for {', '.join(names[value])}" for value in names)
+
+
+_DATASETS = _grouped({name: setup.dataset for name, setup in SETUPS.items()})
+_EPOCHS = _grouped({name: str(setup.epochs) for name, setup in SETUPS.items()})
+_EPSILONS = _grouped({name: ",".join(map(str, spec.epsilons)) for name, spec in DATASETS.items()})
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """One target, from its training to its report. None takes the paper's value for the model.
+    """One target, from its training to its report.
 
-    Every field is a flag of the command; its metadata hold the flag's help and check.
+    Where a value is None, the paper's for the model takes its place when the configuration is made; so
+    `dataclasses.replace` with another model keeps the data set and epochs of the first one. Every field is a
+    flag of the command; its metadata hold the flag's help and check.
 
     Raises:
         InputError: if a value is of another type or out of range, or two contradict each other.
     """
 
-    # Where the default is None, `resolved` puts the paper's value; the types are those after that.
     # What is trained.
     model: str = flag("conv3", "Architecture of the members.", one_of(SETUPS))
     mode: str = flag("div", "Defence to train.", one_of(MODES))
     num_members: int = flag(5, "Members of every ensemble: target, surrogate and static model.", MEMBERS)
-    activation: str = flag("leaky_relu", "Activation of the members.", one_of(("leaky_relu", "relu")))
+    activation: str = flag("leaky_relu", "Activation of the members.", one_of(ACTIVATIONS))
     negative_slope: float = flag(0.1, "Slope of LeakyReLU below zero.", SLOPE)
     gal_weight: float = flag(0.5, "lambda of Equation 9.", NOT_NEGATIVE)
-    # On what.
-    dataset: str = flag(None, "Data set; default: the paper's for the model.", one_of(DATASETS))
+    # On what. The types of fields that begin as None are those after it was filled in.
+    dataset: str = flag(None, "Data set.", one_of(DATASETS), stands_for=f"the paper's: {_DATASETS}")
     data_dir: str | None = flag(
         None,
-        "Data directory of tensorflow-datasets; default: its own.",
+        "Data directory of tensorflow-datasets.",
         DATA_DIR,
         identity=False,
         path=True,
+        stands_for="TFDS_DATA_DIR, or its own in the home directory",
     )
-    max_train_examples: int | None = flag(None, "Keep the first training images only.", COUNT)
-    max_test_examples: int | None = flag(None, "Keep the first test images only.", COUNT)
+    max_train_examples: int | None = flag(
+        None, "Keep the first training images only.", COUNT, stands_for="all of them"
+    )
+    max_test_examples: int | None = flag(
+        None, "Keep the first test images only.", COUNT, stands_for="all of them"
+    )
     # How.
-    epochs: int = flag(None, "Passes over the training data; default: the paper's.", COUNT)
+    epochs: int = flag(None, "Passes over the training data.", COUNT, stands_for=f"the paper's: {_EPOCHS}")
     batch_size: int = flag(128, "Images a step, over all devices.", COUNT)
     learning_rate: float = flag(0.001, "Step size of Adam.", POSITIVE)
     weight_decay: float = flag(0.0, "Decoupled weight decay; 0 is plain Adam.", NOT_NEGATIVE)
@@ -82,11 +106,15 @@ class RunConfig:
         one_of(STRATEGIES),
     )
     precision: str = flag("float32", "Arithmetic of the members in training.", one_of(PRECISIONS))
-    deterministic: bool = flag(False, "Bit-equal reruns, at some cost in speed.")
+    deterministic: bool = flag(False, "Bit-equal reruns, at some cost in speed.", SWITCH)
     # Attacked how.
     attacks: tuple[str, ...] = flag(PAPER_ATTACKS, "Attacks on the surrogate.", ATTACKS)
-    epsilons: tuple[float, ...] = flag(None, "l_inf budgets; default: the paper's.", EPSILONS)
-    max_attack_examples: int | None = flag(None, "Attack the first test images only.", COUNT)
+    epsilons: tuple[float, ...] = flag(
+        None, "l_inf budgets.", EPSILONS, stands_for=f"the paper's: {_EPSILONS}"
+    )
+    max_attack_examples: int | None = flag(
+        None, "Attack the first test images only.", COUNT, stands_for="all of them"
+    )
     surrogate_seed: int = flag(1000, "Seed of the surrogate ensemble.", SEED)
     static_seed: int = flag(2000, "Seed of the static ensemble of modes ens and ens_div.", SEED)
     static_attack: str = flag(
@@ -95,31 +123,42 @@ class RunConfig:
         one_of(STATIC_ATTACKS),
     )
     # Kept where.
-    run_dir: str = flag(None, "Run directory; default: made up below runs/.", PATH, identity=False, path=True)
-    resume: bool = flag(False, "Go on with an existing run of the same configuration.", identity=False)
+    run_dir: str = flag(
+        None,
+        "Run directory.",
+        PATH,
+        identity=False,
+        path=True,
+        stands_for="runs/DATASET-MODEL-MODE-seedSEED",
+    )
+    resume: bool = flag(
+        False, "Go on with an existing run of the same configuration.", SWITCH, identity=False
+    )
     checkpoint_minutes: float = flag(
         10.0, "Time between checkpoints within an epoch.", POSITIVE, identity=False
     )
     export: str | None = flag(
         None,
         "Export a SavedModel: to the run directory, or to --export=PATH.",
-        (lambda path: path == "" or PATH[0](path), PATH[1]),
+        PATH_OR_NOTHING,
         identity=False,
         switch=True,
         path=True,
+        stands_for="no export",
     )
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = adopted(getattr(self, field.name), field_type(field.name))
+            value = adopt(getattr(self, field.name), field_type(field.name))
             if field.metadata.get("path") and isinstance(value, str):
                 value = os.path.expanduser(value)  # Shells leave the ~ of --run_dir=~/runs as it is.
             # Equal values of another type, as 1 for 1.0, would give the run another digest.
             object.__setattr__(self, field.name, value)
             if value is not None or field.default is not None:
-                check_field(field, field_type(field.name), value)
+                check_value(field.name, value, field_type(field.name), field.metadata)
+        self._fill_in()
         require(
-            self.num_members >= 2 or not MODES[self.mode].gal,
+            self.num_members >= 2 or not self.defence.gal,
             f"--num_members of at least 2 for mode {self.mode}, whose members are to diverge",
             f"num_members={self.num_members}",
         )
@@ -129,17 +168,21 @@ class RunConfig:
             f"seed={self.seed}, surrogate_seed={self.surrogate_seed}, static_seed={self.static_seed}",
         )
 
-    def resolved(self) -> "RunConfig":
-        """The configuration with the paper's values in place of None (section 4.1)."""
+    def _fill_in(self) -> None:
+        """Put the paper's values in place of None (section 4.1), and a name for the run directory."""
         setup = SETUPS[self.model]
         dataset = self.dataset or setup.dataset
-        defaults: dict[str, Any] = {
-            "dataset": dataset,
-            "epochs": self.epochs or setup.epochs,
-            "epsilons": self.epsilons or DATASETS[dataset].epsilons,
-        }
-        resolved = dataclasses.replace(self, **defaults)
-        return dataclasses.replace(resolved, run_dir=self.run_dir or f"runs/{resolved.name}")
+        paper = {"dataset": dataset, "epochs": setup.epochs, "epsilons": DATASETS[dataset].epsilons}
+        for name, value in paper.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.run_dir is None:
+            object.__setattr__(self, "run_dir", f"runs/{self.name}")
+
+    @property
+    def defence(self) -> Mode:
+        """What the mode means."""
+        return MODES[self.mode]
 
     @property
     def rectified(self) -> bool:
@@ -149,13 +192,13 @@ class RunConfig:
     @property
     def least_likely(self) -> bool:
         """Whether the target trains on images that lead to the static model's least likely class."""
-        return "adversarial" in MODES[self.mode].sources and self.static_attack == "step_ll"
+        return self.defence.adversarial and self.static_attack == "step_ll"
 
     @property
     def target(self) -> str:
         """The target's name in records, tables and pictures: Table 2's; "T_Div (ReLU)" in the ablation."""
         ablations = [*(["ReLU"] if self.rectified else []), *(["Step-LL"] if self.least_likely else [])]
-        return MODES[self.mode].target + (f" ({', '.join(ablations)})" if ablations else "")
+        return self.defence.target + (f" ({', '.join(ablations)})" if ablations else "")
 
     @property
     def name(self) -> str:
@@ -166,13 +209,19 @@ class RunConfig:
     @property
     def largest_epsilon(self) -> float:
         """epsilon of D_noise and D_adv: the paper's largest for the data set, whatever is attacked."""
-        return DATASETS[self.resolved().dataset].epsilons[-1]
+        return DATASETS[self.dataset].epsilons[-1]
+
+    def part(self, kind: type[Part]) -> Part:
+        """The part of the configuration that a stage needs: its values for the fields of a dataclass."""
+        return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(kind)})
 
     def training(self) -> dict[str, Any]:
-        """The resolved values on which the trained weights depend, by field name."""
-        attacked = ("attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed")
-        without_static = () if "adversarial" in MODES[self.mode].sources else ("static_seed",)
-        left_out = {*attacked, *without_static, *(() if MODES[self.mode].gal else ("gal_weight",))}
+        """The values on which the trained weights depend, by field name."""
+        left_out = {"attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed"}
+        if not self.defence.adversarial:
+            left_out.add("static_seed")
+        if not self.defence.gal:
+            left_out.add("gal_weight")
         return {name: value for name, value in self.identity().items() if name not in left_out}
 
     def base(self, seed: int) -> "RunConfig":
@@ -184,12 +233,11 @@ class RunConfig:
         )
 
     def identity(self) -> dict[str, Any]:
-        """The resolved values that make this run what it is, as JSON has them."""
-        values = self.resolved()
+        """The values that make this run what it is, as JSON has them."""
         names = [field.name for field in dataclasses.fields(self) if field.metadata.get("identity", True)]
         if not self.least_likely:  # Runs of 0.1.0 lack it, and stay the same runs.
             names.remove("static_attack")
-        return json.loads(json.dumps({name: getattr(values, name) for name in names}))
+        return json.loads(json.dumps({name: getattr(self, name) for name in names}))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunConfig":

@@ -1,52 +1,77 @@
 """Fields of a configuration: what each may be, and what its flag says."""
 
 import dataclasses
+import difflib
 import numbers
 import os
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.errors import require
 
 
-def flag(
-    default: Any, help_text: str, check: tuple[Callable[[Any], bool], str] | None = None, **metadata: Any
-) -> Any:
-    """A field that is a flag: its default, its help, and its check with the words for what it takes."""
-    return dataclasses.field(default=default, metadata={"help": help_text, "check": check, **metadata})
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What a field may be.
+
+    Attributes:
+        holds: tells it of a value of the field's type.
+        expected: in words.
+        names: the values, or the parts of a list, where they are few and have names.
+    """
+
+    holds: Callable[[Any], bool]
+    expected: str
+    names: Collection[str] = ()
 
 
-def one_of(names: Any) -> tuple[Callable[[Any], bool], str]:
+def one_of(names: Collection[str]) -> Check:
     """A check for one of the names."""
-    return lambda value: value in names, f"one of {{{', '.join(names)}}}"
+    return Check(lambda value: value in names, f"one of {{{', '.join(names)}}}", names)
 
 
-# What a path may be: a scheme such as gs:// would make a directory of that name here.
-DATA_DIR = (lambda path: path != "" and path.isprintable(), "a path of printable characters")
-PATH = (
-    lambda path: DATA_DIR[0](path) and "://" not in path,
-    "a path on this machine, of printable characters",
-)
-TYPES = {str: "text", bool: "true or false"}
 # Training is in single precision, where larger numbers are infinite.
-LARGEST = 3.4e38
-POSITIVE = (lambda value: 0 < value <= LARGEST, f"a number > 0, at most {LARGEST:g}")
-NOT_NEGATIVE = (lambda value: 0 <= value <= LARGEST, f"a number >= 0, at most {LARGEST:g}")
-COUNT = (lambda value: 1 <= value < 2**31, "a whole number in [1, 2^31)")
-MEMBERS = (lambda value: 1 <= value <= 1000, "a whole number in [1, 1000]")
-SEED = (lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)")
-SLOPE = (lambda value: 0 <= value < 1, "a number in [0, 1)")
-ATTACKS = (
+_LARGEST = 3.4e38
+ANY_TEXT = Check(lambda value: True, "text")
+SWITCH = Check(lambda value: True, "true or false")
+POSITIVE = Check(lambda value: 0 < value <= _LARGEST, f"a number > 0, at most {_LARGEST:g}")
+NOT_NEGATIVE = Check(lambda value: 0 <= value <= _LARGEST, f"a number >= 0, at most {_LARGEST:g}")
+COUNT = Check(lambda value: 1 <= value < 2**31, "a whole number in [1, 2^31)")
+MEMBERS = Check(lambda value: 1 <= value <= 1000, "a whole number in [1, 1000]")
+SEED = Check(lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)")
+SLOPE = Check(lambda value: 0 <= value < 1, "a number in [0, 1)")
+ATTACKS = Check(
     lambda names: set(names) <= set(PAPER_ATTACKS) and len(set(names)) == len(names),
     f"distinct names of {{{', '.join(PAPER_ATTACKS)}}}",
+    PAPER_ATTACKS,
 )
-EPSILONS = (
+EPSILONS = Check(
     lambda values: 0 < len(set(values)) == len(values) and all(0 < value <= 1 for value in values),
     "distinct numbers in (0, 1], at least one",
 )
+DATA_DIR = Check(lambda path: path != "" and path.isprintable(), "a path of printable characters")
+# A scheme such as gs:// would make a directory of that name here.
+PATH = Check(
+    lambda path: DATA_DIR.holds(path) and "://" not in path,
+    "a path on this machine, of printable characters",
+)
+PATH_OR_NOTHING = Check(lambda path: path == "" or PATH.holds(path), PATH.expected)
+
+
+def flag(default: Any, help_text: str, check: Check, **metadata: Any) -> Any:
+    """A field that is a flag.
+
+    Args:
+        default: its value where none is given; None for one that the configuration fills in, or leaves open.
+        help_text: what the flag says of itself.
+        check: what it may be.
+        **metadata: identity=False for what makes no other run of it; path=True for a path; switch=True for a
+            flag that may stand without a value; stands_for, what None stands for.
+    """
+    return dataclasses.field(default=default, metadata={"help": help_text, "check": check, **metadata})
 
 
 def without_none(hint: Any) -> Any:
@@ -56,34 +81,42 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
-def adopted(value: Any, kind: Any) -> Any:
+def adopt(value: Any, kind: Any) -> Any:
     """The value in its field's type, if it is a number, path or list that has the same meaning there."""
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(adopted(item, typing.get_args(kind)[0]) for item in value)
+        return tuple(adopt(item, typing.get_args(kind)[0]) for item in value)
     if isinstance(value, os.PathLike) and kind is str:
         return os.fspath(value)
     number: Any = {int: numbers.Integral, float: numbers.Real}.get(kind, ())
     return kind(value) if isinstance(value, number) and not isinstance(value, bool) else value
 
 
+def check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -> None:
+    """Hold a field's value to its type and check.
+
+    Raises:
+        InputError: names the flag, what it takes, and the nearest name to one that it does not take.
+    """
+    check: Check = metadata["check"]
+    require(
+        _has_type(value, kind) and check.holds(value),
+        f"--{name} as {check.expected}",
+        f"{name}={_shown(value)}{nearest(value, check.names)}",
+    )
+
+
+def nearest(value: Any, names: Collection[str]) -> str:
+    """What to add to a wrong value, or a list with a wrong part: the nearest of the names, if one is near."""
+    parts = [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else []
+    wrong = [part for part in parts if isinstance(part, str) and part not in names]
+    near = difflib.get_close_matches(wrong[0], names, n=1) if wrong else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _has_type(value: Any, kind: Any) -> bool:
     if typing.get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_has_type(item, typing.get_args(kind)[0]) for item in value)
     return type(value) is kind
-
-
-def check_field(field: dataclasses.Field, kind: Any, value: Any) -> None:
-    """Hold a value to its field's type and check.
-
-    Raises:
-        InputError: names the flag, and what it takes.
-    """
-    holds, expected = field.metadata["check"] or (lambda _: True, TYPES.get(kind, ""))
-    require(
-        _has_type(value, kind) and holds(value),
-        f"--{field.name} as {expected}",
-        f"{field.name}={_shown(value)}",
-    )
 
 
 def _shown(value: Any) -> str:

@@ -17,6 +17,11 @@ class Mode:
     gal: bool
     sources: tuple[str, ...]
 
+    @property
+    def adversarial(self) -> bool:
+        """Whether it trains on images that attack a static model (section 4.2)."""
+        return "adversarial" in self.sources
+
 
 MODES: dict[str, Mode] = {
     "base": Mode("T_Base", False, ("augmented",)),

@@ -1,0 +1,48 @@
+"""The parts of a run's configuration, for the stages that need no more. No TensorFlow.
+
+Each field is one of `RunConfig`, which says what it means; `RunConfig.part` fills them in. The part of the
+training is `training.settings.Settings`.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class DataPart:
+    """Which images."""
+
+    dataset: str
+    data_dir: str | None
+    max_train_examples: int | None
+    max_test_examples: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsemblePart:
+    """Which ensemble, and what it minimises."""
+
+    model: str
+    mode: str
+    num_members: int
+    activation: str
+    negative_slope: float
+    gal_weight: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackPart:
+    """Attacked how."""
+
+    attacks: tuple[str, ...]
+    epsilons: tuple[float, ...]
+    max_attack_examples: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputPart:
+    """Kept where."""
+
+    run_dir: str
+    resume: bool
+    export: str | None
