@@ -20,4 +20,4 @@ def config(*arguments):
 
 
 def parts(*arguments):
-    return table2.parts_from_flags(parsed(*arguments, table=True))
+    return table2.configs_from_flags(parsed(*arguments, table=True))

@@ -9,13 +9,14 @@ import functools
 import importlib
 import multiprocessing
 import os
-import re
 import resource
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import tiny
+from logged import logged
 
 RUN = (
     *("--model=tiny", "--mode=ens_div", "--num_members=2", "--learning_rate=0.01", "--epochs=2"),
@@ -28,7 +29,7 @@ class Fault:
     """What happens, and when: at the `count`-th call of a function, or writing of a file.
 
     Attributes:
-        place: a function, as "callbacks.Recorder._save", or a file's pattern, as "step-*.keras".
+        place: a function, as "training.callbacks.Recorder._save", or a file's pattern, as "step-*.keras".
         count: which of its calls in this process, from 1.
         when: "before" the call, or before the whole file takes its place; "after" that; or, of a file,
             "within": its first half is on disk.
@@ -53,8 +54,8 @@ def inject(fault: Fault) -> None:
     if fault.of_file:
         owner, name = os, "replace"  # Every file gets to its place by it.
     else:
-        module, *owners, name = fault.place.split(".")
-        owner = functools.reduce(getattr, owners, importlib.import_module(f"divtf.{module}"))
+        room, module, *owners, name = fault.place.split(".")
+        owner = functools.reduce(getattr, owners, importlib.import_module(f"divtf.{room}.{module}"))
     original, calls = getattr(owner, name), []
 
     def faulty(*args, **kwargs):
@@ -107,6 +108,7 @@ def _child(arguments, fault, connection) -> None:
     if fault:
         inject(fault)
     with contextlib.ExitStack() as streams:
+        streams.enter_context(logged(connection.send))
         for stream, redirect in ((1, contextlib.redirect_stdout), (2, contextlib.redirect_stderr)):
             text = streams.enter_context(os.fdopen(os.dup(stream), "w", buffering=1))
             streams.enter_context(redirect(text))
@@ -126,37 +128,49 @@ class Command:
     Attributes:
         process: its process.
         code, out, err: once it has ended by itself, its exit code and what it said.
+        lines: what it logged, as far as it was waited for.
     """
 
     def __init__(self, *arguments: str, fault: Fault | None = None):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["divtf.experiment", "pytest"])
+        context.set_forkserver_preload(["divtf.pipeline.experiment", "pytest"])
         self._connection, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_child, args=(arguments, fault, theirs), daemon=True)
         self.process.start()
         theirs.close()
         self.code, self.out, self.err = None, "", ""
+        self.lines: list[str] = []
 
     def wait(self) -> "Command":
         """Wait for its end; a killed one has said nothing."""
-        assert self._connection.poll(300), "a command takes no minutes"
         with contextlib.suppress(EOFError):
-            self.code, self.out, self.err = self._connection.recv()
+            while self.code is None:
+                self._take()
         self.process.join(60)
         return self
 
     def until_waiting(self) -> "Command":
         """Wait until it waits for a directory that another process holds."""
-        waits = re.compile(rf"-> FLOCK .* {self.process.pid} ")
-        while not waits.search(Path("/proc/locks").read_text()):
-            assert not self._connection.poll(0.01), self._connection.recv()
+        while not any("waits for process" in line for line in self.lines):
+            self._take()
+            assert self.code is None, (self.code, self.out, self.err)
         return self
+
+    def _take(self) -> None:
+        """Take the next line that it logs, or what it said at its end."""
+        assert self._connection.poll(300), "a command takes no minutes"
+        message = self._connection.recv()
+        if isinstance(message, str):
+            self.lines.append(message)
+        else:
+            self.code, self.out, self.err = message
 
     def until_stopped(self) -> "Command":
         """Wait until its fault has stopped it: it lives, and does nothing."""
         status = Path(f"/proc/{self.process.pid}/stat")
         while status.read_text().rpartition(")")[2].split()[0] != "T":
-            assert not self._connection.poll(0.01), self._connection.recv()
+            time.sleep(0.01)
+            assert self.process.is_alive()
         return self
 
     def kill(self) -> None:

@@ -25,7 +25,7 @@ from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
 from divtf.pipeline import trained
 from divtf.runtime import devices
-from divtf.training import callbacks
+from divtf.training import callbacks, fit
 
 
 def normalised(make, x, num_classes):
@@ -53,7 +53,7 @@ def train(directory, *, sgd=None, kill_at=None, seen=None, writes=True, patch=No
     """
     patch, batches = patch or pytest.MonkeyPatch(), []
     if sgd:
-        patch.setattr(trained, "_optimizer", lambda config, steps: keras.optimizers.SGD(sgd))
+        patch.setattr(fit, "optimizer", lambda settings, steps: keras.optimizers.SGD(sgd))
     if kill_at:
         die_after(kill_at, patch)
     if not writes:
@@ -66,7 +66,7 @@ def train(directory, *, sgd=None, kill_at=None, seen=None, writes=True, patch=No
 
     if seen:
         patch.setattr(Ensemble, "train_step", spy)
-    ensemble, _ = tiny.train(Path(directory), print, **values)
+    ensemble, _ = tiny.train(Path(directory), **values)
     if seen:
         np.savez(seen, *batches)
     return [weight.tolist() for weight in ensemble.get_weights()]
@@ -108,7 +108,7 @@ def run(*, kill_at=None, writes=True, **values):
 
 def adam(gradients, learning_rate):
     """A variable on each device, from zeros, after a step by each row of gradients [steps, devices, size]."""
-    on = devices.strategy("mirrored")
+    on = devices.team("mirrored").strategy
     with on.scope():
         variable = keras.Variable(np.zeros(np.shape(gradients)[-1]), dtype="float32")
         optimizer = divtf.Adam(learning_rate)
@@ -129,7 +129,7 @@ def adam(gradients, learning_rate):
 
 def statistics(x, y, batch_size, members=2):
     """Moving statistics of members that are one BatchNormalization and a Dense layer, after an epoch."""
-    with devices.scope(devices.strategy("mirrored")):
+    with devices.team("mirrored").scope():
         made = []
         for index in range(members):
             keras.utils.set_random_seed(index)
@@ -145,7 +145,7 @@ def statistics(x, y, batch_size, members=2):
         [
             value.numpy().tolist()
             for variable in (layer.moving_mean, layer.moving_variance)
-            for value in devices.strategy("mirrored").experimental_local_results(variable.value)
+            for value in devices.team("mirrored").strategy.experimental_local_results(variable.value)
         ]
         for layer in layers
     ]
@@ -159,8 +159,7 @@ def attack(path, strategy, names, size, log=False):
     """
     tf.debugging.set_log_device_placement(log)
     config = tiny.config(strategy=strategy, num_members=3)
-    on = devices.strategy(strategy)
-    with devices.scope(on):
+    with devices.team(strategy).scope():
         surrogate = trained.build_ensemble(config, tiny.data().spec)
     x, y = tiny.data().test_set()
     sets = AdversarialSets(surrogate, batch_size=size)

@@ -52,7 +52,7 @@ def register(patch: pytest.MonkeyPatch) -> None:
 def config(**values) -> RunConfig:
     """A resolved configuration of 2 members and 9 steps an epoch, div's being 18."""
     defaults = {"model": "tiny", "num_members": 2, "batch_size": 8, "learning_rate": 0.01}
-    return RunConfig(**defaults | values).resolved()
+    return RunConfig(**defaults | values)
 
 
 def data():
@@ -61,11 +61,11 @@ def data():
     return load_dataset("stripes")
 
 
-def train(directory: Path, say=lambda line: None, **values):
+def train(directory: Path, **values):
     """Train, or go on, in a directory without a lock; gives what `training.train` gives."""
     from divtf.pipeline import trained
 
-    return trained.train(config(**values), data(), directory, say=say)
+    return trained.train(config(**values), data(), directory)
 
 
 def weights(ensemble) -> list[list[np.ndarray]]:

@@ -9,6 +9,7 @@ from absl import app, flags, logging
 
 from divtf.commands.config_flags import FLAGS, config_from_flags
 from divtf.errors import InputError, lacking_resource, require
+from divtf.runtime import logs, progress
 from divtf.runtime.processor import prepare_tensorflow
 
 
@@ -22,6 +23,7 @@ def run(
     prepare_tensorflow()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # Progress shows through a pipe, too.
+    progress.show_bars()
     app.run(lambda arguments: execute(main, read, arguments), flags_parser=parse)
 
 
@@ -56,7 +58,8 @@ def execute(
         logging.set_verbosity(logging.ERROR)  # TFDS warns of what the one line tells.
     try:
         require(not arguments[1:], "flags only", " ".join(arguments[1:]))
-        main(read(flag_values))
+        with logs.shown():
+            main(read(flag_values))
     except InputError as error:
         return _fail(str(error))
     except OSError as error:

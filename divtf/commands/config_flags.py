@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from absl import flags
@@ -28,12 +28,10 @@ class _SwitchParser(flags.ArgumentParser):
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     """Declare a flag for every field of RunConfig."""
     for field in dataclasses.fields(RunConfig):
-        kind, help_text = field_type(field.name), field.metadata["help"]
-        options: dict[str, Any] = {"help": help_text, "flag_values": flag_values}
+        kind, text = field_type(field.name), _help(field)
+        options: dict[str, Any] = {"help": text, "flag_values": flag_values}
         if field.metadata.get("switch"):
-            switch: Any = flags.Flag(
-                _SwitchParser(), None, field.name, field.default, help_text, boolean=True
-            )
+            switch: Any = flags.Flag(_SwitchParser(), None, field.name, field.default, text, boolean=True)
             flags.DEFINE_flag(switch, flag_values)
         elif typing.get_origin(kind) is tuple:
             default: Any = field.default
@@ -45,6 +43,17 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
                 float: flags.DEFINE_float,
             }
             define.get(kind, flags.DEFINE_string)(field.name, field.default, **options)
+
+
+def help_text(text: str, names: Collection[str] = (), stands_for: str = "") -> str:
+    """What --help says of a flag: its values where they have names, and what stands for a value not given."""
+    values = f"<{'|'.join(names)}>: " if names else ""
+    return f"{values}{text}{f' Default: {stands_for}.' if stands_for else ''}"
+
+
+def _help(field: dataclasses.Field) -> str:
+    metadata = field.metadata
+    return help_text(metadata["help"], metadata["check"].names, metadata.get("stands_for", ""))
 
 
 def config_from_flags(flag_values: flags.FlagValues = FLAGS, **overrides: Any) -> RunConfig:

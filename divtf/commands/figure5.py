@@ -2,7 +2,7 @@
 
 Analyses the adversarial subspace of finished targets below a directory, as `divtf.table2` leaves them. The
 epsilons are thirds of the data set's largest: for CIFAR-10 the paper's 0.03, 0.06 and 0.09; for MNIST, of
-which the paper shows no such figure, 0.1, 0.2 and 0.3. `divtf.subspace` says why k is not the paper's 25.
+which the paper shows no such figure, 0.1, 0.2 and 0.3. `evaluation/gaas.py` says why k is not the paper's 25.
 """
 
 import dataclasses
@@ -15,23 +15,26 @@ from divtf.commands import command_line
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.pipeline.modes import MODES
+from divtf.pipeline.parts import DataPart
 from divtf.reporting.figures import style
 from divtf.reporting.figures.gaas import gaas_figure
+from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, environment, files, run_directory
-from divtf.storage.records import SubspaceRecord
+from divtf.storage.records import GaasRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
 
+_LOG = get_logger(__name__)
 _THIRDS = (1 / 3, 2 / 3, 1.0)
 
 
-def collect(root: Path) -> list[SubspaceRecord]:
+def collect(root: Path) -> list[GaasRecord]:
     """The analyses that this command has left in the run directories below `root`.
 
     Raises:
         InputError: if a target was trained anew since.
     """
-    found = {path: finished.read_subspace(path) for path in finished.directories(root)}
+    found = {path: finished.read_gaas(path) for path in finished.directories(root)}
     records = {path: record for path, record in found.items() if record}
     for path, record in records.items():
         current = finished.read_record(path).provenance.get("weights") == record.provenance.get("weights")
@@ -67,9 +70,9 @@ def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None =
     print(f"  {'gaas':<14} {root / 'gaas.png'}")
 
 
-def measure(directory: Path, images: int, data_dir: str | None = None) -> SubspaceRecord:
+def measure(directory: Path, images: int, data_dir: str | None = None) -> GaasRecord:
     """The analysis of the target in a run directory; read from there if it is of these weights and images."""
-    record, kept = finished.read_record(directory), finished.read_subspace(directory)
+    record, kept = finished.read_record(directory), finished.read_gaas(directory)
     weights = record.provenance.get("weights")
     images = min(images, record.budget.get("test images", images))
     if kept and (kept.images, kept.provenance.get("weights")) == (images, weights):
@@ -78,12 +81,12 @@ def measure(directory: Path, images: int, data_dir: str | None = None) -> Subspa
     from divtf.pipeline import experiment, trained  # TensorFlow loads only if there is something to measure.
 
     config = dataclasses.replace(finished.read_config(directory), data_dir=data_dir)
-    data = experiment.load_data(config)
+    data = experiment.load_data(config.part(DataPart))
     x, y = data.test_set(images)
     target = trained.restore(config, data.spec, directory)
-    print(f"analyses {directory} on {images} images", flush=True)
+    _LOG.info(f"analyses {directory} on {images} images")
     budgets = [round(config.largest_epsilon * third, 6) for third in _THIRDS]
-    made = SubspaceRecord(
+    made = GaasRecord(
         **record.common(),
         images=images,
         curves=tuple(result.to_json() for result in gaas(target, x, y, epsilons=budgets)),

@@ -1,21 +1,27 @@
 """The command for one target: python -m divtf.main --model=resnet20 --mode=div."""
 
+from absl import flags
+
 from divtf.commands import command_line, config_flags
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.parts import OutputPart
+
+flags.disclaim_key_flags()  # They are those of the command at the door.
 
 
-def main(config) -> None:
+def main(config: RunConfig) -> None:
     """Run the configuration and print its table and where things lie."""
     # TensorFlow loads once the flags are known to be right.
     from divtf.pipeline import experiment, finished
     from divtf.reporting import plain_text
-    from divtf.runtime import devices, workers
+    from divtf.runtime import devices
 
     directory = experiment.run(config)
-    if not workers.is_chief(devices.strategy(config.strategy)):
+    if not devices.team(config.strategy).is_chief:
         return
     print()
     print(plain_text.table_text([finished.read_record(directory)]))
-    print(experiment.summary(directory, config))
+    print(experiment.summary(config.part(OutputPart)))
 
 
 def launch() -> None:

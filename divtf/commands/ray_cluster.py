@@ -20,24 +20,24 @@ from typing import Any
 from divtf.commands.ray_task import ADDRESS, Cluster, run_part
 from divtf.errors import InputError, lacking_resource
 from divtf.pipeline.config import RunConfig
+from divtf.pipeline.parts import DataPart
+from divtf.runtime.logs import get_logger
 from divtf.storage import run_directory
 from divtf.storage.records import TargetRecord
 
+_LOG = get_logger(__name__)
 _CONNECT_SECONDS = 10.0
 
 
-def run_all(
-    parts: Sequence[RunConfig], cluster: Cluster, say: Callable[[str], object] = print
-) -> list[TargetRecord]:
+def run_all(parts: Sequence[RunConfig], cluster: Cluster) -> list[TargetRecord]:
     """Run every part by `experiment.run`, as many at a time as the cluster has room for.
 
     A part that fails does not end the others.
 
     Args:
-        parts: resolved configurations that may be resumed, with run directories in one directory. That lies
+        parts: configurations that may be resumed, with run directories in one directory. That lies
             at the same path on every node and on this machine, and its file locks hold between them.
         cluster: where to run them.
-        say: takes a line of progress.
 
     Returns:
         The record of every part, in order.
@@ -53,7 +53,7 @@ def run_all(
         _leave_gpus()
         # What the user can mend is found out first, and a data set not had yet is prepared once.
         for part in {part.dataset: part for part in parts if not _finished(part)}.values():
-            experiment.load_data(part)
+            experiment.load_data(part.part(DataPart))
         root = Path(parts[0].run_dir).parent
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=root, prefix=".cluster-") as sign:
@@ -62,11 +62,11 @@ def run_all(
             task = task.options(num_cpus=cluster.cpus_per_run, num_gpus=cluster.gpus_per_run)
             start = functools.partial(task.remote, cluster, sys.orig_argv, sign.name)
             tasks = _submit(parts, start)
-            say(f"{len(tasks)} runs, {sum(map(_finished, parts))} of them finished before")
+            _LOG.info(f"{len(tasks)} runs, {sum(map(_finished, parts))} of them finished before")
             if not _has_room(ray.nodes(), cluster):
                 wanted = f"{cluster.cpus_per_run} CPU cores and {cluster.gpus_per_run} GPUs"
-                say(f"no node has {wanted}: the runs wait until one joins that has")
-            return _gather(ray, tasks, say)
+                _LOG.info(f"no node has {wanted}: the runs wait until one joins that has")
+            return _gather(ray, tasks)
 
 
 def _leave_gpus() -> None:
@@ -89,7 +89,7 @@ def _submit(parts: Sequence[RunConfig], start: Callable[..., Any]) -> dict[Any, 
     for part in parts:
         config = json.dumps(dataclasses.asdict(part))
         seeds = [] if _finished(part) else list(shared_paths.seeds(part).values())
-        needed = {shared_paths.home(part, seed): seed for seed in seeds}
+        needed = {shared_paths.directory_of(part, seed): seed for seed in seeds}
         for directory, seed in needed.items():
             if directory not in shared:
                 shared[directory] = start(config, seed)
@@ -106,7 +106,7 @@ def _has_room(nodes: Sequence[dict[str, Any]], cluster: Cluster) -> bool:
     )
 
 
-def _gather(ray: Any, tasks: dict[Any, RunConfig], say: Callable[[str], object]) -> list[TargetRecord]:
+def _gather(ray: Any, tasks: dict[Any, RunConfig]) -> list[TargetRecord]:
     """The records of all tasks, or the first failure once all have ended."""
     records: dict[str, TargetRecord] = {}
     failures: dict[str, Exception] = {}
@@ -116,10 +116,10 @@ def _gather(ray: Any, tasks: dict[Any, RunConfig], say: Callable[[str], object])
         name = tasks[ended].name
         try:
             records[name] = TargetRecord.from_json(ray.get(ended))
-            say(f"done {len(records)}/{len(tasks)}: {name}")
+            _LOG.info(f"done {len(records)}/{len(tasks)}: {name}")
         except ray.exceptions.RayError as error:
             failures[name] = error
-            say(f"failed: {name}")
+            _LOG.info(f"failed: {name}")
     if failures:
         reasons = [_reason(name, error) for name, error in failures.items()]
         raise InputError(f"{reasons[0]} ({len(failures)} of {len(tasks)} runs failed: {', '.join(failures)})")

@@ -14,6 +14,7 @@ from typing import Any
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
+from divtf.runtime import logs
 from divtf.runtime.processor import prepare_tensorflow
 
 ADDRESS = re.compile(r"auto|(ray://)?(?P<host>[^\s:/]+):(?P<port>\d{1,5})")
@@ -54,7 +55,7 @@ class Cluster:
 
 
 def run_part(
-    cluster: Cluster, command: Sequence[str], sign: str, config: str, shared: int | None, *after: Any
+    cluster: Cluster, command: Sequence[str], sign: str, config: str, shared: int | None, *_after: Any
 ) -> dict[str, Any] | None:
     """The task, in a process of its own on one of the nodes.
 
@@ -64,7 +65,7 @@ def run_part(
         sign: a file beside the run directories that every node has to see.
         config: the part's configuration as JSON.
         shared: a seed of `shared_paths.seeds` to make that ensemble only; None for the part.
-        *after: results of tasks that come first; Ray starts this one when they are there.
+        *_after: results of tasks that come first; Ray starts this one when they are there.
 
     Returns:
         The part's record as JSON values: the driver's view of shared storage may lag behind.
@@ -72,7 +73,6 @@ def run_part(
     Raises:
         InputError: for input that does not fit; Ray repeats lost tasks, not those that raise.
     """
-    del after
     part = RunConfig.from_json(json.loads(config))
     require(
         Path(sign).exists(),
@@ -83,14 +83,12 @@ def run_part(
     sys.orig_argv = list(command)  # This process's own would be Ray's.
     from divtf.pipeline import experiment
 
-    def say(line: str) -> None:
-        print(f"[{part.name if shared is None else 'shared'}] {line}", flush=True)
-
-    if shared is not None:
-        experiment.share(part, shared, say)
-        return None
-    # A node that Ray has given up may still be at work, or its lock not be released yet.
-    return finished.read_record(experiment.run(part, say, waiting=say)).to_json()
+    with logs.shown(), logs.prefixed(part.name if shared is None else "shared"):
+        if shared is not None:
+            experiment.share(part, shared)
+            return None
+        # A node that Ray has given up may still be at work, or its lock not be released yet.
+        return finished.read_record(experiment.run(part, wait=True)).to_json()
 
 
 def _limit_tensorflow(cluster: Cluster) -> None:

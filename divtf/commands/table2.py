@@ -2,20 +2,23 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from divtf.commands import command_line, config_flags
+from divtf.commands.config_flags import help_text
 from divtf.commands.ray_cluster import run_all
 from divtf.commands.ray_task import Cluster
 from divtf.data.paper import SETUPS
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
+from divtf.pipeline.fields import nearest
 from divtf.pipeline.modes import MODES
+from divtf.pipeline.parts import OutputPart
 from divtf.storage.records import TargetRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
@@ -26,22 +29,18 @@ _PAPER_MODES = ["base", "div", "ens", "ens_div"]
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Declare what this command has beside the flags of one run."""
     options: dict[str, Any] = {"flag_values": flag_values}
-    flags.DEFINE_list("models", ["conv3"], "Models of the table, in order.", **options)
-    flags.DEFINE_list("modes", _PAPER_MODES, "Defences of the table, in order.", **options)
-    flags.DEFINE_list(
-        "seeds",
-        None,
-        "Seeds of the targets; several give mean and deviation. Default: --seed.",
-        **options,
+    models, modes = help_text("Models, in order.", SETUPS), help_text("Defences, in order.", MODES)
+    seeds = help_text("Seeds of the targets; several give mean and deviation.", stands_for="--seed")
+    cluster = help_text(
+        "Run the targets on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT.",
+        stands_for="here, one by one",
     )
-    flags.DEFINE_string(
-        "cluster",
-        None,
-        "Run the parts on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT. Default: here, one by one.",
-        **options,
-    )
-    flags.DEFINE_integer("cpus_per_run", 1, "CPU cores of each part, with --cluster.", **options)
-    flags.DEFINE_integer("gpus_per_run", 0, "GPUs of each part, with --cluster.", **options)
+    flags.DEFINE_list("models", ["conv3"], models, **options)
+    flags.DEFINE_list("modes", _PAPER_MODES, modes, **options)
+    flags.DEFINE_list("seeds", None, seeds, **options)
+    flags.DEFINE_string("cluster", None, cluster, **options)
+    flags.DEFINE_integer("cpus_per_run", 1, "CPU cores of each run, with --cluster.", **options)
+    flags.DEFINE_integer("gpus_per_run", 0, "GPUs of each run, with --cluster.", **options)
 
 
 def table_from_flags(
@@ -52,16 +51,16 @@ def table_from_flags(
     Raises:
         InputError: if a value does not fit.
     """
-    parts = parts_from_flags(flag_values)
+    configs = configs_from_flags(flag_values)
     if flag_values.cluster is not None:
         resources = flag_values.cpus_per_run, flag_values.gpus_per_run
-        return parts, Cluster(flag_values.cluster, *resources)
+        return configs, Cluster(flag_values.cluster, *resources)
     for name in ("cpus_per_run", "gpus_per_run"):
         require(not flag_values[name].present, f"--cluster beside --{name}", f"--{name} alone")
-    return parts, None
+    return configs, None
 
 
-def parts_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunConfig]:
+def configs_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunConfig]:
     """The runs of the table, in order: models, then seeds, then modes.
 
     --run_dir is the directory that holds their run directories and the table.
@@ -81,55 +80,54 @@ def parts_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunCon
         f"--strategy={flag_values.strategy}",
     )
     root = Path(flag_values.run_dir or "runs/table2")
-    parts = []
+    configs = []
     for model, seed, mode in itertools.product(models, seeds, modes):
-        part = config_flags.config_from_flags(
-            flag_values, model=model, mode=mode, seed=seed, resume=True
-        ).resolved()
-        part = part.resolved()
-        parts.append(dataclasses.replace(part, run_dir=str(root / part.name)))
+        values = {"model": model, "mode": mode, "seed": seed, "resume": True}
+        config = config_flags.config_from_flags(flag_values, **values)
+        configs.append(dataclasses.replace(config, run_dir=str(root / config.name)))
     require(
-        len(parts) == 1 or not flag_values.export,
+        len(configs) == 1 or not flag_values.export,
         "--export without a path for several targets, each of which is exported to its own run directory",
         f"--export={flag_values.export}",
     )
-    return parts
+    return configs
 
 
-def main(parts: Sequence[RunConfig], cluster: Cluster | None = None) -> None:
-    """Run every part that is not done yet, here or on a cluster; write and print the table."""
+def main(configs: Sequence[RunConfig], cluster: Cluster | None = None) -> None:
+    """Run every target that is not done yet, here or on a cluster; write and print the table."""
     from divtf.pipeline import experiment
     from divtf.reporting import plain_text, report
 
-    root = Path(parts[0].run_dir).parent
-    records = _run_here(parts) if cluster is None else run_all(parts, cluster)
+    root = Path(configs[0].run_dir).parent
+    records = _run_here(configs) if cluster is None else run_all(configs, cluster)
     paths = report.write_report(root, records, against_paper=True)
     print()
     print(plain_text.table_text(records))
     for name, path in paths.items():
         print(f"  {name:<14} {path}")
-    for part in parts:
-        print(f"{part.target}\n{experiment.summary(Path(part.run_dir), part)}")
+    for config in configs:
+        print(f"{config.target}\n{experiment.summary(config.part(OutputPart))}")
 
 
-def _run_here(parts: Sequence[RunConfig]) -> list[TargetRecord]:
-    """Run the parts on this machine, one after the other."""
+def _run_here(configs: Sequence[RunConfig]) -> list[TargetRecord]:
+    """Run the targets on this machine, one after the other."""
     from divtf.pipeline import experiment
 
     records = []
-    for number, part in enumerate(parts, 1):
+    for number, config in enumerate(configs, 1):
         print(
-            f"\n== {number}/{len(parts)}: {part.model}, {part.target}, seed {part.seed}",
+            f"\n== {number}/{len(configs)}: {config.model}, {config.target}, seed {config.seed}",
             flush=True,
         )
-        records.append(finished.read_record(experiment.run(part)))
+        records.append(finished.read_record(experiment.run(config)))
     return records
 
 
-def _distinct(name: str, values: Sequence, known=None) -> Sequence:
+def _distinct(name: str, values: Sequence, known: Collection[str] = ()) -> Sequence:
+    """The values of a list flag, if they are distinct and, where these are given, of the known ones."""
     among = f" of {{{', '.join(known)}}}" if known else ""
-    holds = 0 < len(set(values)) == len(values) and (known is None or set(values) <= set(known))
-    shown = ",".join(map(str, values))
+    holds = 0 < len(set(values)) == len(values) and (not known or set(values) <= set(known))
+    shown = ",".join(map(str, values)) + nearest(tuple(values), known)
     require(holds, f"--{name} as distinct values{among}, at least one", f"{name}={shown}")
     return values
 

@@ -7,7 +7,7 @@ one seed start from the same weights, which the surrogate and the static model d
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -17,25 +17,29 @@ from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.errors import require
 from divtf.pipeline import finished, shared_paths
 from divtf.pipeline.config import RunConfig
+from divtf.pipeline.fields import nearest
+from divtf.pipeline.parts import DataPart
 from divtf.reporting.figures import style
-from divtf.reporting.figures.transfer_matrix import matrix_figure
-from divtf.reporting.transfer_matrix import Matrix
+from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
+from divtf.reporting.transfer_matrix import TransferMatrix
+from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, digests, environment, files, run_directory
-from divtf.storage.records import CLEAN, WORST_CASE, MatrixRecord, TransferResult, epsilons, grouped
+from divtf.storage.records import CLEAN, WORST_CASE, TransferMatrixRecord, TransferResult, epsilons, grouped
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
 
+_LOG = get_logger(__name__)
 Sources = Mapping[str, tuple[RunConfig, Path]]
 """Name of each attacked ensemble -> its configuration, and where it was trained."""
 
 
-def collect(root: Path) -> list[MatrixRecord]:
+def collect(root: Path) -> list[TransferMatrixRecord]:
     """The columns that this command has left in the run directories below `root`.
 
     Raises:
         InputError: if a column is missing, or of other ensembles than those that are there now.
     """
-    columns = {path: finished.read_matrix(path) for path in finished.directories(root)}
+    columns = {path: finished.read_transfer_matrix(path) for path in finished.directories(root)}
     found = [column for column in columns.values() if column]
     for family in _families(columns) if found else []:
         identities = _identities(_sources(family))
@@ -66,19 +70,15 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
     """
     known = f"distinct attacks of {{{', '.join(PAPER_ATTACKS)}}}, at least one"
     holds = 0 < len(set(attacks)) == len(attacks) and set(attacks) <= set(PAPER_ATTACKS)
-    require(holds, known, ", ".join(attacks) or "none")
+    require(holds, known, f"{', '.join(attacks) or 'none'}{nearest(tuple(attacks), PAPER_ATTACKS)}")
     paths = finished.directories(root)
     require(bool(paths), f"finished runs below {root}", "none")
     finished.require_distinct([finished.read_record(path) for path in paths], root)
-    records = [
-        record
-        for family in _families(paths, data_dir)
-        for record in measure(family, images, attacks, lambda line: print(line, flush=True))
-    ]
-    files.write_file(root / "transfer.png", style.png(matrix_figure(records)))
-    checked_json.write_json(root / run_directory.MATRIX, [record.to_json() for record in records])
+    records = [record for family in _families(paths, data_dir) for record in measure(family, images, attacks)]
+    files.write_file(root / "transfer.png", style.png(transfer_matrix_figure(records)))
+    checked_json.write_json(root / run_directory.TRANSFER_MATRIX, [record.to_json() for record in records])
     for subject, own in grouped(records, lambda record: record.subject).items():
-        _print(subject, Matrix(own), epsilons(own))
+        _print(subject, TransferMatrix(own), epsilons(own))
     print(f"  {'transfer':<14} {root / 'transfer.png'}")
 
 
@@ -86,29 +86,27 @@ def measure(
     family: Mapping[Path, RunConfig],
     images: int,
     attacks: Sequence[str],
-    say: Callable[[str], object] = lambda line: None,
-) -> list[MatrixRecord]:
+) -> list[TransferMatrixRecord]:
     """The columns of targets of one model, data set and seed; read from their directories if all are there.
 
     Args:
         family: run directory -> configuration of each target, with that directory in it.
         images: number of test images to attack, the first ones.
         attacks: names of the attacks.
-        say: takes a line of progress.
     """
     sources = _sources(family)
     identities = _identities(sources)
     records = {path: finished.read_record(path) for path in family}
     images = min(images, *(record.budget.get("test images", images) for record in records.values()))
-    budgets = sorted({epsilon for config in family.values() for epsilon in config.resolved().epsilons})
+    budgets = sorted({epsilon for config in family.values() for epsilon in config.epsilons})
     wanted = {(source, a, e, images) for source in sources for a in (*attacks, WORST_CASE) for e in budgets}
-    kept = [column for path in family if (column := finished.read_matrix(path))]
+    kept = [column for path in family if (column := finished.read_transfer_matrix(path))]
     current = [column for column in kept if column.sources == identities and _cells(column) == wanted]
     if len(current) == len(family):
         return current
-    results = _attack(sources, family, images, attacks, budgets, say)
+    results = _attack(sources, family, images, attacks, budgets)
     made = {
-        path: MatrixRecord(
+        path: TransferMatrixRecord(
             **record.common(),
             results=tuple(result for result in results if result.target == record.target),
             sources=identities,
@@ -117,7 +115,7 @@ def measure(
         for path, record in records.items()
     }
     for path, column in made.items():
-        checked_json.write_checked(path / run_directory.MATRIX, column.to_json())
+        checked_json.write_checked(path / run_directory.TRANSFER_MATRIX, column.to_json())
     return list(made.values())
 
 
@@ -127,7 +125,6 @@ def _attack(
     images: int,
     attacks: Sequence[str],
     budgets: Sequence[float],
-    say: Callable[[str], object],
 ) -> list[TransferResult]:
     """Every target's results on the images of every source."""
     # TensorFlow loads only if there is something to measure.
@@ -136,12 +133,12 @@ def _attack(
     from divtf.evaluation.transfer import evaluate_transfer
     from divtf.pipeline import experiment, trained
 
-    data = experiment.load_data(next(iter(family.values())))
+    data = experiment.load_data(next(iter(family.values())).part(DataPart))
     made = [make_attack(name, ThreatModel(epsilon)) for epsilon in budgets for name in attacks]
     loaded = {name: trained.restore(config, data.spec, path) for name, (config, path) in sources.items()}
     results: list[TransferResult] = []
     for name, ensemble in loaded.items():
-        say(f"attacks {sources[name][1]}")
+        _LOG.info(f"attacks {sources[name][1]}")
         found = evaluate_transfer(
             ensemble,
             {config.target: loaded[config.target] for config in family.values()},
@@ -150,7 +147,6 @@ def _attack(
             directory=sources[name][1] / shared_paths.ADVERSARIAL,
             surrogate_name=name,
             batch_size=shared_paths.BATCH,
-            say=say,
         )
         results += [result for result in found if result.attack != CLEAN]
     return results
@@ -175,7 +171,7 @@ def _sources(family: Mapping[Path, RunConfig]) -> Sources:
     sources = {config.target: (config, path) for path, config in family.items()}
     for config in family.values():
         for name, seed in shared_paths.seeds(config).items():
-            home = shared_paths.home(config, seed)
+            home = shared_paths.directory_of(config, seed)
             _, known = sources.setdefault(name, (config.base(seed), home))
             require(known == home, f"one {name} for all of {', '.join(map(str, family))}", f"{known}, {home}")
     return sources
@@ -190,13 +186,13 @@ def _identities(sources: Sources) -> dict[str, str]:
     return {name: digests.file_digest(path) if path else "" for name, path in newest.items()}
 
 
-def _cells(column: MatrixRecord | None) -> set[tuple[str, str, float, int]]:
+def _cells(column: TransferMatrixRecord | None) -> set[tuple[str, str, float, int]]:
     """What a column has: source, attack, epsilon and number of images of each cell."""
     results = column.results if column else ()
     return {(result.surrogate, result.attack, result.epsilon, result.total) for result in results}
 
 
-def _print(subject: str, matrix: Matrix, budgets: Sequence[float]) -> None:
+def _print(subject: str, matrix: TransferMatrix, budgets: Sequence[float]) -> None:
     """Rows of the matrix as lines, one an epsilon and source."""
     for epsilon in budgets:
         for source in matrix.sources:

@@ -5,23 +5,28 @@ from pathlib import Path
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.export import export_saved_model, require_free
 from divtf.errors import require
-from divtf.pipeline.config import RunConfig
+from divtf.pipeline.parts import OutputPart
 from divtf.storage import checked_json, run_directory
 
 # Where this run exported to, so that it is known for its own when the run is gone on with.
 _EXPORTS = "exports.json"
 
 
-def wants_export(config: RunConfig, directory: Path) -> bool:
+def path_of(output: OutputPart) -> Path:
+    """Where the SavedModel goes: into the run directory, unless a path was given."""
+    return Path(output.export) if output.export else Path(output.run_dir) / run_directory.SAVED_MODEL
+
+
+def is_wanted(output: OutputPart) -> bool:
     """Whether the SavedModel is asked for and not there yet.
 
     Raises:
         InputError: if its place is taken by something else, or by what the run itself writes: better said
             before the training than after.
     """
-    if config.export is None:
+    if output.export is None:
         return False
-    path = export_path(config, directory)
+    path, directory = path_of(output), Path(output.run_dir)
     place, run = path.resolve(), directory.resolve()
     apart = not (place.is_relative_to(run) or run.is_relative_to(place))
     require(
@@ -29,27 +34,24 @@ def wants_export(config: RunConfig, directory: Path) -> bool:
         f"--export outside of the run directory, or as its {run_directory.SAVED_MODEL}",
         f"export={path}",
     )
-    ours = not config.export or str(path.absolute()) in _exports(directory)
-    if ours and (path / "saved_model.pb").exists():
+    is_runs = not output.export or str(path.absolute()) in _exported(directory)
+    if is_runs and (path / "saved_model.pb").exists():
         return False
     require_free(path)
     return True
 
 
-def export(target: Ensemble, path: Path, directory: Path) -> None:
+def export(target: Ensemble, output: OutputPart) -> None:
     """Write the SavedModel of a run's target, and note in the run directory where it is."""
+    path, directory = path_of(output), Path(output.run_dir)
     # Noted before it is made: the move to its place is all or nothing.
-    checked_json.write_json(directory / _EXPORTS, sorted({*_exports(directory), str(path.absolute())}))
+    checked_json.write_json(directory / _EXPORTS, sorted({*_exported(directory), str(path.absolute())}))
     export_saved_model(target, path)
 
 
-def _exports(directory: Path) -> list[str]:
+def _exported(directory: Path) -> list[str]:
+    """Where the run has exported to before."""
     path = directory / _EXPORTS
     paths = checked_json.read_json(path) if path.exists() else []
     require(isinstance(paths, list), f"a list of paths in {path}", f"{paths!r:.80}")
     return paths
-
-
-def export_path(config: RunConfig, directory: Path) -> Path:
-    """Where the run's SavedModel goes: in its directory, unless a path was given."""
-    return Path(config.export) if config.export else directory / run_directory.SAVED_MODEL

@@ -8,16 +8,19 @@ from pathlib import Path
 
 from divtf.errors import InputError, require
 from divtf.pipeline.config import RunConfig
+from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, run_directory
 from divtf.storage.records import (
     AnyRecord,
-    MatrixRecord,
+    GaasRecord,
     Record,
     SparsityRecord,
-    SubspaceRecord,
     TargetRecord,
+    TransferMatrixRecord,
     grouped,
 )
+
+_LOG = get_logger(__name__)
 
 
 def directories(root: Path) -> list[Path]:
@@ -47,9 +50,11 @@ def read_record(directory: Path) -> TargetRecord:
     with _expecting("the results of a run", path):
         record = TargetRecord.from_json(checked_json.read_checked(path))
     require(bool(record.results), f"at least one result in {path}", "none")
-    config = read_config(directory).resolved()
-    found, known = ((own.model, own.dataset, own.seed) for own in (record, config))
-    require(found == known, f"results of {known}, the run's model, data set and seed, in {path}", f"{found}")
+    config = read_config(directory)
+    recorded = record.model, record.dataset, record.seed
+    configured = config.model, config.dataset, config.seed
+    expected = f"results of {configured}, the run's model, data set and seed, in {path}"
+    require(recorded == configured, expected, f"{recorded}")
     # Runs of 0.1.0 are called "T_Div" with ReLU members too; their configuration tells them apart.
     target = config.target
     results = tuple(dataclasses.replace(result, target=target) for result in record.results)
@@ -74,14 +79,14 @@ def read_sparsity(directory: Path) -> SparsityRecord:
         )
 
 
-def read_subspace(directory: Path) -> SubspaceRecord | None:
+def read_gaas(directory: Path) -> GaasRecord | None:
     """What GAAS found on the target in that directory; None if it was not tried, or by another version."""
-    return _analysis(SubspaceRecord, directory / run_directory.GAAS)
+    return _analysis(GaasRecord, directory / run_directory.GAAS)
 
 
-def read_matrix(directory: Path) -> MatrixRecord | None:
-    """How the target in that directory fares on each source's images; None as in `read_subspace`."""
-    return _analysis(MatrixRecord, directory / run_directory.MATRIX)
+def read_transfer_matrix(directory: Path) -> TransferMatrixRecord | None:
+    """How the target in that directory fares on each source's images; None as in `read_gaas`."""
+    return _analysis(TransferMatrixRecord, directory / run_directory.TRANSFER_MATRIX)
 
 
 def require_distinct(records: Sequence[Record], root: Path) -> None:
@@ -90,8 +95,8 @@ def require_distinct(records: Sequence[Record], root: Path) -> None:
     Raises:
         InputError: if there are such.
     """
-    once = grouped(records, lambda record: f"{record.target}, {record.subject}, seed {record.seed}")
-    twice = [text for text, own in once.items() if len(own) > 1]
+    groups = grouped(records, lambda record: f"{record.target}, {record.subject}, seed {record.seed}")
+    twice = [name for name, group in groups.items() if len(group) > 1]
     require(not twice, f"one run of each target, model, data set and seed below {root}", "; ".join(twice))
 
 
@@ -101,7 +106,7 @@ def _analysis(kind: type[AnyRecord], path: Path) -> AnyRecord | None:
     try:
         return kind.from_json(checked_json.read_checked(path))
     except checked_json.DamagedError as error:
-        print(error)
+        _LOG.info(error)
     except (AttributeError, KeyError, TypeError, ValueError):
         pass  # Another version's.
     return None

@@ -3,14 +3,14 @@
 import os
 
 import numpy as np
+import psutil
 import tensorflow as tf
-from tensorflow.python.util._pywrap_util_port import IsMklEnabled
 
 from divtf.data.datasets import ImageData
 from divtf.errors import require
 from divtf.networks.models import MIX, build_members
 from divtf.pipeline.config import RunConfig
-from divtf.pipeline.modes import MODES
+from divtf.runtime.private_names import onednn_enabled
 from divtf.runtime.processor import has_avx512
 
 # Members x images a step below which no memory is asked for: building a member to measure it takes a second,
@@ -29,7 +29,7 @@ def require_fast_precision(precision: str) -> None:
     """
     setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "unset")
     # Unset, it depends on the processor; TensorFlow has no public word for that.
-    on = setting.lower() not in ("0", "false") and IsMklEnabled()
+    on = setting.lower() not in ("0", "false") and onednn_enabled()
     lacking = has_avx512() is False
     where = "a processor without AVX-512" if lacking else "this processor"
     require(
@@ -46,7 +46,7 @@ def require_memory(config: RunConfig, data: ImageData) -> None:
     Raises:
         InputError: if the least that a step keeps is more than the machine has.
     """
-    least, there = least_bytes(config, data), _physical_bytes()
+    least, there = least_bytes(config, data), psutil.virtual_memory().total
     require(
         least <= there,
         f"a training step that fits into the {there / 2**30:.0f} GiB of this machine's memory",
@@ -61,7 +61,7 @@ def least_bytes(config: RunConfig, data: ImageData) -> int:
     Counted are the weights with their gradients and moments, and the outputs of one forward pass of the
     layers that have weights, in the width of bfloat16 where that is the precision.
     """
-    epoch = len(MODES[config.mode].sources) * len(data.x_train)
+    epoch = len(config.defence.sources) * len(data.x_train)
     # Workers on several machines share a batch, so that none of them need hold it.
     images = 0 if config.strategy == "multi_worker" else min(config.batch_size, epoch)
     if config.num_members * images <= _USUAL and config.num_members <= _USUAL // 128:
@@ -75,7 +75,3 @@ def least_bytes(config: RunConfig, data: ImageData) -> int:
     width = _FLOAT if config.precision == "float32" else _FLOAT // 2
     each = _COPIES * _FLOAT * weights + width * images * outputs
     return each * config.num_members // built
-
-
-def _physical_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

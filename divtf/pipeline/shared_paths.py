@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from divtf.pipeline.config import RunConfig
-from divtf.pipeline.modes import MODES
 from divtf.storage.digests import digest
 
 SHARED = "shared-models"
@@ -15,13 +14,13 @@ BATCH = 250
 def seeds(config: RunConfig) -> dict[str, int]:
     """What a run shares with others, as far as it has it: "surrogate" and "static model", and their seeds."""
     surrogate = {"surrogate": config.surrogate_seed} if config.attacks else {}
-    static = {"static model": config.static_seed} if "adversarial" in MODES[config.mode].sources else {}
+    static = {"static model": config.static_seed} if config.defence.adversarial else {}
     return surrogate | static
 
 
-def home(config: RunConfig, seed: int) -> Path:
+def directory_of(config: RunConfig, seed: int) -> Path:
     """Where the shared ensemble of that seed is kept: beside the run directory."""
-    base = config.base(seed)
     # Made absolute, the directory "." has a parent too.
     shared = Path(config.run_dir).absolute().parent / SHARED
-    return shared / f"{config.dataset}-{config.model}-seed{seed}-{digest(base.training())}"
+    name = f"{config.dataset}-{config.model}-seed{seed}"
+    return shared / f"{name}-{digest(config.base(seed).training())}"

@@ -68,7 +68,7 @@ ONLY_ATTACKED = {"attacks", "epsilons", "max_attack_examples", "max_test_example
     ],
 )
 def test_defaults_are_the_papers_for_each_model(model, dataset, epochs, epsilons):
-    config = RunConfig(model=model).resolved()
+    config = RunConfig(model=model)
     assert (config.dataset, config.epochs, config.epsilons) == (dataset, epochs, epsilons)
     assert config.largest_epsilon == epsilons[-1]
     assert (config.mode, config.num_members, config.gal_weight) == ("div", 5, 0.5)
@@ -80,10 +80,10 @@ def test_defaults_are_the_papers_for_each_model(model, dataset, epochs, epsilons
 
 
 def test_values_given_are_not_replaced_by_the_papers():
-    config = RunConfig(model="conv4", dataset="mnist5k", epochs=3, epsilons=(0.2,)).resolved()
+    config = RunConfig(model="conv4", dataset="mnist5k", epochs=3, epsilons=(0.2,))
     assert (config.dataset, config.epochs, config.epsilons) == ("mnist5k", 3, (0.2,))
     assert config.largest_epsilon == 0.3, "training follows the data set, not what is attacked"
-    assert config.resolved() == config
+    assert config == config
     assert config.run_dir == "runs/mnist5k-conv4-div-seed0"
 
 
@@ -117,7 +117,11 @@ def test_help_lists_every_field_with_its_text():
     for field in dataclasses.fields(RunConfig):
         name = f"--[no]{field.name}" if field.name in ("resume", "deterministic", "export") else field.name
         assert field.metadata["help"].strip(), field.name
-        assert f"{name}: {field.metadata['help']}" in text
+        names = field.metadata["check"].names
+        values = f"<{'|'.join(names)}>: " if names else ""
+        assert f"{name}: {values}{field.metadata['help']}" in text
+        if field.default is None:
+            assert f"Default: {field.metadata['stands_for']}." in text, field.name
 
 
 @pytest.mark.parametrize(
@@ -135,9 +139,9 @@ def test_configuration_travels_as_json(values):
 
 
 def test_identity_is_json_and_gives_the_run_back():
-    config = RunConfig(model="resnet20", seed=3).resolved()
+    config = RunConfig(model="resnet20", seed=3)
     assert json.loads(json.dumps(config.identity())) == config.identity()
-    assert RunConfig.from_json(config.identity()).resolved() == config
+    assert RunConfig.from_json(config.identity()) == config
 
 
 def test_unknown_fields_are_refused_by_name():
@@ -231,7 +235,7 @@ def test_runs_of_0_1_0_stay_the_same_runs():
     """They lack the fields that were added since, which count once they differ from their defaults."""
     config = RunConfig(mode="ens")
     assert "static_attack" not in config.identity() and "static_attack" not in config.training()
-    assert RunConfig.from_json(config.identity()).resolved() == config.resolved()
+    assert RunConfig.from_json(config.identity()) == config
     other = dataclasses.replace(config, static_attack="step_ll")
     assert RunConfig.from_json(other.identity()).least_likely
 
@@ -239,13 +243,13 @@ def test_runs_of_0_1_0_stay_the_same_runs():
 def test_home_is_written_out_in_paths_and_nowhere_else(monkeypatch):
     """Shells leave the ~ of --run_dir=~/runs as it is."""
     monkeypatch.setenv("HOME", "/home/one")
-    config = RunConfig(run_dir="~/runs/a", data_dir="~/data", export="~/model").resolved()
+    config = RunConfig(run_dir="~/runs/a", data_dir="~/data", export="~/model")
     assert (config.run_dir, config.data_dir, config.export) == (
         "/home/one/runs/a",
         "/home/one/data",
         "/home/one/model",
     )
-    assert RunConfig(run_dir="a~/b", data_dir="gs://bucket/data").resolved().run_dir == "a~/b"
+    assert RunConfig(run_dir="a~/b", data_dir="gs://bucket/data").run_dir == "a~/b"
 
 
 def test_surrogate_is_one_for_all_targets_of_a_budget():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from logged import logged
 
 from divtf.commands import command_line, main, table2
 from divtf.data.datasets import DATASETS
@@ -22,6 +23,7 @@ from divtf.errors import InputError
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.pipeline import budget, experiment, finished, shared_ensembles, shared_paths
 from divtf.pipeline.modes import MODES
+from divtf.pipeline.parts import OutputPart
 from divtf.storage import digests, run_directory
 from divtf.storage.records import CLEAN, WORST_CASE
 
@@ -71,8 +73,8 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         work = Work(patch)
         for mode in MODES:
-            lines[mode] = []
-            assert experiment.run(settings(root, mode), say=lines[mode].append) == root / mode
+            with logged() as lines[mode]:
+                assert experiment.run(settings(root, mode)) == root / mode
             took[mode] = work.take()
     return {"root": root, "took": took, "lines": lines}
 
@@ -107,9 +109,7 @@ def test_run_that_another_process_finishes_meanwhile_is_not_measured_again(
     def waited(path, *args, **kwargs):
         shutil.copytree(runs["root"] / "div", path)
         if export is not None:
-            other = experiment.run(
-                settings(tmp_path, "div", resume=True, export=export), say=lambda line: None
-            )
+            other = experiment.run(settings(tmp_path, "div", resume=True, export=export))
             assert (other / run_directory.SAVED_MODEL).is_dir()
         with open_run(path, *args, **kwargs) as opened:
             yield opened
@@ -119,8 +119,8 @@ def test_run_that_another_process_finishes_meanwhile_is_not_measured_again(
         return waited(path, *args, **kwargs)
 
     monkeypatch.setattr(run_directory, "open_run", once)
-    monkeypatch.setattr(experiment, "_evaluate", None)
-    directory = experiment.run(config, say=lambda line: None)
+    monkeypatch.setattr(experiment, "make_record", None)
+    directory = experiment.run(config)
     before = (runs["root"] / "div" / run_directory.RESULTS).read_bytes()
     assert (directory / run_directory.RESULTS).read_bytes() == before
     assert work.take() == (0, [])
@@ -228,8 +228,8 @@ def test_finished_run_is_not_done_again(runs, work, monkeypatch):
     config = settings(runs["root"], "div", resume=True)
     before = (runs["root"] / "div" / run_directory.RESULTS).read_bytes()
     monkeypatch.setitem(DATASETS, "stripes", dataclasses.replace(DATASETS["stripes"], load=None))
-    lines = []
-    experiment.run(config, say=lines.append)
+    with logged() as lines:
+        experiment.run(config)
     assert work.take() == (0, [])
     assert len(lines) == 1 and lines[0].startswith("finished before, at ")
     assert (runs["root"] / "div" / run_directory.RESULTS).read_bytes() == before
@@ -250,7 +250,7 @@ def test_results_lost_are_measured_again_without_training(runs, work):
     directory = runs["root"] / "noise"
     before = json.loads((directory / run_directory.RESULTS).read_text())
     (directory / run_directory.RESULTS).unlink()
-    experiment.run(settings(runs["root"], "noise", resume=True), say=lambda line: None)
+    experiment.run(settings(runs["root"], "noise", resume=True))
     assert work.take() == (0, [])
     after = json.loads((directory / run_directory.RESULTS).read_text())
     assert {k: v for k, v in after.items() if k != "provenance"} == {
@@ -268,7 +268,7 @@ def test_results_of_something_else_are_refused_by_path(tmp_path, content):
 
 def test_finished_run_is_exported_when_asked_for_later(runs, work, tmp_path):
     config = settings(runs["root"], "div", resume=True, export="")
-    experiment.run(config, say=lambda line: None)
+    experiment.run(config)
     path = runs["root"] / "div" / run_directory.SAVED_MODEL
     x, _ = tiny.data().test_set()
     served = tf.saved_model.load(str(path))
@@ -276,14 +276,14 @@ def test_finished_run_is_exported_when_asked_for_later(runs, work, tmp_path):
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-6)
     record = finished.read_record(runs["root"] / "div")
     assert (probabilities.argmax(-1) == tiny.data().y_test).sum() == record.result(CLEAN, 0).correct
-    assert str(path) in experiment.summary(runs["root"] / "div", config)
+    assert str(path) in experiment.summary(config.part(OutputPart))
     before = path.stat().st_mtime_ns
-    experiment.run(config, say=lambda line: None)
+    experiment.run(config)
     assert path.stat().st_mtime_ns == before, "exported once"
 
     elsewhere = dataclasses.replace(config, export=str(tmp_path / "models" / "div"))
     for _ in range(2):  # The second time it is known for this run's own.
-        experiment.run(elsewhere, say=lambda line: None)
+        experiment.run(elsewhere)
     assert (tmp_path / "models" / "div" / "saved_model.pb").exists()
     assert work.take() == (0, [])
 
@@ -313,7 +313,7 @@ def test_data_that_cannot_be_had_leaves_no_run_directory(tmp_path, monkeypatch):
 
 
 def test_without_attacks_no_surrogate_is_trained(tmp_path, work):
-    directory = experiment.run(settings(tmp_path, "base", attacks=()), say=lambda line: None)
+    directory = experiment.run(settings(tmp_path, "base", attacks=()))
     assert work.take() == (1, [])
     assert not (tmp_path / shared_paths.SHARED).exists()
     (clean,) = finished.read_record(directory).results

@@ -12,6 +12,7 @@ import pytest
 import tiny
 from damage import truncate
 from faulty import Fault, run, start
+from logged import logged
 
 from divtf.pipeline import finished, shared_paths
 from divtf.storage import checked_json, run_directory
@@ -151,13 +152,13 @@ def half_done(copied):
     return copied
 
 
-BATCH = "callbacks.Recorder.on_train_batch_end"
+BATCH = "training.callbacks.Recorder.on_train_batch_end"
 
 
 def test_killed_in_an_epoch_in_a_checkpoint_and_in_an_attack_it_ends_as_if_never_killed(half_done, whole):
     killed(half_done / "run", Fault(BATCH, 4, "after"), OFTEN)
     killed(half_done / "run", Fault("step-00000018.keras", when="within"))
-    killed(half_done / "run", Fault("attacks.Attack._check_result", 2, "after"))
+    killed(half_done / "run", Fault("attacks.attack.Attack._check_result", 2, "after"))
     done = run(half_done / "run")
     assert (done.code, done.err) == (0, "")
     assert_ends_as(half_done, whole)
@@ -174,9 +175,9 @@ KILLS = [
     (Fault("step-*.keras", 1, "within"), ()),
     (Fault("step-*.keras", 2, "after"), (OFTEN,)),
     (Fault("step-*.json", 2, "within"), (OFTEN,)),
-    (Fault("checkpoints.Checkpoints._prune", 3), (OFTEN,)),
-    (Fault("ensemble.Ensemble.evaluate", 2), ()),
-    (Fault("transfer.AdversarialSets._make", 1), ()),
+    (Fault("training.checkpoints.Checkpoints._prune", 3), (OFTEN,)),
+    (Fault("ensembles.ensemble.Ensemble.evaluate", 2), ()),
+    (Fault("evaluation.adversarial_sets.AdversarialSets._make", 1), ()),
     (Fault("fgsm-1-*.npy", 1, "within"), ()),
     (Fault("fgsm-1-*.npy", 1, "after"), ()),
     (Fault("fgsm-1-*.json", 1, "within"), ()),
@@ -194,13 +195,13 @@ KILLS = [
     (Fault(BATCH, 26, "after"), ()),
     (Fault("step-00000006.keras", 2, "within"), ()),
     # Its images, and what is measured with them.
-    (Fault("attacks.Attack._check_result", 2, "after"), ()),
+    (Fault("attacks.attack.Attack._check_result", 2, "after"), ()),
     (Fault("rfgsm-*.npy", 1, "within"), ()),
     (Fault("rfgsm-*.json", 1, "after"), ()),
-    (Fault("experiment.gradient_statistics", 1), ()),
+    (Fault("pipeline.record.gradient_statistics", 1), ()),
     (Fault("results.json", 1, "within"), ()),
     # The report.
-    (Fault("report.write_report", 1), ()),
+    (Fault("reporting.report.write_report", 1), ()),
     (Fault("report.md", 1, "within"), ()),
     (Fault("coherence.png", 1, "within"), ()),
 ]
@@ -217,7 +218,7 @@ def test_killed_anywhere_it_ends_as_if_never_killed(fault, options, whole, tmp_p
 
 @pytest.mark.slow
 def test_killed_in_the_export_it_exports_again(copied):
-    killed(copied / "run", Fault("export._check_parity"), "--export")
+    killed(copied / "run", Fault("ensembles.export._check_parity"), "--export")
     assert list((copied / "run").glob(".partial-*"))
     assert run(copied / "run", "--export").code == 0
     assert (copied / "run" / "saved_model" / "saved_model.pb").exists()
@@ -284,7 +285,7 @@ def test_no_flipped_bit_of_a_checkpoints_state_is_taken_for_true(copied, monkeyp
     unnoticed = []
     for damaged in flips(content):
         path.write_bytes(damaged)
-        found = Checkpoints(folder, lambda line: None).restore()
+        found = Checkpoints(folder).restore()
         assert found == true or found.step == 9
         unnoticed += [damaged] if found == true else []
     assert len(unnoticed) < len(content) / 4
@@ -328,10 +329,10 @@ def test_no_flipped_bit_of_a_manifest_or_set_is_taken_for_true(copied):
 # Full disks.
 
 FULL = [
-    Fault("checkpoints.Checkpoints.save", 4, act="fill"),
-    Fault("callbacks.Recorder._log", 6, act="fill"),
-    Fault("transfer.AdversarialSets._write", 1, act="fill"),
-    Fault("report.write_report", 1, act="fill"),
+    Fault("training.checkpoints.Checkpoints.save", 4, act="fill"),
+    Fault("training.callbacks.Recorder._write_scalars", 6, act="fill"),
+    Fault("evaluation.adversarial_sets.AdversarialSets._write", 1, act="fill"),
+    Fault("reporting.report.write_report", 1, act="fill"),
 ]
 
 
@@ -340,10 +341,11 @@ def assert_full_disk_loses_nothing(directory, fault, whole):
     assert done.code == 2
     assert LINE.fullmatch(done.err), done.err
     assert "File too large" in done.err
-    root, lines = directory.parent, []
+    root = directory.parent
     assert not list(root.rglob(".partial-*"))
-    for folder in root.rglob(run_directory.CHECKPOINTS):
-        assert isinstance(Checkpoints(folder, lines.append).restore(), State)
+    with logged() as lines:
+        for folder in root.rglob(run_directory.CHECKPOINTS):
+            assert isinstance(Checkpoints(folder).restore(), State)
     assert lines == [], "every newest checkpoint is whole"
     again = run(directory)
     assert (again.code, again.err) == (0, "")
@@ -352,7 +354,7 @@ def assert_full_disk_loses_nothing(directory, fault, whole):
 
 def test_full_disk_at_a_checkpoint_is_one_line_and_loses_nothing(half_done, whole):
     assert_full_disk_loses_nothing(
-        half_done / "run", Fault("checkpoints.Checkpoints.save", act="fill"), whole
+        half_done / "run", Fault("training.checkpoints.Checkpoints.save", act="fill"), whole
     )
 
 

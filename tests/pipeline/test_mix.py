@@ -69,7 +69,7 @@ def finished_runs(root, modes):
     """Finished and exported runs of mix below a root."""
     for mode in modes:
         config = tiny.config(**BUDGET, mode=mode, export="", run_dir=str(root / mode))
-        experiment.run(config, say=lambda line: None)
+        experiment.run(config)
     return root
 
 
@@ -153,15 +153,15 @@ REPLICAS = textwrap.dedent(
     import pytest
     import test_mix
     import tiny
-    from divtf import training
-    from divtf.models import MIX
+    from divtf.networks.models import MIX
+    from divtf.pipeline import trained
 
     tiny.register(pytest.MonkeyPatch())
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     tf.distribute.MirroredStrategy = lambda devices: strategy
     assert strategy.num_replicas_in_sync == 2
     config = tiny.config(**test_mix.BUDGET, mode="div", strategy="mirrored")
-    ensemble, _ = training.train(config, tiny.data(), Path(sys.argv[2]), say=lambda line: None)
+    ensemble, _ = trained.train(config, tiny.data(), Path(sys.argv[2]))
     paths = [variable.path for variable in ensemble.trainable_variables]
     assert len(set(paths)) == len(paths), "names"
     assert [member.name for member in ensemble.members] == [f"{n}_{i}" for i, n in enumerate(MIX)]
@@ -170,7 +170,7 @@ REPLICAS = textwrap.dedent(
         assert len(copies) == 2
         assert np.isfinite(copies[0].numpy()).all()
         np.testing.assert_array_equal(copies[0].numpy(), copies[1].numpy())
-    fresh = training.build_ensemble(config, tiny.data().spec).trainable_variables
+    fresh = trained.build_ensemble(config, tiny.data().spec).trainable_variables
     moved = [np.any(a.numpy() != b.numpy()) for a, b in zip(ensemble.trainable_variables, fresh)]
     print("trained on two replicas", any(moved))
     """

@@ -1,6 +1,9 @@
 """What a run asks of the machine: counted by hand, and refused before anything is made."""
 
+import types
+
 import numpy as np
+import psutil
 import pytest
 
 from divtf.data.datasets import DATASETS, ImageData
@@ -27,23 +30,21 @@ def test_least_memory_is_that_of_a_count_by_hand(members, batch, seen, precision
     """
     weights = (9 * 1 + 1) * 32 + (9 * 32 + 1) * 64 + (9 * 64 + 1) * 128 + (7 * 7 * 128 + 1) * 1024 + 1025 * 10
     outputs = 28 * 28 * (32 + 64) + 14 * 14 * 128 + 1024 + 10
-    config = RunConfig(
-        model="conv3", mode="div", num_members=members, batch_size=batch, precision=precision
-    ).resolved()
+    config = RunConfig(model="conv3", mode="div", num_members=members, batch_size=batch, precision=precision)
     expected = members * (16 * weights + width * seen * outputs)
     assert preflight.least_bytes(config, images(6000)) == expected
 
 
 def test_papers_budget_is_not_measured():
-    assert preflight.least_bytes(RunConfig(model="conv3").resolved(), images(60000)) == 0
+    assert preflight.least_bytes(RunConfig(model="conv3"), images(60000)) == 0
 
 
 def test_memory_at_the_bound_is_enough(monkeypatch):
-    config, data = RunConfig(model="conv3", num_members=41).resolved(), images(100)
+    config, data = RunConfig(model="conv3", num_members=41), images(100)
     least = preflight.least_bytes(config, data)
-    monkeypatch.setattr(preflight, "_physical_bytes", lambda: least)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=least))
     preflight.require_memory(config, data)
-    monkeypatch.setattr(preflight, "_physical_bytes", lambda: least - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=least - 1))
     with pytest.raises(InputError, match=r"memory\. Received: num_members=41 and batch_size=128, which need"):
         preflight.require_memory(config, data)
 
@@ -56,7 +57,7 @@ def set_processor(monkeypatch, tmp_path):
         monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
         if setting is not None:
             monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", setting)
-        monkeypatch.setattr(preflight, "IsMklEnabled", lambda: on)
+        monkeypatch.setattr(preflight, "onednn_enabled", lambda: on)
         (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu sse {features}\n")
         monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
         monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
@@ -93,12 +94,12 @@ def test_bfloat16_is_taken_where_onednn_and_avx512_are_there(setting, set_proces
 
 
 def test_other_processors_than_x86_are_not_asked_for_avx512(set_processor, monkeypatch):
-    processor("1", True, "asimd bf16")
+    set_processor("1", True, "asimd bf16")
     monkeypatch.setattr(processor.platform, "machine", lambda: "aarch64")
     preflight.require_fast_precision("mixed_bfloat16")
 
 
 def test_a_system_that_does_not_tell_its_processor_is_believed(set_processor, monkeypatch, tmp_path):
-    processor("1", True, "avx2")
-    monkeypatch.setattr(set_processor, "_CPUINFO", tmp_path / "none")
+    set_processor("1", True, "avx2")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "none")
     preflight.require_fast_precision("mixed_bfloat16")

@@ -2,24 +2,30 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from divtf.errors import InputError
 from divtf.pipeline import experiment, finished, shared_ensembles, shared_paths
 from divtf.pipeline.config import RunConfig
+from divtf.runtime import devices
+from divtf.runtime.workers import Team
 
 pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
-def quiet(line):
-    del line
+class OtherChief(Team):
+    """A team whose chief has other values than this process."""
+
+    def require_same(self, value, expected, received):
+        raise InputError(f"Expected {expected}. Received: {received}")
 
 
 @pytest.fixture(scope="module")
 def static(tmp_path_factory):
     """The configuration of mode ens, and its static model's gradient by label and probabilities, in NumPy."""
     config = tiny.config(mode="ens", run_dir=str(tmp_path_factory.mktemp("static") / "ens"))
-    ensemble, _ = shared_ensembles.ensemble(config, config.static_seed, tiny.data(), quiet)
+    ensemble, _ = shared_ensembles.ensemble(config, config.static_seed, tiny.data())
     x = tiny.data().x_train.reshape(72, -1) / 255.0
     gradients, probabilities = zip(*tiny.forward(tiny.weights(ensemble), x), strict=True)
     return (
@@ -30,7 +36,7 @@ def static(tmp_path_factory):
 
 
 def signs(config):
-    return shared_ensembles.static_signs(config, tiny.data(), quiet).reshape(72, -1)
+    return shared_ensembles.static_signs(config, tiny.data()).reshape(72, -1)
 
 
 def test_fgsm_climbs_the_loss_of_the_true_class(static):
@@ -51,7 +57,7 @@ def test_step_ll_descends_the_loss_of_the_least_likely_class(static):
 def test_a_worker_that_finds_other_classes_least_likely_says_so(static, monkeypatch):
     """It would train on other images than the chief, and the weights would be no single run's."""
     config, *_ = static
-    monkeypatch.setattr(shared_ensembles.workers, "from_chief", lambda on, value: value + 1)
+    monkeypatch.setattr(devices, "team", lambda name: OtherChief(tf.distribute.get_strategy()))
     with pytest.raises(InputError, match="chief's least likely classes"):
         signs(RunConfig(**vars(config) | {"static_attack": "step_ll"}))
     signs(config)  # The true labels need no agreement.
@@ -62,13 +68,13 @@ def test_step_ll_is_a_target_of_its_own_with_the_same_shared_models(static):
     run = RunConfig(**vars(config) | {"static_attack": "step_ll", "attacks": ("fgsm",)})
     assert (run.target, run.name) == ("T_Ens (Step-LL)", "stripes-tiny-ens-step_ll-seed0")
     for seed in (run.surrogate_seed, run.static_seed):
-        assert shared_paths.home(run, seed) == shared_paths.home(config, seed)
-    record = finished.read_record(experiment.run(run, say=quiet))
+        assert shared_paths.directory_of(run, seed) == shared_paths.directory_of(config, seed)
+    record = finished.read_record(experiment.run(run))
     assert record.target == "T_Ens (Step-LL)"
     assert {result.target for result in record.results} == {"T_Ens (Step-LL)"}
 
 
 @pytest.mark.parametrize("mode", ["base", "div", "noise"])
 def test_step_ll_is_nothing_to_modes_without_a_static_model(mode):
-    plain, other = (RunConfig(mode=mode, static_attack=name).resolved() for name in ("fgsm", "step_ll"))
+    plain, other = (RunConfig(mode=mode, static_attack=name) for name in ("fgsm", "step_ll"))
     assert (plain.name, plain.target, plain.identity()) == (other.name, other.target, other.identity())

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 import tiny
 from damage import flip, truncate
+from logged import logged
 from run_files import checkpoints, metrics, step_files
 
 import divtf
@@ -25,8 +26,9 @@ from divtf.networks.models import MODELS
 from divtf.pipeline import trained
 from divtf.pipeline.config import RunConfig
 from divtf.storage import checked_json, digests, run_directory
-from divtf.training import callbacks
+from divtf.training import callbacks, fit
 from divtf.training.checkpoints import Checkpoints
+from divtf.training.settings import Settings
 
 # Of mode div: two sources of 72 images in batches of 8; two epochs.
 PER_EPOCH, TOTAL = 18, 36
@@ -39,13 +41,9 @@ pytestmark = pytest.mark.usefixtures("tiny_world")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing interrupted: its directory, ensemble, lines and the log's state at each line."""
-    directory, lines, scalars = tmp_path_factory.mktemp("whole"), [], []
-
-    def say(line):
-        lines.append(line)
-        scalars.append(set(logged(directory)))
-
-    ensemble, seconds = tiny.train(directory, say)
+    directory, scalars = tmp_path_factory.mktemp("whole"), []
+    with logged(lambda line: scalars.append(set(log_of(directory)))) as lines:
+        ensemble, seconds = tiny.train(directory)
     return {"directory": directory, "ensemble": ensemble, "lines": lines, "scalars": scalars, "s": seconds}
 
 
@@ -82,10 +80,12 @@ def interrupted(directory, count, **values):
             tiny.train(directory, **values)
 
 
-def logged(directory):
-    """Names of the scalars and images in a TensorBoard log, with their values' count."""
+def log_of(directory):
+    """Names of the scalars and images in a TensorBoard log, with their values' steps; none before there is one."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    if not (directory / run_directory.TENSORBOARD).exists():
+        return {}
     log = EventAccumulator(str(directory / run_directory.TENSORBOARD), size_guidance={"tensors": 0})
     log.Reload()
     return {name: [event.step for event in log.Tensors(name)] for name in log.Tags()["tensors"]}
@@ -137,7 +137,7 @@ def test_curves_are_in_the_log_while_it_trains(whole):
         names for line, names in zip(whole["lines"], whole["scalars"], strict=True) if "1/2 trained" in line
     )
     assert {"epoch/loss", "epoch/val_accuracy", "epoch/gal", "step/loss"} <= after_first_epoch
-    steps = logged(whole["directory"])
+    steps = log_of(whole["directory"])
     assert steps["epoch/coherence"] == [1, 2]
     assert steps["step/loss"] == [10, 20, 30]
 
@@ -151,8 +151,8 @@ def test_progress_says_what_is_trained_and_each_epochs_values(whole):
 
 
 def test_finished_training_is_not_done_again(whole):
-    lines = []
-    ensemble, seconds = tiny.train(whole["directory"], lines.append)
+    with logged() as lines:
+        ensemble, seconds = tiny.train(whole["directory"])
     assert lines == [f"was trained before: step {TOTAL} of {TOTAL}"]
     assert_same_weights(ensemble, whole["ensemble"])
     assert seconds == whole["s"] > 0
@@ -170,8 +170,8 @@ def test_finished_training_is_not_done_again(whole):
 )
 def test_interrupted_training_ends_as_if_it_had_not_been(tmp_path, whole, count, minutes, resumed_at):
     interrupted(tmp_path, count, checkpoint_minutes=minutes)
-    lines = []
-    ensemble, _ = tiny.train(tmp_path, lines.append)
+    with logged() as lines:
+        ensemble, _ = tiny.train(tmp_path)
     assert (f"goes on from step {resumed_at} of {TOTAL}" in lines) == (resumed_at > 0)
     assert_same_end(tmp_path, ensemble, whole)
 
@@ -188,8 +188,8 @@ def test_moving_statistics_rates_and_narrow_arithmetic_are_gone_on_with(tmp_path
     values = {"precision": "mixed_bfloat16", "schedule": "cosine"}
     trained, _ = tiny.train(tmp_path / "whole", **values)
     interrupted(tmp_path / "run", 25, checkpoint_minutes=EVERY_BATCH, **values)
-    lines = []
-    ensemble, _ = tiny.train(tmp_path / "run", lines.append, **values)
+    with logged() as lines:
+        ensemble, _ = tiny.train(tmp_path / "run", **values)
     assert f"goes on from step 25 of {TOTAL}" in lines
     assert any("moving" in weight.path for weight in ensemble.weights)
     assert_same_end(tmp_path / "run", ensemble, {"directory": tmp_path / "whole", "ensemble": trained})
@@ -229,8 +229,8 @@ def start_and_kill(directory, step):
 
 def test_killed_process_is_gone_on_with_exactly(tmp_path, whole):
     start_and_kill(tmp_path, 23)
-    lines = []
-    ensemble, _ = tiny.train(tmp_path, lines.append)
+    with logged() as lines:
+        ensemble, _ = tiny.train(tmp_path)
     assert lines[-1].startswith("epoch 2/2 on test images")
     assert lines[0].startswith("goes on from step 2"), lines
     assert_same_end(tmp_path, ensemble, whole)
@@ -253,8 +253,8 @@ def copied(whole, tmp_path):
 def test_truncated_checkpoint_is_reported_and_the_one_before_used(copied, whole):
     truncate(copied / run_directory.CHECKPOINTS / f"step-{TOTAL:08d}.keras")
     (copied / run_directory.METRICS).write_text('{"epoch": 1, "loss"')
-    lines = []
-    ensemble, _ = tiny.train(copied, lines.append)
+    with logged() as lines:
+        ensemble, _ = tiny.train(copied)
     assert lines[0].endswith(f"metrics.jsonl is damaged; writing it again from checkpoint step-{TOTAL:08d}")
     assert lines[1].startswith(f"checkpoint step-{TOTAL:08d} is damaged (its hash is not the recorded one)")
     assert lines[2] == f"goes on from step {PER_EPOCH} of {TOTAL}"
@@ -273,8 +273,8 @@ def test_finished_run_is_analysed_by_its_last_weights_or_not_at_all(copied, whol
 def test_older_checkpoint_does_not_shorten_whole_metrics(copied):
     before = (copied / run_directory.METRICS).read_bytes()
     flip(copied / run_directory.CHECKPOINTS / f"step-{TOTAL:08d}.json")
-    lines = []
-    trained.mend_metrics(tiny.config(), copied, lines.append)
+    with logged() as lines:
+        trained.mend_metrics(tiny.config(), copied)
     assert (copied / run_directory.METRICS).read_bytes() == before
     assert not lines
 
@@ -284,11 +284,11 @@ def test_older_checkpoint_does_not_shorten_whole_metrics(copied):
 def test_no_damaged_checkpoint_is_used(copied, damage, suffix):
     folder = copied / run_directory.CHECKPOINTS
     damage(folder / f"step-{TOTAL:08d}.{suffix}")
-    store = Checkpoints(folder, lambda line: None)
+    store = Checkpoints(folder)
     assert store.restore().step == PER_EPOCH
     assert store.newest == folder / f"step-{PER_EPOCH:08d}.keras"
     damage(folder / f"step-{PER_EPOCH:08d}.{suffix}")
-    assert Checkpoints(folder, lambda line: None).restore() is None
+    assert Checkpoints(folder).restore() is None
 
 
 def test_damaged_checkpoint_takes_no_room_from_good_ones(copied):
@@ -296,7 +296,7 @@ def test_damaged_checkpoint_takes_no_room_from_good_ones(copied):
     folder = copied / run_directory.CHECKPOINTS
     truncate(folder / f"step-{TOTAL:08d}.keras")
     (folder / "step-00000012.keras").write_text("its process was killed before the JSON file came")
-    store = Checkpoints(folder, lambda line: None)
+    store = Checkpoints(folder)
     state = store.restore()
     for step in (20, 24):
         state.step = step
@@ -309,7 +309,7 @@ def test_files_that_are_no_checkpoints_stay_and_are_not_read(copied):
     (folder / "step-old").mkdir()
     for name in ("step-notes.txt", "step-best.json", "step-99999999-copy.json"):
         (folder / name).write_text("mine")
-    store = Checkpoints(folder, lambda line: None)
+    store = Checkpoints(folder)
     state = store.restore()
     assert state.step == TOTAL
     state.step += 1
@@ -402,20 +402,24 @@ def test_seed_makes_the_weights():
         assert first.ndim == 1 or not np.array_equal(first, other)
 
 
+def optimizer(**values):
+    return fit.optimizer(RunConfig(**values).part(Settings), 100)
+
+
 def test_optimizer_is_the_papers_adam_unless_asked_otherwise():
-    plain = trained._optimizer(RunConfig(), 100)
+    plain = optimizer()
     assert type(plain) is divtf.Adam
     assert float(plain.learning_rate) == pytest.approx(0.001)
     assert plain.weight_decay is None
     assert plain.get_config()["beta_1"] == 0.9
-    assert trained._optimizer(RunConfig(weight_decay=0.1), 100).weight_decay == 0.1
-    cosine = trained._optimizer(RunConfig(schedule="cosine", learning_rate=0.1), 100)._learning_rate
+    assert optimizer(weight_decay=0.1).weight_decay == 0.1
+    cosine = optimizer(schedule="cosine", learning_rate=0.1)._learning_rate
     # Half a cosine from the first step to the last: 1, 1/2, 0.
     assert [float(cosine(step)) for step in (0, 50, 100)] == pytest.approx([0.1, 0.05, 0.0])
 
 
 def test_curves_are_measured_on_a_small_part_of_an_epoch():
-    counts = [trained._monitored(examples) for examples in (72, 8000, 20_000, 50_000, 120_000)]
+    counts = [fit._monitored(examples) for examples in (72, 8000, 20_000, 50_000, 120_000)]
     assert counts == [200, 200, 400, 1000, 1000]
 
 

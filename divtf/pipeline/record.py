@@ -1,0 +1,102 @@
+"""What a run measures on its target: accuracy under attack, and the alignment of the input gradients."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from divtf.attacks.attack import Attack, make_attack
+from divtf.attacks.threat import ThreatModel
+from divtf.data.datasets import ImageData
+from divtf.ensembles.ensemble import Ensemble
+from divtf.evaluation.gradients import gradient_statistics
+from divtf.evaluation.model_digests import weights_digest
+from divtf.evaluation.transfer import evaluate_transfer
+from divtf.pipeline import shared_ensembles, shared_paths
+from divtf.pipeline.budget import budget
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.parts import AttackPart
+from divtf.runtime.logs import get_logger
+from divtf.storage import run_directory
+from divtf.storage.records import TargetRecord, TransferResult
+
+_LOG = get_logger(__name__)
+# Test images for coherence, and images shown in TensorBoard.
+_ALIGNMENT_IMAGES = 2000
+_SHOWN_IMAGES = 8
+
+
+def make_record(config: RunConfig, data: ImageData, target: Ensemble, seconds: float) -> TargetRecord:
+    """Measure the target of a run, which was trained for so many seconds."""
+    directory = Path(config.run_dir)
+    results = attack(config, data, {config.target: target}, shown_in=directory)
+    alignment = _alignment(target, data) if config.num_members > 1 else {}
+    trained = {"hours": seconds / 3600, "weights": weights_digest(target)}
+    return TargetRecord(
+        target=config.target,
+        model=config.model,
+        dataset=config.dataset,
+        seed=config.seed,
+        results=tuple(results),
+        budget=budget(config, data),
+        provenance=run_directory.environment_of(directory) | trained,
+        **alignment,
+    )
+
+
+def attack(
+    config: RunConfig, data: ImageData, targets: Mapping[str, Ensemble], shown_in: Path | None = None
+) -> list[TransferResult]:
+    """Attack the surrogate, and score each target; without targets this makes the adversarial sets only."""
+    part, test_set = config.part(AttackPart), data.test_set()
+    attacked = tuple(array[: part.max_attack_examples] for array in test_set)
+    if not part.attacks:
+        return evaluate_transfer(None, targets, attacked, [], clean=test_set, batch_size=shared_paths.BATCH)
+    attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon in part.epsilons for name in part.attacks]
+    surrogate, directory = shared_ensembles.ensemble(config, config.surrogate_seed, data)
+    results = evaluate_transfer(
+        surrogate,
+        targets,
+        attacked,
+        attacks,
+        clean=test_set,
+        directory=directory / shared_paths.ADVERSARIAL,
+        surrogate_name=directory.name,
+        batch_size=shared_paths.BATCH,
+    )
+    if shown_in:
+        sets = shared_ensembles.adversarial_sets(surrogate, directory)
+        images = {each: sets.images(each, *attacked)[0] for each in _largest(attacks)}
+        _show_images(attacked[0], images, shown_in)
+    return results
+
+
+def _alignment(target: Ensemble, data: ImageData) -> dict[str, Any]:
+    """The fields of a record that tell of the input gradients."""
+    _LOG.info("measures coherence")
+    statistics = gradient_statistics(target, *data.test_set(_ALIGNMENT_IMAGES))
+    gradients = ("gal", "zero_entries", "zero_products")
+    return {
+        "coherence": tuple(statistics.coherence.tolist()),
+        "pair_cosines": tuple(map(tuple, statistics.pair_cosines.tolist())),
+        "gradients": {name: getattr(statistics, name) for name in gradients},
+    }
+
+
+def _largest(attacks: Sequence[Attack]) -> list[Attack]:
+    """The attacks of the largest epsilon."""
+    largest = max(attack.threat.epsilon for attack in attacks)
+    return [attack for attack in attacks if attack.threat.epsilon == largest]
+
+
+def _show_images(x: np.ndarray, attacked: Mapping[Attack, np.ndarray], directory: Path) -> None:
+    """Clean images beside adversarial ones in TensorBoard."""
+    writer = tf.summary.create_file_writer(str(directory / run_directory.TENSORBOARD))
+    with writer.as_default(step=0):
+        for attack, x_adv in attacked.items():
+            pairs = np.concatenate([x[:_SHOWN_IMAGES], x_adv[:_SHOWN_IMAGES]], axis=2)
+            name = f"clean and {attack.name}, epsilon {attack.threat.epsilon:g}"
+            tf.summary.image(name, pairs, max_outputs=_SHOWN_IMAGES)
+    writer.close()
