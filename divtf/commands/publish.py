@@ -1,16 +1,14 @@
 """Put figures into the repository: python -m divtf.publish --run=runs/demo --name=demo.
 
-What the runs below a directory have recorded goes to runs/results/NAME.json (and NAME-gaas.json,
-NAME-transfer.json and NAME-sparsity.json, where `divtf.figure5` or `divtf.transfer_matrix` has measured or
-the ReLU ablation has run), the pictures and the CSV made of it beside them, and the text into README.md
-between the lines <!-- NAME --> and <!-- /NAME -->, so that no figure is typed by hand. `--redraw` makes what
-is made of the JSON anew, for every published name.
+What the runs below a directory have recorded goes to runs/results/NAME/: records as JSON, the pictures and
+the CSV made of them, and text in README.md between the lines <!-- NAME --> and <!-- /NAME -->, so that no
+figure is typed by hand; words written around them stay. The index, runs/results/README.md, follows, and for
+the demo the main README.md. `--redraw` makes all that is made of the records anew, for every name.
 """
 
 import dataclasses
-import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,142 +18,27 @@ from divtf.commands import command_line, figure3, figure5, transfer_matrix
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.pipeline.modes import MODES
-from divtf.reporting import captions, markdown, report, table_data
-from divtf.reporting.figures import style
-from divtf.reporting.figures.gaas import gaas_figure
-from divtf.reporting.figures.sparsity import sparsity_figure
-from divtf.reporting.figures.table import table_figure
-from divtf.reporting.figures.transfer_matrix import matrix_figure
+from divtf.reporting.published import (
+    KINDS,
+    OUTPUTS,
+    Published,
+    blank_page,
+    contents,
+    demo_section,
+    index_section,
+    insert,
+    page_title,
+    section,
+)
 from divtf.storage import checked_json, files
-from divtf.storage.records import MatrixRecord, Record, SparsityRecord, SubspaceRecord, TargetRecord, grouped
+from divtf.storage.records import Record, SparsityRecord, TargetRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
 
 RESULTS = Path("runs/results")
-README = Path("README.md")
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """Records of one kind, published as one JSON file.
-
-    Attributes:
-        ending: what follows the published name in the file's name, before ".json".
-        collect: the records of the finished runs below a directory; may be none.
-        load: a record from its JSON object.
-        text: Markdown that says what the records are.
-    """
-
-    ending: str
-    collect: Callable[[Path], Sequence[Any]]
-    load: Callable[[Mapping[str, Any]], Any]
-    text: Callable[[Sequence[Any]], str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """One file that is made of the records of one kind.
-
-    Attributes:
-        kind: a name of `KINDS`.
-        make: the file's content from the records.
-        title: what it is, for the README.
-        shown: whether the README shows it as a picture or only links to it.
-        has_values: whether the records hold values for it; else it is left out.
-    """
-
-    kind: str
-    make: Callable[[Sequence[Any]], bytes]
-    title: str
-    shown: bool = True
-    has_values: Callable[[Sequence[Any]], bool] = lambda records: True
-
-
-def _of_report(name: str, title: str, *, shown: bool = True) -> Output:
-    """A picture of the report of a table."""
-    picture = report.PICTURES[name]
-    return Output("table", functools.partial(_picture, picture.draw), title, shown, picture.has_values)
-
-
-def _collect_targets(root: Path) -> list[TargetRecord]:
-    return [finished.read_record(path) for path in finished.directories(root)]
-
-
-def _collect_ablation(root: Path) -> list[SparsityRecord]:
-    """Runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
-    with_gal = [
-        config
-        for path in finished.directories(root)
-        if MODES[(config := finished.read_config(path)).mode].gal
-    ]
-    return figure3.collect(root) if len({config.rectified for config in with_gal}) > 1 else []
-
-
-def _bullets(lines: Callable[[Sequence[Any]], Sequence[str]], records: Sequence[Any]) -> str:
-    """The lines on each model and data set as a Markdown list."""
-    parts = []
-    for subject, own in grouped(records, lambda record: record.subject).items():
-        parts.append("\n".join([f"**{subject}**", "", *(f"- {line}" for line in lines(own))]))
-    return "\n\n".join(parts)
-
-
-def _picture(draw: Callable[[Sequence[Any]], Any], records: Sequence[Any]) -> bytes:
-    return style.png(draw(records))
-
-
-KINDS = {
-    "table": Kind(
-        "",
-        _collect_targets,
-        TargetRecord.from_json,
-        lambda records: markdown.table_markdown(records, against_paper=True).strip(),
-    ),
-    "gaas": Kind(
-        "-gaas",
-        figure5.collect,
-        SubspaceRecord.from_json,
-        functools.partial(_bullets, captions.subspace),
-    ),
-    "transfer": Kind(
-        "-transfer",
-        transfer_matrix.collect,
-        MatrixRecord.from_json,
-        functools.partial(_bullets, captions.transfer),
-    ),
-    "sparsity": Kind(
-        "-sparsity",
-        _collect_ablation,
-        SparsityRecord.from_json,
-        functools.partial(_bullets, captions.sparsity),
-    ),
-}
-
-OUTPUTS = {
-    "accuracy.png": _of_report("accuracy", "accuracy against epsilon"),
-    "coherence.png": _of_report("coherence", "coherence (Figure 4)"),
-    "gaas.png": Output(
-        "gaas", functools.partial(_picture, gaas_figure), "orthogonal adversarial directions (Figure 5)"
-    ),
-    "transfer.png": Output(
-        "transfer", functools.partial(_picture, matrix_figure), "accuracy on the images of each source"
-    ),
-    "sparsity.png": Output(
-        "sparsity", functools.partial(_picture, sparsity_figure), "ReLU against LeakyReLU (section 3.4)"
-    ),
-    "pair_cosines.png": _of_report("pair_cosines", "mean cosine of each pair", shown=False),
-    "table.png": Output(
-        "table",
-        functools.partial(_picture, functools.partial(table_figure, against_paper=True)),
-        "the table as a picture",
-        shown=False,
-    ),
-    "table.csv": Output(
-        "table", lambda records: table_data.table_csv(records).encode(), "the table as CSV", shown=False
-    ),
-}
-
-Published = Mapping[str, Sequence[Any]]
-"""Kind -> its records, kinds without records left out."""
+PAGE = "README.md"
+# The result that the main page shows.
+DEMO = "demo"
 
 
 def collect(root: Path) -> Published:
@@ -164,130 +47,139 @@ def collect(root: Path) -> Published:
     Raises:
         InputError: if there are none, or if two of them are of one target, model, data set and seed.
     """
-    found = {name: [_public(record) for record in kind.collect(root)] for name, kind in KINDS.items()}
-    require(bool(found["table"]), f"finished runs below {root}", "none")
-    for records in found.values():
+    collected: dict[str, list[Any]] = {
+        "table": _collect_targets(root),
+        "gaas": figure5.collect(root),
+        "transfer_matrix": transfer_matrix.collect(root),
+        "sparsity": _collect_ablation(root),
+    }
+    require(bool(collected["table"]), f"finished runs below {root}", "none")
+    for records in collected.values():
         finished.require_distinct(records, root)
-    return {name: records for name, records in found.items() if records}
+    return {kind: list(map(_public, records)) for kind, records in collected.items() if records}
+
+
+def _collect_targets(root: Path) -> list[TargetRecord]:
+    return [finished.read_record(path) for path in finished.directories(root)]
+
+
+def _collect_ablation(root: Path) -> list[SparsityRecord]:
+    """Runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
+    configs = [finished.read_config(path) for path in finished.directories(root)]
+    activations = {config.rectified for config in configs if MODES[config.mode].gal}
+    return figure3.collect(root) if len(activations) > 1 else []
 
 
 def _public(record: Record) -> Record:
     """The record without what concerns nobody elsewhere: the machine's kernel."""
-    named = {"provenance", "analysis"} & {field.name for field in dataclasses.fields(record)}
-    values: dict[str, Any] = {name: _without_platform(getattr(record, name)) for name in named}
-    return dataclasses.replace(record, **values)
+    environments: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        if field.name in ("provenance", "analysis"):
+            environment = getattr(record, field.name)
+            environments[field.name] = {key: environment[key] for key in environment if key != "platform"}
+    return dataclasses.replace(record, **environments)
 
 
-def _without_platform(environment: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in environment.items() if name != "platform"}
-
-
-def load(name: str, results: Path = RESULTS) -> Published:
-    """The published records of a name."""
-    paths = {kind: results / f"{name}{made.ending}.json" for kind, made in KINDS.items()}
+def load(name: str) -> Published:
+    """The published records of a name; empty if there are none."""
+    paths = {kind: RESULTS / name / KINDS[kind].file for kind in KINDS}
     return {
-        kind: [KINDS[kind].load(record) for record in checked_json.read_json(path)]
+        kind: [KINDS[kind].record.from_json(record) for record in checked_json.read_json(path)]
         for kind, path in paths.items()
         if path.exists()
     }
 
 
-def published_names(readme: str) -> list[str]:
-    """The names that the README has marks for, in its order."""
-    return re.findall(r"^<!-- /([\w-]+) -->$", readme, re.MULTILINE)
+def load_all() -> dict[str, Published]:
+    """Every name that has a directory among the results -> its published records."""
+    names = sorted(path.name for path in RESULTS.glob("*/"))
+    return {name: load(name) for name in names}
 
 
-def contents(published: Published) -> dict[str, bytes]:
-    """Every file that is made of the records, by the end of its name, as "accuracy.png"."""
-    return {end: output.make(published[output.kind]) for end, output in _outputs(published).items()}
+def publish(name: str, results: Mapping[str, Published]) -> None:
+    """Write a name's records and all that is made of them; remove those of other kinds.
 
-
-def _outputs(published: Published) -> dict[str, Output]:
-    """The outputs for which there are records with values."""
-    return {
-        end: output
-        for end, output in OUTPUTS.items()
-        if output.kind in published and output.has_values(published[output.kind])
-    }
-
-
-def section(name: str, published: Published) -> str:
-    """The generated part of the README for a published name, Markdown."""
-    parts, made = [], _outputs(published)
-    for kind, records in published.items():
-        parts.append(KINDS[kind].text(records))
-        for end, output in made.items():
-            if output.kind == kind and output.shown:
-                parts.append(f"![{output.title}]({RESULTS}/{name}-{end})")
-    files = {f"{name}-{end}": output.title for end, output in made.items() if not output.shown}
-    files |= {f"{name}{KINDS[kind].ending}.json": f"records: {kind}" for kind in published}
-    links = [f"[{title}]({RESULTS}/{file})" for file, title in files.items()]
-    return "\n\n".join([*parts, f"Also: {', '.join(links)}."])
-
-
-def insert(readme: str, name: str, text: str) -> str:
-    """The README with the text between the name's two marks.
+    Args:
+        name: of the result.
+        results: every name -> its records.
 
     Raises:
-        InputError: if the marks are not there, once each and in order.
+        InputError: if the name cannot be one, or a page has no marks for it.
     """
-    marks = f"<!-- {name} -->", f"<!-- /{name} -->"
-    pattern = re.compile(f"({re.escape(marks[0])}\n).*?({re.escape(marks[1])})", re.DOTALL)
-    found = len(pattern.findall(readme))
-    require(found == 1, f"the marks {marks[0]} and {marks[1]} once in the README", f"{found} pairs of them")
-    return pattern.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", readme)
-
-
-def publish(name: str, published: Published) -> None:
-    """Write the records and all that is made of them; remove the records of other kinds under this name.
-
-    Raises:
-        InputError: if the README has no marks for the name, or if the name ends as a kind's files do.
-    """
-    endings = [kind.ending for kind in KINDS.values() if kind.ending]
-    holds = re.fullmatch(r"[\w-]+", name) is not None and not name.endswith(tuple(endings))
-    require(holds, f"--name of letters, digits, - and _, not ending in {' or '.join(endings)}", name)
+    require(re.fullmatch(r"[\w-]+", name) is not None, "--name of letters, digits, - and _", name)
     # What is refused, or cannot be drawn, is so before anything is written.
-    readme, made_now = _rendered(name, published)
-    for kind, made in KINDS.items():
-        path = RESULTS / f"{name}{made.ending}.json"
-        if kind in published:
-            checked_json.write_json(path, [record.to_json() for record in published[kind]])
+    rendered = render(name, results)
+    for kind in KINDS:
+        path = RESULTS / name / KINDS[kind].file
+        if kind in results[name]:
+            checked_json.write_json(path, [record.to_json() for record in results[name][kind]])
         else:
             path.unlink(missing_ok=True)
-    _write(name, readme, made_now)
+    _write(name, rendered)
 
 
-def draw(name: str, published: Published) -> None:
-    """Write what is made of a name's records: its pictures, CSV and section of the README; no others stay."""
-    _write(name, *_rendered(name, published))
+def redraw(name: str, results: Mapping[str, Published]) -> None:
+    """Write what is made of a name's records; arguments and errors as in `publish`."""
+    _write(name, render(name, results))
 
 
-def _rendered(name: str, published: Published) -> tuple[str, dict[str, bytes]]:
-    """The README with the name's section made anew, and the name's files as in `contents`."""
-    return insert(README.read_text(), name, section(name, published)), contents(published)
+def render(name: str, results: Mapping[str, Published]) -> dict[Path, str | bytes]:
+    """All that is made of a name's records: its pictures and CSV, then the pages that show them.
+
+    Raises:
+        InputError: if a page has no marks for the name.
+    """
+    directory = RESULTS / name
+    rendered: dict[Path, str | bytes] = {
+        directory / file: content for file, content in contents(results[name]).items()
+    }
+    path = directory / PAGE
+    page = _read_page(path, blank_page(name, name))
+    rendered[path] = insert(page, name, section(results[name]), path)
+    rendered[RESULTS / PAGE] = _index(results, {name: page_title(page)})
+    if name == DEMO:
+        path = Path(PAGE)
+        rendered[path] = insert(path.read_text(), name, demo_section(results[name], str(directory)), path)
+    return rendered
 
 
-def _write(name: str, readme: str, made_now: Mapping[str, bytes]) -> None:
-    for end in OUTPUTS:
-        path = RESULTS / f"{name}-{end}"
-        if end in made_now:
-            files.write_file(path, made_now[end])
+def _index(results: Mapping[str, Published], titles: Mapping[str, str]) -> str:
+    """The page of all results; titles that are not given are read from the results' pages."""
+    known = {
+        name: titles[name] if name in titles else page_title((RESULTS / name / PAGE).read_text())
+        for name, published in results.items()
+        if published
+    }
+    path = RESULTS / PAGE
+    page = _read_page(path, blank_page("results", "Results"))
+    return insert(page, "results", index_section(results, known), path)
+
+
+def _read_page(path: Path, otherwise: str) -> str:
+    return path.read_text() if path.exists() else otherwise
+
+
+def _write(name: str, rendered: Mapping[Path, str | bytes]) -> None:
+    """Write the files, and remove those of the name that are not made any more."""
+    for file in OUTPUTS:
+        if RESULTS / name / file not in rendered:
+            (RESULTS / name / file).unlink(missing_ok=True)
+    for path, content in rendered.items():
+        files.write_file(path, content)
+
+
+def main(root: Path, name: str, anew: bool) -> None:
+    """Publish the runs below `root`; or, `anew`, what is made of the records of every published name."""
+    results = load_all()
+    if not anew:
+        results[name] = collect(root)
+        publish(name, dict(sorted(results.items())))
+        return
+    for known, published in results.items():
+        if published:
+            redraw(known, results)
         else:
-            path.unlink(missing_ok=True)
-    files.write_file(README, readme)
-
-
-def main(root: Path, name: str, redraw: bool) -> None:
-    """Publish the runs below `root`; or make anew what is made of the records of every name in the README."""
-    if redraw:
-        for known in published_names(README.read_text()):
-            if published := load(known):
-                draw(known, published)
-            else:
-                print(f"{known}: nothing published yet")
-    else:
-        publish(name, collect(root))
+            print(f"{known}: nothing published yet")
 
 
 def launch() -> None:

@@ -1,17 +1,36 @@
-"""The paper's Table 2 as data, to set measured accuracies beside it.
+"""The paper's facts as data: its models' set-ups, data sets, budgets and attacks, and Table 2.
 
 Source: Kariyappa and Qureshi (2019), "Improving Adversarial Robustness of Ensembles with Diversity
-Training", section 4.2, Table 2. This module imports no TensorFlow.
+Training", sections 4.1 and 4.2, Table 2. This module imports no TensorFlow.
 """
 
 import dataclasses
 import math
 
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The paper's choice for a model: data set and epochs (section 4.1)."""
+
+    dataset: str
+    epochs: int
+
+
+# resnet26 and mix are given no epochs by the paper; they take those of resnet20.
+SETUPS: dict[str, Setup] = {
+    "conv3": Setup("mnist", 10),
+    "conv4": Setup("cifar10", 20),
+    "resnet20": Setup("cifar10", 40),
+    "resnet26": Setup("cifar10", 40),
+    "mix": Setup("cifar10", 40),
+}
+
+# Of Table 2.
 MODELS = ("conv3", "conv4", "resnet20", "mix")
 TARGETS = ("T_Base", "T_Div", "T_Ens", "T_Ens+Div")
 ATTACKS = ("fgsm", "rfgsm", "ifgsm", "mifgsm", "pgd_cw")
-DATASETS = {"conv3": "mnist", "conv4": "cifar10", "resnet20": "cifar10", "mix": "cifar10"}
 EPSILONS = {"mnist": (0.1, 0.3), "cifar10": (0.03, 0.09)}
+DATASETS = {model: SETUPS[model].dataset for model in MODELS}
 
 # One line a row of the table: clean, then a pair for each of ATTACKS at the dataset's two EPSILONS.
 _ROWS = {
@@ -68,21 +87,3 @@ def paper_accuracy(model: str, target: str, attack: str, epsilon: float) -> floa
 def is_paper_dataset(model: str, dataset: str) -> bool:
     """Whether the dataset is the model's in Table 2; a part of it, as "mnist5k", is not."""
     return DATASETS.get(model) == dataset
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """The paper's choice for a model: data set and epochs (section 4.1)."""
-
-    dataset: str
-    epochs: int
-
-
-# resnet26 and mix are given no epochs by the paper; they take those of resnet20.
-SETUPS: dict[str, Setup] = {
-    "conv3": Setup("mnist", 10),
-    "conv4": Setup("cifar10", 20),
-    "resnet20": Setup("cifar10", 40),
-    "resnet26": Setup("cifar10", 40),
-    "mix": Setup("cifar10", 40),
-}

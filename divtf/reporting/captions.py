@@ -1,18 +1,18 @@
-"""Captions: what tables and pictures say of themselves, as images, budget, command, hours. No TensorFlow."""
+"""Captions: what tables and pictures say of themselves, as images, budget, command, hours."""
 
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from divtf.reporting.tables import Table, gains
-from divtf.reporting.transfer_matrix import Matrix
+from divtf.reporting.tables import Row, Table, gains
+from divtf.reporting.transfer_matrix import TransferMatrix
 from divtf.storage.records import (
     CLEAN,
-    MatrixRecord,
+    GaasRecord,
     Record,
     SparsityRecord,
-    SubspaceRecord,
+    TransferMatrixRecord,
     attacks,
     epsilons,
     grouped,
@@ -81,8 +81,9 @@ def commits(records: Sequence[Record]) -> list[str]:
 def hours(records: Sequence[Record]) -> list[str]:
     """A line with the hours of each target's training, all seeds together; none where none are known."""
     parts = []
-    for target, own in grouped(records, lambda record: record.target).items():
-        known = [record.provenance["hours"] for record in own if "hours" in record.provenance]
+    for target, seeds_of_target in grouped(records, lambda record: record.target).items():
+        provenances = [record.provenance for record in seeds_of_target]
+        known = [provenance["hours"] for provenance in provenances if "hours" in provenance]
         seeds = f" ({len(known)} seeds)" if len(known) > 1 else ""
         parts += [f"{target} {sum(known):.2g}{seeds}"] if known else []
     return [f"Hours of training, surrogate and static model left out: {', '.join(parts)}"] if parts else []
@@ -97,7 +98,7 @@ def coherence(table: Table) -> list[str]:
     return [f"Mean coherence (Equation 7) on clean test images: {', '.join(parts)}"] if parts else []
 
 
-def subspace(records: Sequence[SubspaceRecord]) -> list[str]:
+def gaas(records: Sequence[GaasRecord]) -> list[str]:
     """What the figure of GAAS says of itself; section 4.4."""
     curves = [curve for record in records for curve in record.curves]
     orders = sorted({curve["order"] for curve in curves})
@@ -118,12 +119,12 @@ def subspace(records: Sequence[SubspaceRecord]) -> list[str]:
     return [*lines, *_analyses(records), *budgets(records), *provenance(records), *hours(records)]
 
 
-def transfer(records: Sequence[MatrixRecord]) -> list[str]:
+def transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[str]:
     """What a transfer matrix says of itself, and its figures, a line for each source.
 
     It stands below the table of the same targets, which says how they were trained.
     """
-    matrix, budgets_ = Matrix(records), epsilons(records)
+    matrix, budgets_ = TransferMatrix(records), epsilons(records)
     at = " / ".join(f"{epsilon:g}" for epsilon in budgets_)
     names = ", ".join(attacks(records)) or "no attack"
     lines = [
@@ -159,7 +160,7 @@ def _seeds(records: Sequence[Record]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''}: {', '.join(map(str, seeds))}"
 
 
-def _analyses(records: Sequence[SubspaceRecord] | Sequence[MatrixRecord]) -> list[str]:
+def _analyses(records: Sequence[GaasRecord] | Sequence[TransferMatrixRecord]) -> list[str]:
     """One line for each command, then one for each commit, that analysed the targets."""
     return [
         *_shared("Command of the analysis", records, lambda record: record.analysis.get("command")),
@@ -171,8 +172,8 @@ def _shared(name: str, records: Sequence[Any], value: Callable[[Any], Any]) -> l
     """A line for each value, and the targets that have it where they differ."""
     groups = grouped(records, lambda record: str(value(record) or "not recorded"))
     lines = []
-    for text, own in groups.items():
-        targets = ", ".join(dict.fromkeys(record.target for record in own))
+    for text, group in groups.items():
+        targets = ", ".join(dict.fromkeys(record.target for record in group))
         lines.append(f"{name}{f' of {targets}' if len(groups) > 1 else ''}: {text}")
     return lines
 
@@ -189,6 +190,24 @@ def _entry(name: str, value: Any) -> str:
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
+def summary(table: Table) -> str:
+    """A table in one sentence: budget, and what each target keeps under the strongest attack."""
+    reduced = any(record.budget.get("reduced") for record in table.records)
+    budget = "REDUCED budget" if reduced else "the paper's budget"
+    accuracies = ", ".join(f"{row.target} {_lowest(table, row)}" for row in table.rows)
+    under = "under the strongest attack" if table.attacks else "on clean images"
+    return f"{table.title}, {budget}, {_seeds(table.records)}; {quantity(table)}, {under}: {accuracies}"
+
+
+def _lowest(table: Table, row: Row) -> str:
+    """The lowest accuracy of a target at each epsilon; on clean images where nothing was attacked."""
+    lowest = []
+    for epsilon, names in [(epsilon, table.attacks) for epsilon in table.epsilons] or [(0.0, (CLEAN,))]:
+        cells = [cell for name in names if (cell := row.cell(name, epsilon))]
+        lowest.append(f"{min(cell.accuracy for cell in cells):.1f}" if cells else "-")
+    return " / ".join(lowest)
+
+
 NOISE_ALONE = (
     "T_Div also trains on noisy images, and so for twice as many steps as T_Base: the gain is not GAL's "
     "alone. T_Noise (mode noise) has both without GAL"
@@ -203,11 +222,11 @@ def gain(table: Table) -> list[str]:
 
 def _gain(table: Table, base: str) -> list[str]:
     """The line on what T_Div gains over a target; none if one of them is missing."""
-    found = gains(table, base=base)
-    clean = [f"clean {signed(gain.mean)}" for gain in found if gain.epsilon == 0]
-    attacked = [gain for gain in found if gain.epsilon]
-    if not found:
+    compared = gains(table, base=base)
+    if not compared:
         return []
+    clean = [f"clean {signed(gain.mean)}" for gain in compared if gain.epsilon == 0]
+    attacked = [gain for gain in compared if gain.epsilon]
     parts = clean
     if attacked:
         count = _range({gain.attacks for gain in attacked})

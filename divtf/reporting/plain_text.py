@@ -35,9 +35,6 @@ def table_text(records: Iterable[TargetRecord]) -> str:
 
 
 def _text_block(table: Table) -> str:
-    rows = [line for row in table.rows for line in _text_lines(table, row)]
-    lines = _aligned([["target", CLEAN, *map(heading, table.columns)], *rows])
-    rule = "-" * max(map(len, lines))
     records = table.records
     notes = [
         measure(table),
@@ -47,8 +44,16 @@ def _text_block(table: Table) -> str:
         *coherence(table),
         *gain(table),
     ]
-    wrapped = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes]
-    return "\n".join([f"{table.title}: {quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped])
+    return "\n".join(table_lines(table, notes))
+
+
+def table_lines(table: Table, notes: Sequence[str]) -> list[str]:
+    """The lines of one table: title, header, rows, and below them the notes."""
+    rows = [line for row in table.rows for line in _text_lines(table, row)]
+    lines = _aligned([["target", CLEAN, *map(heading, table.columns)], *rows])
+    rule = "-" * max(map(len, lines))
+    wrapped = [line for note in notes for line in textwrap.wrap(note, WIDTH, subsequent_indent="  ")]
+    return [f"{table.title}: {quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped]
 
 
 def _text_lines(table: Table, row: Row) -> Iterator[list[str]]:

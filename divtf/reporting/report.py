@@ -6,7 +6,8 @@ This module reads records only and imports no TensorFlow, so that any machine ca
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+
+from matplotlib.figure import Figure
 
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
@@ -44,26 +45,31 @@ class Picture:
     """A plot of a report: its title, what draws it, and whether records hold values for it."""
 
     title: str
-    draw: Callable[[Sequence[TargetRecord]], Any]
+    draw: Callable[[Sequence[TargetRecord]], Figure]
     has_values: Callable[[Sequence[TargetRecord]], bool]
+
+
+def has_attacks(records: Sequence[TargetRecord]) -> bool:
+    """Whether some target was attacked."""
+    return any(table.columns for table in tables(records))
+
+
+def has_coherence(records: Sequence[TargetRecord]) -> bool:
+    """Whether the coherence of some target was measured."""
+    return any(record.coherence for record in records)
+
+
+def has_pair_cosines(records: Sequence[TargetRecord]) -> bool:
+    """Whether the pair cosines of some target were measured."""
+    return any(record.pair_cosines for record in records)
 
 
 # In the order of the report.
 PICTURES = {
-    "accuracy": Picture(
-        "Accuracy against epsilon",
-        accuracy_figure,
-        lambda records: any(table.columns for table in tables(records)),
-    ),
-    "coherence": Picture(
-        "Distribution of coherence (paper, Figure 4)",
-        coherence_figure,
-        lambda records: any(record.coherence for record in records),
-    ),
+    "accuracy": Picture("Accuracy against epsilon", accuracy_figure, has_attacks),
+    "coherence": Picture("Distribution of coherence (paper, Figure 4)", coherence_figure, has_coherence),
     "pair_cosines": Picture(
-        "Mean cosine similarity of the members' input gradients (Eq. 6)",
-        pair_cosine_figure,
-        lambda records: any(record.pair_cosines for record in records),
+        "Mean cosine similarity of the members' input gradients (Eq. 6)", pair_cosine_figure, has_pair_cosines
     ),
 }
 

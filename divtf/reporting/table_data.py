@@ -1,14 +1,15 @@
-"""Table 2 for programs: long CSV, and JSON with the uncertainty and the paper's figures. No TensorFlow."""
+"""Table 2 for programs: long format, and JSON with the uncertainty and the paper's figures."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity
 from divtf.reporting.tables import Row, Table, tables
-from divtf.storage.records import TargetRecord
+from divtf.storage.records import TargetRecord, TransferResult
+
+if TYPE_CHECKING:
+    import pandas  # Slow to import, and needed for tables only.
 
 CSV_FIELDS = (
     *("model", "dataset", "target", "seed", "attack", "epsilon", "correct", "total", "accuracy"),
@@ -17,27 +18,38 @@ CSV_FIELDS = (
 )
 
 
-def table_csv(records: Iterable[TargetRecord]) -> str:
+def long_format(records: Iterable[TargetRecord]) -> "pandas.DataFrame":
     """All results in long format: one line for each (model, dataset, target, seed, attack, epsilon).
 
     Returns:
-        Comma-separated values under a header, `CSV_FIELDS`. Accuracies, the paper's too, are shares in
-        [0, 1]; "mean", "deviation" (n - 1) and "difference" (mean less the paper's) are over the seeds of
-        the target; "strongest" is 1 for the attack that leaves the lowest mean of its row and epsilon. What
-        is not known is empty, as `paper_accuracy` where Table 2 has no such cell.
+        A frame with the columns `CSV_FIELDS`. Accuracies, the paper's too, are shares in [0, 1]; "mean",
+        "deviation" (n - 1) and "difference" (mean less the paper's) are over the seeds of the target;
+        "strongest" is 1 for the attack that leaves the lowest mean of its row and epsilon. What is not known
+        is missing, as `paper_accuracy` where Table 2 has no such cell.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_FIELDS, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for table in tables(records):
-        for row in table.rows:
-            for record in row.records:
-                for result in record.results:
-                    shares = _shares(_cell(table, row, result.attack, result.epsilon))
-                    values = result.to_json() | {**record.budget} | shares
-                    values |= {"model": record.model, "dataset": record.dataset, "seed": record.seed}
-                    writer.writerow(values | {"target": record.target})
-    return text.getvalue()
+    import pandas
+
+    lines = [
+        _line(table, row, record, result)
+        for table in tables(records)
+        for row in table.rows
+        for record in row.records
+        for result in record.results
+    ]
+    # As objects, whole numbers stay such in columns where some are missing.
+    return pandas.DataFrame(lines, columns=list(CSV_FIELDS), dtype=object)
+
+
+def table_csv(records: Iterable[TargetRecord]) -> str:
+    """The long format as comma-separated values under a header; what is missing is empty."""
+    return long_format(records).to_csv(index=False, lineterminator="\n")
+
+
+def _line(table: Table, row: Row, record: TargetRecord, result: TransferResult) -> dict[str, Any]:
+    """What the long format has of one result, and more."""
+    of = {"model": record.model, "dataset": record.dataset, "target": record.target, "seed": record.seed}
+    shares = _shares(_cell(table, row, result.attack, result.epsilon))
+    return {**record.budget, **result.to_json(), **shares, **of}
 
 
 def table_json(records: Iterable[TargetRecord]) -> str:
@@ -97,8 +109,12 @@ def _cell(table: Table, row: Row, attack: str, epsilon: float) -> dict[str, Any]
 
 
 def _shares(cell: dict[str, Any]) -> dict[str, Any]:
-    """The columns of CSV that a cell gives, as shares."""
-    names = {"mean": "accuracy", "deviation": "deviation", "paper_accuracy": "paper"}
-    percent = {name: cell[entry] for name, entry in (names | {"difference": "difference"}).items()}
-    shares = {name: "" if value is None else round(value / 100, 6) for name, value in percent.items()}
-    return shares | {"strongest": int(cell["strongest"])}
+    """The columns of the long format that a cell gives, as shares."""
+    percent = {
+        "mean": cell["accuracy"],
+        "deviation": cell["deviation"],
+        "paper_accuracy": cell["paper"],
+        "difference": cell["difference"],
+    }
+    shares = {name: None if value is None else round(value / 100, 6) for name, value in percent.items()}
+    return {**shares, "strongest": int(cell["strongest"])}

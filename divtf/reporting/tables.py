@@ -1,6 +1,6 @@
 """Tables: records grouped by model and dataset, the seeds of a target put together in one row.
 
-Values only: `divtf.report` writes them, `divtf.plots` draws them. No TensorFlow.
+Values only: `markdown`, `plain_text`, `table_data` and `figures` write and draw them.
 """
 
 import dataclasses
@@ -182,15 +182,15 @@ def gains(table: Table, target: str = "T_Div", base: str = "T_Base") -> list[Gai
     rows = {row.target: row for row in table.rows}
     if not {target, base} <= rows.keys():
         return []
-    found = []
+    ahead = []
     for epsilon, names in [(0.0, (CLEAN,)), *((epsilon, table.attacks) for epsilon in table.epsilons)]:
         pairs = [(rows[target].cell(name, epsilon), rows[base].cell(name, epsilon)) for name in names]
         both = [(ours.accuracy, theirs.accuracy) for ours, theirs in pairs if ours and theirs]
         if both:
             ours, theirs = zip(*both, strict=True)
             mean = statistics.fmean(ours) - statistics.fmean(theirs)
-            found.append(Gain(epsilon, min(ours) - min(theirs), mean, len(both)))
-    return found
+            ahead.append(Gain(epsilon, min(ours) - min(theirs), mean, len(both)))
+    return ahead
 
 
 def _table(model: str, dataset: str, group: Sequence[TargetRecord]) -> Table:

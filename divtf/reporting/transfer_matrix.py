@@ -8,19 +8,19 @@ from divtf.data import paper
 from divtf.reporting.tables import in_order
 from divtf.storage.records import (
     WORST_CASE,
-    MatrixRecord,
+    TransferMatrixRecord,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Matrix:
+class TransferMatrix:
     """A transfer matrix: accuracy of each target on the images of each source, all seeds put together.
 
     Attributes:
         records: of one model on one data set, at least one.
     """
 
-    records: Sequence[MatrixRecord]
+    records: Sequence[TransferMatrixRecord]
 
     @property
     def targets(self) -> list[str]:

@@ -31,16 +31,17 @@ def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> t
 
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
     """
+    _require_proportion(correct, total)
+    from scipy import stats  # Here, since it takes most of a second and only reports need it.
+
+    coverage = math.erf(z / math.sqrt(2))
+    interval = stats.binomtest(correct, total).proportion_ci(coverage, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _require_proportion(correct: int, total: int) -> None:
     if not 0 <= correct <= total or total < 1:
         raise ValueError(f"Expected 0 <= correct <= total and total >= 1. Received: {correct=}, {total=}")
-    share = correct / total
-    scale = 1 + z * z / total
-    centre = (share + z * z / (2 * total)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    # The bounds are exact at the ends; rounding would leave 1e-17 there.
-    low = 0.0 if correct == 0 else max(0.0, centre - half)
-    high = 1.0 if correct == total else min(1.0, centre + half)
-    return low, high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +92,9 @@ class TransferResult:
             ValueError: if a value is of another type, or the counts are not those of a proportion.
         """
         names = [field.name for field in dataclasses.fields(cls)]
-        made = checked(cls(**{name: record[name] for name in names}))
-        wilson_interval(made.correct, made.total)
-        return made
+        result = checked(cls(**{name: record[name] for name in names}))
+        _require_proportion(result.correct, result.total)
+        return result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +199,7 @@ class TargetRecord(ScoredRecord):
 
 
 @dataclasses.dataclass(frozen=True)
-class MatrixRecord(ScoredRecord):
+class TransferMatrixRecord(ScoredRecord):
     """How a target fares on the images of each ensemble of its table: a column of the transfer matrix.
 
     Attributes:
@@ -213,7 +214,7 @@ class MatrixRecord(ScoredRecord):
 
 
 @dataclasses.dataclass(frozen=True)
-class SubspaceRecord(Record):
+class GaasRecord(Record):
     """What GAAS found on one target: its curves of Figure 5 (section 4.4).
 
     Attributes:

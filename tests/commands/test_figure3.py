@@ -54,7 +54,7 @@ def root(tmp_path_factory):
     """Finished runs of T_Div with either activation, and one of T_Base, which has no GAL."""
     root = tmp_path_factory.mktemp("sparsity")
     for values in ({"activation": "relu"}, {"activation": "leaky_relu"}, {"mode": "base"}):
-        experiment.run(settings(root, **values), say=lambda line: None)
+        experiment.run(settings(root, **values))
     return root
 
 

@@ -1,9 +1,8 @@
-"""The README's figures are those of the records beside it, and the command that puts them there."""
+"""The published pages and files are those of the records beside them, and the command that makes them."""
 
 import dataclasses
 import io
 import json
-import re
 from pathlib import Path
 
 import matplotlib.image
@@ -14,34 +13,39 @@ from divtf.commands import publish
 from divtf.errors import InputError
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
+from divtf.reporting import published
 from divtf.storage import checked_json, run_directory
 from divtf.storage.records import (
     CLEAN,
     WORST_CASE,
-    MatrixRecord,
-    SubspaceRecord,
+    GaasRecord,
     TargetRecord,
+    TransferMatrixRecord,
     TransferResult,
 )
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "runs/results"
-README = (ROOT / "README.md").read_text()
-NAMES = publish.published_names(README)
+NAMES = sorted(path.name for path in (ROOT / publish.RESULTS).glob("*/"))
+
+
+@pytest.fixture
+def checkout(monkeypatch):
+    """The command works where it is called."""
+    monkeypatch.chdir(ROOT)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_readme_section_is_what_the_records_give(name):
-    assert publish.insert(README, name, publish.section(name, publish.load(name, RESULTS))) == README
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_files_are_what_the_records_give(name):
+def test_files_and_pages_are_what_the_records_give(checkout, name):
     """To the byte; only pictures may have edges shaded a little otherwise, by another machine's rounding."""
-    for end, content in publish.contents(publish.load(name, RESULTS)).items():
-        path = RESULTS / f"{name}-{end}"
-        kept = path.read_bytes()
-        assert kept == content or (path.suffix == ".png" and changed_pixels(kept, content) < 10), path.name
+    for path, content in publish.render(name, publish.load_all()).items():
+        kept, made = path.read_bytes(), content.encode() if isinstance(content, str) else content
+        assert kept == made or (path.suffix == ".png" and changed_pixels(kept, made) < 10), path
+
+
+def test_the_index_has_every_name(checkout):
+    index = Path("runs/results/README.md").read_text()
+    assert len(NAMES) >= 7
+    assert all(f"]({name}/README.md)**" in index for name in NAMES)
 
 
 def changed_pixels(first: bytes, second: bytes) -> int:
@@ -50,39 +54,22 @@ def changed_pixels(first: bytes, second: bytes) -> int:
     return int((np.abs(a - b).max(axis=-1) > 0.5).sum()) if a.shape == b.shape else a.size
 
 
-def test_a_changed_digit_is_seen_in_a_picture():
-    records = publish.load(NAMES[0], RESULTS)["table"]
-    kept = publish.OUTPUTS["table.png"].make(records)
+def test_a_changed_digit_is_seen_in_a_picture(checkout):
+    records = publish.load("demo")["table"]
+    picture = published.OUTPUTS["table.png"]
     first, *others = records[0].results
     changed = dataclasses.replace(first, correct=first.correct - 1)
     spoilt = [dataclasses.replace(records[0], results=(changed, *others)), *records[1:]]
+    kept = published.content(picture, records)
     assert changed_pixels(kept, kept) == 0
-    assert changed_pixels(kept, publish.OUTPUTS["table.png"].make(spoilt)) >= 10
+    assert changed_pixels(kept, published.content(picture, spoilt)) >= 10
 
 
-def test_every_published_file_belongs_to_a_name_of_the_readme():
-    made = {f"{n}{kind.ending}.json" for n in NAMES for kind in publish.KINDS.values()}
-    made |= {f"{name}-{end}" for name in NAMES for end in publish.OUTPUTS}
-    assert {path.name for path in RESULTS.iterdir()} <= made
-    assert all((RESULTS / f"{name}.json").exists() for name in NAMES)
-    assert NAMES
-
-
-def test_links_of_the_readme_lead_somewhere():
-    links = re.findall(r"\]\((runs/results/[^)]+)\)", README)
-    assert len(links) > len(NAMES)
-    for link in links:
-        assert (ROOT / link).exists(), link
-
-
-def test_insert_replaces_only_between_the_marks():
-    text = "a\n<!-- t -->\nold\n<!-- /t -->\nb"
-    assert publish.insert(text, "t", "new") == "a\n<!-- t -->\n\nnew\n\n<!-- /t -->\nb"
-
-
-def test_insert_without_marks_is_refused():
-    with pytest.raises(InputError, match="marks"):
-        publish.insert("no marks", "t", "new")
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_else_lies_among_the_published_files(checkout, name):
+    known = {publish.PAGE, *published.OUTPUTS, *(kind.file for kind in published.KINDS.values())}
+    found = {path.name for path in (publish.RESULTS / name).iterdir()}
+    assert {publish.PAGE, "table.json"} <= found <= known
 
 
 # The command, in a repository of its own.
@@ -90,7 +77,7 @@ def test_insert_without_marks_is_refused():
 
 def finished_run(root, mode, *, analysed=False, matrix=False, **values):
     """The files of a finished run, without the run."""
-    config = RunConfig(model="conv3", mode=mode, **values).resolved()
+    config = RunConfig(model="conv3", mode=mode, **values)
     directory = root / config.name
     directory.mkdir(parents=True)
     results = [TransferResult(config.target, "", CLEAN, 0.0, 9, 10)]
@@ -114,7 +101,7 @@ def finished_run(root, mode, *, analysed=False, matrix=False, **values):
         curve = {"epsilon": 0.3, "order": 4, "images": 9, "mean_successes": 2.125}
         curve["probability"] = [1.0, 0.5, 0.5, 0.125]
         analysis = {"command": "figure5 of it", "commit": "fedc321", "platform": "secret"}
-        made = SubspaceRecord(target=config.target, images=10, curves=(curve,), analysis=analysis, **of)
+        made = GaasRecord(target=config.target, images=10, curves=(curve,), analysis=analysis, **of)
         checked_json.write_json(directory / run_directory.GAAS, made.to_json())
     if matrix:
         cells = tuple(
@@ -125,90 +112,142 @@ def finished_run(root, mode, *, analysed=False, matrix=False, **values):
         analysis = {"command": "transfer_matrix of it", "commit": "fedc321", "platform": "secret"}
         # No checkpoint, no digest.
         sources = {name: "" for name in ("T_Base", "T_Div", "surrogate")}
-        column = MatrixRecord(target=config.target, results=cells, sources=sources, analysis=analysis, **of)
-        checked_json.write_json(directory / run_directory.MATRIX, column.to_json())
+        column = TransferMatrixRecord(
+            target=config.target, results=cells, sources=sources, analysis=analysis, **of
+        )
+        checked_json.write_json(directory / run_directory.TRANSFER_MATRIX, column.to_json())
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("README.md").write_text(
-        "# Title\n\n<!-- mine -->\n<!-- /mine -->\n\n<!-- other -->\n<!-- /other -->\n"
-    )
     return tmp_path
 
 
-def published(name="mine"):
-    return {path.name for path in Path("runs/results").glob(f"{name}*")}
+def files_of(name="mine"):
+    return {path.name for path in (publish.RESULTS / name).glob("*")}
 
 
-TABLE = {f"mine-{end}" for end, output in publish.OUTPUTS.items() if output.kind == "table"}
+def page_of(name="mine"):
+    return (publish.RESULTS / name / "README.md").read_text()
+
+
+def everything():
+    """Every file that publishing writes -> its bytes."""
+    paths = [Path("README.md"), *publish.RESULTS.rglob("*")]
+    return {path: path.read_bytes() for path in paths if path.is_file()}
+
+
+TABLE = {file for file, output in published.OUTPUTS.items() if output.kind == "table"}
 
 
 def test_table_alone_is_published_with_its_records(repository):
     finished_run(repository / "runs/a", "base")
     finished_run(repository / "runs/a", "div")
-    publish.main(Path("runs/a"), "mine", redraw=False)
-    assert published() == TABLE | {"mine.json"}
-    assert {"mine-table.png", "mine-table.csv", "mine-accuracy.png", "mine-coherence.png"} <= TABLE
-    readme = Path("README.md").read_text()
+    publish.main(Path("runs/a"), "mine", anew=False)
+    assert files_of() == TABLE | {"README.md", "table.json"}
+    assert {"table.png", "table.csv", "accuracy.png", "coherence.png"} <= TABLE
+    readme = page_of()
+    assert readme.startswith("# mine\n\n<!-- mine -->\n"), "a page that is not there is made"
     assert "| T_Div, ours |" in readme and "Commit: 0123abc" in readme
     assert "- Command of T_Base: train base\n- Command of T_Div: train div\n" in readme
     assert "Hours of training, surrogate and static model left out: T_Base 1.5, T_Div 1.5" in readme
-    assert "![coherence (Figure 4)](runs/results/mine-coherence.png)" in readme
-    assert "[the table as CSV](runs/results/mine-table.csv)" in readme
-    assert "<!-- other -->\n<!-- /other -->" in readme, "what is not named stays"
+    assert "![coherence (Figure 4)](coherence.png)" in readme
+    assert "[the table as CSV](table.csv)" in readme
     assert "gaas" not in readme and "sparsity" not in readme
+
+
+def test_words_around_the_marks_stay_and_give_the_index_its_title(repository):
+    finished_run(repository / "runs/a", "base")
+    page = publish.RESULTS / "mine" / "README.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("# Mine, at last\n\nBefore.\n\n<!-- mine -->\nold\n<!-- /mine -->\n\nAfter.\n")
+    publish.main(Path("runs/a"), "mine", anew=False)
+    assert page.read_text().startswith("# Mine, at last\n\nBefore.\n\n<!-- mine -->\n\n### conv3 on mnist\n")
+    assert page.read_text().endswith("(table.json).\n\n<!-- /mine -->\n\nAfter.\n")
+    assert "**[Mine, at last](mine/README.md)**: conv3 on mnist, REDUCED budget" in index()
+
+
+def index():
+    return (publish.RESULTS / "README.md").read_text()
+
+
+def test_index_has_every_name_once(repository):
+    finished_run(repository / "runs/a", "base")
+    for name in ("other", "mine"):
+        publish.main(Path("runs/a"), name, anew=False)
+    assert index().startswith("# Results\n\n<!-- results -->\n")
+    lines = [line for line in index().splitlines() if line.startswith("| **")]
+    assert [line.split("]")[0] for line in lines] == ["| **[mine", "| **[other"]
+    assert "T_Base 50.0 / 50.0. Records: [table](mine/table.json)" in lines[0]
+    assert (
+        '[<img src="mine/accuracy.png" width="320" alt="accuracy against epsilon">](mine/README.md)'
+        in lines[0]
+    )
+
+
+def test_demo_stands_in_the_main_page_too(repository):
+    for mode in ("base", "div"):
+        finished_run(repository / "runs/a", mode)
+    before = "# Title\n\n<!-- demo -->\n<!-- /demo -->\n"
+    Path("README.md").write_text(before)
+    publish.main(Path("runs/a"), "mine", anew=False)
+    assert Path("README.md").read_text() == before
+    publish.main(Path("runs/a"), "demo", anew=False)
+    readme = Path("README.md").read_text()
+    assert "```text\nconv3 on mnist: accuracy in percent at epsilon 0.1 / 0.3\n" in readme
+    assert "\nT_Div over T_Base, points at epsilon 0.1 / 0.3:" in readme
+    assert readme.count("![") == 1 and "![accuracy against epsilon](runs/results/demo/accuracy.png)" in readme
 
 
 def test_every_kind_that_the_runs_have_is_published(repository):
     finished_run(repository / "runs/a", "base", analysed=True)
     finished_run(repository / "runs/a", "div", analysed=True)
     finished_run(repository / "runs/a", "div", activation="relu")
-    publish.main(Path("runs/a"), "mine", redraw=False)
-    assert published() == {f"mine-{end}" for end in publish.OUTPUTS if end != "transfer.png"} | {
-        *("mine.json", "mine-gaas.json", "mine-sparsity.json"),
+    publish.main(Path("runs/a"), "mine", anew=False)
+    assert files_of() == {file for file in published.OUTPUTS if file != "transfer.png"} | {
+        *("README.md", "table.json", "gaas.json", "sparsity.json"),
     }
-    readme = Path("README.md").read_text()
+    readme = page_of()
     for line in (
         "- Command of the analysis: figure5 of it\n- Commit of the analysis: fedc321\n",
         "- k in {4}: the paper's 25 is the order of no Hadamard matrix",
         "- Images: the first 10 test images, of which 9 count; seed: 0",
         "- Successful directions of 4, on average, at epsilon 0.3: T_Base 2.1, T_Div 2.1",
         "- T_Div (ReLU), seed 0: 25.00 % and 50.00 %; GAL 1.250 in epoch 1, 1.000 in epoch 2",
-        "![orthogonal adversarial directions (Figure 5)](runs/results/mine-gaas.png)",
-        "![ReLU against LeakyReLU (section 3.4)](runs/results/mine-sparsity.png)",
-        "[records: sparsity](runs/results/mine-sparsity.json)",
+        "![orthogonal adversarial directions (Figure 5)](gaas.png)",
+        "![ReLU against LeakyReLU (section 3.4)](sparsity.png)",
+        "[records: sparsity](sparsity.json)",
     ):
         assert line in readme
     loaded = publish.load("mine")
     assert {kind: len(records) for kind, records in loaded.items()} == {"table": 3, "gaas": 2, "sparsity": 2}
-    assert "secret" not in "".join(path.read_text() for path in Path("runs/results").glob("*.json"))
+    assert "secret" not in "".join(path.read_text() for path in publish.RESULTS.rglob("*.json"))
 
 
 def test_transfer_matrix_is_published_as_picture_records_and_lines(repository):
     for mode in ("base", "div"):
         finished_run(repository / "runs/a", mode, matrix=True)
-    publish.main(Path("runs/a"), "mine", redraw=False)
-    assert published() == TABLE | {"mine.json", "mine-transfer.json", "mine-transfer.png"}
-    readme = Path("README.md").read_text()
+    publish.main(Path("runs/a"), "mine", anew=False)
+    assert files_of() == TABLE | {"README.md", "table.json", "transfer.json", "transfer.png"}
+    readme = page_of()
     for line in (
         "- Accuracy in percent at epsilon 0.1 / 0.3 on images that fgsm makes on each ensemble; on a",
         "- Images: the first 10 test images; seed: 0. Targets of one seed start from the same weights\n",
         "- On images of T_Base: T_Base 40.0 / 40.0 (its own), T_Div 40.0 / 40.0\n",
         "- Command of the analysis: transfer_matrix of it\n- Commit of the analysis: fedc321\n",
-        "![accuracy on the images of each source](runs/results/mine-transfer.png)",
+        "![accuracy on the images of each source](transfer.png)",
     ):
         assert line in readme
-    assert "secret" not in Path("runs/results/mine-transfer.json").read_text()
+    assert "secret" not in (publish.RESULTS / "mine/transfer.json").read_text()
 
 
 def test_matrix_of_other_runs_than_those_published_is_refused(repository):
     finished_run(repository / "runs/a", "base", matrix=True)
     finished_run(repository / "runs/a", "div")
     with pytest.raises(InputError, match=r"all finished runs below .*give divtf.transfer_matrix again"):
-        publish.main(Path("runs/a"), "mine", redraw=False)
-    assert not published()
+        publish.main(Path("runs/a"), "mine", anew=False)
+    assert not publish.RESULTS.exists()
 
 
 def test_analysis_of_weights_that_are_gone_is_refused(repository):
@@ -217,31 +256,34 @@ def test_analysis_of_weights_that_are_gone_is_refused(repository):
     record = json.loads(path.read_text())
     checked_json.write_json(path, record | {"provenance": record["provenance"] | {"weights": "others"}})
     with pytest.raises(InputError, match=r"give divtf.figure5 again"):
-        publish.main(Path("runs/a"), "mine", redraw=False)
+        publish.main(Path("runs/a"), "mine", anew=False)
 
 
 def test_what_has_no_records_any_more_is_removed(repository):
     for mode in ("base", "div"):
         finished_run(repository / "runs/a", mode, analysed=True)
     finished_run(repository / "runs/b", "base")
-    publish.main(Path("runs/a"), "other", redraw=False)
-    publish.main(Path("runs/a"), "mine", redraw=False)
-    publish.main(Path("runs/b"), "mine", redraw=False)
-    assert published() == TABLE | {"mine.json"}
-    assert {"other-gaas.png", "other-gaas.json"} <= published("other")
+    publish.main(Path("runs/a"), "other", anew=False)
+    publish.main(Path("runs/a"), "mine", anew=False)
+    publish.main(Path("runs/b"), "mine", anew=False)
+    assert files_of() == TABLE | {"README.md", "table.json"}
+    assert {"gaas.png", "gaas.json"} <= files_of("other")
 
 
 def test_redrawing_makes_all_from_the_records_alone(repository):
     finished_run(repository / "runs/a", "base", analysed=True)
-    for name in ("mine", "other"):
-        publish.main(Path("runs/a"), name, redraw=False)
-    before = {path: path.read_bytes() for path in [Path("README.md"), *Path("runs/results").iterdir()]}
-    for path in Path("runs/results").glob("*-table.*"):
+    Path("README.md").write_text("# Title\n\n<!-- demo -->\n<!-- /demo -->\n")
+    for name in ("mine", "demo"):
+        publish.main(Path("runs/a"), name, anew=False)
+    before = everything()
+    for path in publish.RESULTS.glob("*/table.png"):
         path.unlink()
-    Path("runs/results/mine-gaas.png").write_bytes(b"old")
-    Path("README.md").write_text(Path("README.md").read_text().replace("Hours", "Days"))
-    publish.main(Path("nowhere"), "nothing", redraw=True)
-    assert {path: path.read_bytes() for path in before} == before
+    (publish.RESULTS / "mine/gaas.png").write_bytes(b"old")
+    for path in before:
+        if path.suffix == ".md":
+            path.write_text(path.read_text().replace("accuracy", "beauty"))
+    publish.main(Path("nowhere"), "nothing", anew=True)
+    assert everything() == before
 
 
 def test_one_run_of_each_target_and_seed_is_published(repository):
@@ -261,12 +303,12 @@ def test_no_runs_are_refused(repository):
         publish.collect(Path("runs/none"))
 
 
-@pytest.mark.parametrize("name", ["mine-gaas", "mine-transfer", "mine-sparsity", "../mine", "", "a b"])
-def test_names_that_are_taken_or_no_names_are_refused(repository, name):
+@pytest.mark.parametrize("name", ["../mine", "a/b", ".", "", "a b"])
+def test_names_that_are_none_are_refused(repository, name):
     finished_run(repository / "runs/a", "base")
     with pytest.raises(InputError, match="Expected --name of letters, digits"):
-        publish.main(Path("runs/a"), name, redraw=False)
-    assert not Path("runs/results").exists()
+        publish.main(Path("runs/a"), name, anew=False)
+    assert not publish.RESULTS.exists()
 
 
 def test_runs_without_attacks_and_with_one_member_have_a_table_only(repository):
@@ -275,9 +317,10 @@ def test_runs_without_attacks_and_with_one_member_have_a_table_only(repository):
     record = json.loads(path.read_text())
     bare = {"results": record["results"][:1], "coherence": [], "pair_cosines": []}
     checked_json.write_json(path, record | bare)
-    publish.main(Path("runs/a"), "mine", redraw=False)
-    assert published() == {"mine.json", "mine-table.png", "mine-table.csv"}
-    assert "coherence.png" not in Path("README.md").read_text()
+    publish.main(Path("runs/a"), "mine", anew=False)
+    assert files_of() == {"README.md", "table.json", "table.png", "table.csv"}
+    assert "coherence.png" not in page_of()
+    assert "on clean images: T_Base 90.0. Records" in index() and '<img src="mine/table.png"' in index()
 
 
 def test_what_cannot_be_drawn_leaves_all_as_it_was(repository, monkeypatch):
@@ -285,25 +328,49 @@ def test_what_cannot_be_drawn_leaves_all_as_it_was(repository, monkeypatch):
         raise OSError("no more")
 
     finished_run(repository / "runs/a", "base")
-    publish.main(Path("runs/a"), "mine", redraw=False)
-    before = {path: path.read_bytes() for path in [Path("README.md"), *Path("runs/results").iterdir()]}
+    publish.main(Path("runs/a"), "mine", anew=False)
+    before = everything()
     finished_run(repository / "runs/a", "div")
-    broken = dataclasses.replace(publish.OUTPUTS["table.csv"], make=fail)
-    monkeypatch.setitem(publish.OUTPUTS, "table.csv", broken)
+    broken = dataclasses.replace(published.OUTPUTS["table.csv"], make=fail)
+    monkeypatch.setitem(published.OUTPUTS, "table.csv", broken)
     with pytest.raises(OSError, match="no more"):
-        publish.main(Path("runs/a"), "mine", redraw=False)
-    assert {path: path.read_bytes() for path in before} == before
+        publish.main(Path("runs/a"), "mine", anew=False)
+    assert everything() == before
 
 
 def test_redrawing_passes_over_a_name_that_nothing_is_published_of(repository, capsys):
-    readme = Path("README.md").read_text()
-    publish.main(Path("nowhere"), "nothing", redraw=True)
-    assert Path("README.md").read_text() == readme
+    finished_run(repository / "runs/a", "base")
+    publish.main(Path("runs/a"), "mine", anew=False)
+    (publish.RESULTS / "other").mkdir()
+    before = everything()
+    publish.main(Path("nowhere"), "nothing", anew=True)
+    assert everything() == before
     assert "other: nothing published yet" in capsys.readouterr().out
 
 
-def test_without_marks_nothing_is_written(repository):
+@pytest.mark.parametrize(
+    ("page", "without"),
+    [
+        ("runs/results/demo/README.md", "<!-- demo -->"),
+        ("runs/results/README.md", "<!-- results -->"),
+        ("README.md", "<!-- demo -->"),
+    ],
+)
+def test_page_without_marks_is_refused_before_anything_is_written(repository, page, without):
     finished_run(repository / "runs/a", "base")
-    with pytest.raises(InputError, match="marks <!-- new -->"):
-        publish.main(Path("runs/a"), "new", redraw=False)
-    assert not Path("runs/results").exists()
+    Path("README.md").write_text("# Title\n\n<!-- demo -->\n<!-- /demo -->\n")
+    Path(page).parent.mkdir(parents=True, exist_ok=True)
+    Path(page).write_text("# No marks here\n")
+    before = everything()
+    with pytest.raises(InputError, match=f"marks {without} .* in {page}. Received: 0 pairs of them"):
+        publish.main(Path("runs/a"), "demo", anew=False)
+    assert everything() == before
+
+
+def test_page_without_a_title_is_refused(repository):
+    finished_run(repository / "runs/a", "base")
+    page = publish.RESULTS / "mine" / "README.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("<!-- mine -->\n<!-- /mine -->\n")
+    with pytest.raises(InputError, match="Expected a heading, # TITLE"):
+        publish.main(Path("runs/a"), "mine", anew=False)

@@ -366,7 +366,7 @@ def test_csv_gives_the_records_back():
 
 def test_csv_says_budget_deviation_difference_and_strongest():
     # conv3, T_Base, FGSM at 0.1: the paper's 91.4; ours 90 and 80 of 100: mean 85, deviation 10 / sqrt(2).
-    records = [_record(), _record(seed=1, correct=FIVE | {"fgsm": (80, 20)}), DIV]
+    records = [_record(), _record(seed=1, correct=FIVE | {"fgsm": (80, 20)}), DIV, _bare()]
     lines = list(csv.DictReader(io.StringIO(table_data.table_csv(records))))
     assert set(lines[0]) == set(table_data.CSV_FIELDS)
     [line] = [
@@ -382,6 +382,7 @@ def test_csv_says_budget_deviation_difference_and_strongest():
         "True",
         "",
     )
+    assert {x["members"] for x in lines if x["target"] == "mine"} == {""}
     strongest = {(x["target"], x["attack"], x["epsilon"]) for x in lines if x["strongest"] == "1"}
     assert strongest == {
         *(("T_Base", "ifgsm", "0.1"), ("T_Base", "mifgsm", "0.1"), ("T_Base", "ifgsm", "0.3")),
@@ -472,9 +473,11 @@ class TestFigures:
             draw([_bare()])
 
     def test_targets_of_the_paper_keep_their_colours(self):
-        assert style.look("T_Div", ["T_Div"]) == style.look("T_Div", ["mine", "T_Base", "T_Div"])
+        assert style.target_style("T_Div", ["T_Div"]) == style.target_style(
+            "T_Div", ["mine", "T_Base", "T_Div"]
+        )
         names = [*paper.TARGETS, "mine"]
-        assert len({style.look(name, names) for name in names}) == len(names)
+        assert len({style.target_style(name, names) for name in names}) == len(names)
 
 
 class TestWriteReport:
@@ -553,13 +556,21 @@ def _fail(source, target):
     raise OSError("disk")
 
 
-def test_no_tensorflow_and_no_pyplot_are_imported():
-    code = (
-        "import sys, divtf.report;"
-        "print([name for name in ('tensorflow', 'keras', 'matplotlib.pyplot') if name in sys.modules])"
-    )
+def loaded_by(module, *names):
+    """Which of the modules of these names a new process has loaded once it has imported a module."""
+    code = f"import sys, {module}; print(*[name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.split()
+
+
+def test_no_tensorflow_and_no_pyplot_are_imported():
+    heavy = ("tensorflow", "keras", "matplotlib.pyplot")
+    assert loaded_by("divtf.reporting.published", *heavy, "matplotlib") == ["matplotlib"]
+
+
+@pytest.mark.parametrize("module", ["divtf", "divtf.commands.main", "divtf.reporting.plain_text"])
+def test_libraries_of_tables_and_pictures_wait_until_one_is_made(module):
+    assert not loaded_by(module, "scipy", "pandas", "matplotlib")
 
 
 def test_nan_free_bounds():

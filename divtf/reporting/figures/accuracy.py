@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from divtf.reporting.figures.style import STYLE, handle, look, panels, shared_legend
+from divtf.reporting.figures.style import STYLE, legend_entry, panels, shared_legend, target_style
 from divtf.reporting.tables import Row, Table, tables
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
@@ -21,11 +21,12 @@ def accuracy_figure(records: Iterable[TargetRecord]) -> Figure:
     Raises:
         ValueError: if no record holds a result under attack.
     """
-    found = [table for table in tables(records) if table.columns]
-    if not found:
+    attacked = [table for table in tables(records) if table.columns]
+    if not attacked:
         raise ValueError("Expected records with a result under attack. Received: none")
-    figure, drawn = panels([(table.title, len(table.columns)) for table in found], size=(2.9, 2.5), columns=3)
-    for table, (band, axes_row) in zip(found, drawn, strict=True):
+    counts = [(table.title, len(table.columns)) for table in attacked]
+    figure, drawn = panels(counts, size=(2.9, 2.5), columns=3)
+    for table, (band, axes_row) in zip(attacked, drawn, strict=True):
         step = 0.012 * max(table.epsilons)
         for attack, axes in zip(table.columns, axes_row, strict=True):
             for place, row in enumerate(table.rows):
@@ -35,7 +36,7 @@ def accuracy_figure(records: Iterable[TargetRecord]) -> Figure:
             _epsilon_ticks(axes, table.epsilons)
         for axes in axes_row[::3]:
             axes.set_ylabel("accuracy, %")
-        shared_legend(band, [handle(row.target, table) for row in table.rows])
+        shared_legend(band, [legend_entry(row.target, table) for row in table.rows])
     return figure
 
 
@@ -48,7 +49,7 @@ def _accuracy_line(axes: Axes, table: Table, row: Row, attack: str, shift: float
     x = [epsilon + shift for epsilon, _ in points]
     y = np.array([cell.accuracy for _, cell in points])
     low, high = np.array([cell.bounds for _, cell in points]).T
-    colour, marker = look(row.target, table.targets)
+    colour, marker = target_style(row.target, table.targets)
     # Rounding can put a bound 1e-14 on the wrong side of its accuracy, which errorbar refuses.
     bars = np.maximum([y - low, high - y], 0)
     axes.errorbar(x, y, bars, color=colour, marker=marker, capsize=2, elinewidth=1)

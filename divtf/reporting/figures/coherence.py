@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from divtf.reporting.figures.style import STYLE, look, panels, tables_with
+from divtf.reporting.figures.style import STYLE, panels, tables_with, target_style
 from divtf.reporting.tables import Table
 from divtf.storage.records import TargetRecord
 
@@ -21,13 +21,13 @@ def coherence_figure(records: Iterable[TargetRecord]) -> Figure:
     Raises:
         ValueError: if no record holds coherence values.
     """
-    found = tables_with(records, "coherence")
-    figure, drawn = panels([(table.title, 1) for table in found], size=(6.4, 3.4), columns=1)
-    for table, (_, [axes]) in zip(found, drawn, strict=True):
+    measured = tables_with(records, "coherence")
+    figure, drawn = panels([(table.title, 1) for table in measured], size=(6.4, 3.4), columns=1)
+    for table, (_, [axes]) in zip(measured, drawn, strict=True):
         bins = np.linspace(_lowest_coherence(table), 1.0, 49).tolist()
         for row in table.rows:
             values = np.concatenate([record.coherence for record in row.records])
-            colour, _ = look(row.target, table.targets)
+            colour, _ = target_style(row.target, table.targets)
             label = f"{row.target}, mean {values.mean():.2f}"
             axes.hist(values, bins, density=True, histtype="stepfilled", color=colour, alpha=0.22)
             axes.hist(values, bins, density=True, histtype="step", color=colour, linewidth=1.4, label=label)
@@ -35,7 +35,7 @@ def coherence_figure(records: Iterable[TargetRecord]) -> Figure:
         axes.set(
             xlabel="coherence of the input gradients (Eq. 7)", ylabel="density", xlim=(bins[0], bins[-1])
         )
-        handles = [Line2D([], [], color=look(row.target, table.targets)[0]) for row in table.rows]
+        handles = [Line2D([], [], color=target_style(row.target, table.targets)[0]) for row in table.rows]
         axes.legend(handles, axes.get_legend_handles_labels()[1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 

@@ -18,9 +18,10 @@ def pair_cosine_figure(records: Iterable[TargetRecord]) -> Figure:
     Raises:
         ValueError: if no record holds pair cosines, or if they differ in shape between the seeds of a target.
     """
-    found = tables_with(records, "pair_cosines")
-    figure, drawn = panels([(table.title, len(table.rows)) for table in found], size=(2.6, 2.8), columns=4)
-    for table, (_, axes_row) in zip(found, drawn, strict=True):
+    measured = tables_with(records, "pair_cosines")
+    counts = [(table.title, len(table.rows)) for table in measured]
+    figure, drawn = panels(counts, size=(2.6, 2.8), columns=4)
+    for table, (_, axes_row) in zip(measured, drawn, strict=True):
         for row, axes in zip(table.rows, axes_row, strict=True):
             cosines = _mean_pair_cosines(row)
             image = axes.imshow(cosines, cmap="PuOr_r", vmin=-1, vmax=1)

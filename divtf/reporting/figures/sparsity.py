@@ -1,4 +1,4 @@
-"""Section 3.4 as a picture. Like `divtf.plots`, it touches no global state and imports no TensorFlow."""
+"""Section 3.4 as a picture: the ReLU ablation."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from divtf.data.paper import TARGETS
-from divtf.reporting.figures.style import STYLE, look, panels, shared_legend
+from divtf.reporting.figures.style import STYLE, panels, shared_legend, target_style
 from divtf.reporting.tables import in_order
 from divtf.storage.records import SparsityRecord, grouped
 
@@ -27,16 +27,15 @@ def sparsity_figure(records: Iterable[SparsityRecord]) -> Figure:
     Raises:
         ValueError: if there are no records.
     """
-    found = list(records)
-    if not found:
+    groups = grouped(records, lambda record: record.subject)
+    if not groups:
         raise ValueError("Expected at least one sparsity record. Received: none")
-    groups = grouped(found, lambda record: record.subject)
     figure, drawn = panels([(title, 2) for title in groups], size=(4.0, 3.0), columns=2)
     for group, (band, (bars, curves)) in zip(groups.values(), drawn, strict=True):
         by_target = grouped(group, lambda record: record.target)
         targets, handles = in_order(by_target, TARGETS), []
         for place, target in enumerate(targets):
-            colour, marker = look(target, targets)
+            colour, marker = target_style(target, targets)
             _draw_bars(bars, by_target[target], colour, place - (len(targets) - 1) / 2, 0.8 / len(targets))
             gal = mean_gal(by_target[target])
             curves.plot(range(1, len(gal) + 1), gal, color=colour, marker=marker)

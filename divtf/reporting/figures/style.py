@@ -45,10 +45,10 @@ def png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def look(target: str, targets: Sequence[str]) -> tuple[str, str]:
+def target_style(target: str, targets: Sequence[str]) -> tuple[str, str]:
     """Colour and marker of a target of a picture; those of Table 2 have the same in all pictures."""
-    known = (*TARGETS, *(name for name in targets if name not in TARGETS))
-    place = known.index(target) % len(COLOURS)
+    papers_first = (*TARGETS, *(name for name in targets if name not in TARGETS))
+    place = papers_first.index(target) % len(COLOURS)
     return COLOURS[place], MARKERS[place]
 
 
@@ -58,10 +58,10 @@ def tables_with(records: Iterable[TargetRecord], field: str) -> list[Table]:
     Raises:
         ValueError: if none does.
     """
-    found = [record for record in records if getattr(record, field)]
-    if not found:
+    with_field = [record for record in records if getattr(record, field)]
+    if not with_field:
         raise ValueError(f"Expected records with {field}. Received: none")
-    return tables(found)
+    return tables(with_field)
 
 
 def panels(
@@ -73,13 +73,13 @@ def panels(
     extra = 0.55 * len(groups)
     figure = Figure(figsize=(size[0] * across + 0.6, size[1] * sum(heights) + extra), layout="constrained")
     bands = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
-    found = []
+    drawn = []
     for band, (title, count), height in zip(bands, groups, heights, strict=True):
         grid = band.add_gridspec(height, across)
         axes = [band.add_subplot(grid[place // columns, place % columns]) for place in range(count)]
-        found.append((band, axes))
+        drawn.append((band, axes))
         band.suptitle(title, fontsize=10.5, fontweight="bold")
-    return figure, found
+    return figure, drawn
 
 
 def shared_legend(band: SubFigure, handles: Sequence[Line2D]) -> None:
@@ -87,7 +87,7 @@ def shared_legend(band: SubFigure, handles: Sequence[Line2D]) -> None:
     band.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
 
 
-def handle(target: str, table: Table) -> Line2D:
+def legend_entry(target: str, table: Table) -> Line2D:
     """The entry of a target in a legend."""
-    colour, marker = look(target, table.targets)
+    colour, marker = target_style(target, table.targets)
     return Line2D([], [], color=colour, marker=marker, label=target)

@@ -1,4 +1,4 @@
-"""Table 2 as a picture. Like `divtf.plots`, it touches no global state and imports no TensorFlow."""
+"""Table 2 as a picture."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -31,23 +31,23 @@ def table_figure(records: Iterable[TargetRecord], *, against_paper: bool = False
 
     Source: section 4.2, Table 2.
     """
-    found = tables(records)
-    columns = max(len(table.columns) for table in found)
-    epsilons = max(1, *(len(table.epsilons) for table in found))
+    parts = tables(records)
+    columns = max(len(table.columns) for table in parts)
+    epsilons = max(1, *(len(table.epsilons) for table in parts))
     width = 0.75 * epsilons + 0.35
-    left = 1.3 + 0.08 * max(len(target) for table in found for target in table.targets)
+    left = 1.3 + 0.08 * max(len(target) for table in parts for target in table.targets)
     if against_paper:
         left += 0.55
     across = max(left + width * columns, _NARROWEST)
-    notes = [_notes(table, int(19 * across)) for table in found]
-    heights = [_HEAD + _height(table, against_paper) for table in found]
+    notes = [_notes(table, int(19 * across)) for table in parts]
+    heights = [_HEAD + _height(table, against_paper) for table in parts]
     total = sum(heights) + _NOTE * sum(len(lines) + 1 for lines in notes)
     figure = Figure(figsize=(across, _INCHES * total), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlim=(-left, across - left), ylim=(total, 0))
     axes.axis("off")
     top = 0.0
-    for table, height, lines in zip(found, heights, notes, strict=True):
+    for table, height, lines in zip(parts, heights, notes, strict=True):
         _draw_table(axes, table, top, left, width, against_paper)
         for place, line in enumerate(lines):
             below = top + height + 0.3 + _NOTE * place

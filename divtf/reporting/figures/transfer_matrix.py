@@ -1,4 +1,4 @@
-"""A transfer matrix as a picture. Like `divtf.plots`, it touches no global state and needs no TensorFlow."""
+"""A transfer matrix as a picture."""
 
 from collections.abc import Iterable
 
@@ -8,28 +8,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from divtf.reporting.figures.style import STYLE, panels
-from divtf.reporting.transfer_matrix import Matrix
-from divtf.storage.records import MatrixRecord, attacks, epsilons, grouped
+from divtf.reporting.transfer_matrix import TransferMatrix
+from divtf.storage.records import TransferMatrixRecord, attacks, epsilons, grouped
 
 
 @matplotlib.rc_context(STYLE | {"axes.grid": False})
-def matrix_figure(records: Iterable[MatrixRecord]) -> Figure:
+def transfer_matrix_figure(records: Iterable[TransferMatrixRecord]) -> Figure:
     """Heat maps of accuracy, one panel an epsilon: sources in the rows, targets in the columns.
 
     Raises:
         ValueError: if there are no records.
     """
-    found = list(records)
-    if not found:
+    groups = grouped(records, lambda record: record.subject)
+    if not groups:
         raise ValueError("Expected at least one record of a transfer matrix. Received: none")
-    groups = grouped(found, lambda record: record.subject)
     budgets = {title: epsilons(group) for title, group in groups.items()}
-    widest = max(len(Matrix(group).sources) for group in groups.values())
+    widest = max(len(TransferMatrix(group).sources) for group in groups.values())
     size = (1.4 + 0.62 * widest, 1.2 + 0.36 * widest)
     figure, drawn = panels([(title, len(budgets[title])) for title in groups], size=size, columns=2)
     for (title, group), (_, axes_row) in zip(groups.items(), drawn, strict=True):
         for epsilon, axes in zip(budgets[title], axes_row, strict=True):
-            _draw(axes, Matrix(group), epsilon)
+            _draw(axes, TransferMatrix(group), epsilon)
         for axes in axes_row[::2]:
             axes.set_ylabel("images made on")
         under = ", ".join(attacks(group))
@@ -37,7 +36,7 @@ def matrix_figure(records: Iterable[MatrixRecord]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, matrix: Matrix, epsilon: float) -> None:
+def _draw(axes: Axes, matrix: TransferMatrix, epsilon: float) -> None:
     """One panel; the numbers in bold are a target's on its own images."""
     rows, columns = matrix.sources, matrix.targets
     values = np.array([[matrix.accuracy(row, column, epsilon) for column in columns] for row in rows])
