@@ -18,6 +18,7 @@ from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import DataPart
 from divtf.reporting.figures import style
 from divtf.reporting.figures.gaas import gaas_figure
+from divtf.runtime import quiet_start
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, environment, files, run_directory
 from divtf.storage.records import GaasRecord
@@ -77,8 +78,9 @@ def measure(directory: Path, images: int, data_dir: str | None = None) -> GaasRe
     images = min(images, record.budget.get("test images", images))
     if kept and (kept.images, kept.provenance.get("weights")) == (images, weights):
         return kept
+    quiet_start.import_tensorflow()  # Only if there is something to measure.
     from divtf.evaluation.gaas import gaas
-    from divtf.pipeline import experiment, trained  # TensorFlow loads only if there is something to measure.
+    from divtf.pipeline import experiment, trained
 
     config = dataclasses.replace(finished.read_config(directory), data_dir=data_dir)
     data = experiment.load_data(config.part(DataPart))

@@ -5,13 +5,14 @@ from absl import flags
 from divtf.commands import command_line, config_flags
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import OutputPart
+from divtf.runtime import quiet_start
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
 
 
 def main(config: RunConfig) -> None:
     """Run the configuration and print its table and where things lie."""
-    # TensorFlow loads once the flags are known to be right.
+    quiet_start.import_tensorflow()  # Once the flags are known to be right.
     from divtf.pipeline import experiment, finished
     from divtf.reporting import plain_text
     from divtf.runtime import devices

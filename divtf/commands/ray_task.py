@@ -14,8 +14,7 @@ from typing import Any
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
-from divtf.runtime import logs
-from divtf.runtime.processor import prepare_tensorflow
+from divtf.runtime import logs, quiet_start
 
 ADDRESS = re.compile(r"auto|(ray://)?(?P<host>[^\s:/]+):(?P<port>\d{1,5})")
 
@@ -95,7 +94,7 @@ def _limit_tensorflow(cluster: Cluster) -> None:
     """Hold this process to its share of the node."""
     if cluster.gpus_per_run == 0:  # Ray hides GPUs of others only from tasks that have some.
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    prepare_tensorflow()
+    quiet_start.import_tensorflow()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(cluster.cpus_per_run)

@@ -19,6 +19,7 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.fields import nearest
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import OutputPart
+from divtf.runtime import quiet_start
 from divtf.storage.records import TargetRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
@@ -95,6 +96,7 @@ def configs_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunC
 
 def main(configs: Sequence[RunConfig], cluster: Cluster | None = None) -> None:
     """Run every target that is not done yet, here or on a cluster; write and print the table."""
+    quiet_start.import_tensorflow()  # Once the flags are known to be right.
     from divtf.pipeline import experiment
     from divtf.reporting import plain_text, report
 

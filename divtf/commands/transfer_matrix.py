@@ -22,6 +22,7 @@ from divtf.pipeline.parts import DataPart
 from divtf.reporting.figures import style
 from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
 from divtf.reporting.transfer_matrix import TransferMatrix
+from divtf.runtime import quiet_start
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, digests, environment, files, run_directory
 from divtf.storage.records import CLEAN, WORST_CASE, TransferMatrixRecord, TransferResult, epsilons, grouped
@@ -127,7 +128,7 @@ def _attack(
     budgets: Sequence[float],
 ) -> list[TransferResult]:
     """Every target's results on the images of every source."""
-    # TensorFlow loads only if there is something to measure.
+    quiet_start.import_tensorflow()  # Only if there is something to measure.
     from divtf.attacks.attack import make_attack
     from divtf.attacks.threat import ThreatModel
     from divtf.evaluation.transfer import evaluate_transfer

@@ -11,6 +11,7 @@ from typing import Any
 
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.errors import require
+from divtf.storage import typed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ def check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -
     """
     check: Check = metadata["check"]
     require(
-        _has_type(value, kind) and check.holds(value),
+        typed.fits(value, kind) and check.holds(value),
         f"--{name} as {check.expected}",
         f"{name}={_shown(value)}{nearest(value, check.names)}",
     )
@@ -111,12 +112,6 @@ def nearest(value: Any, names: Collection[str]) -> str:
     wrong = [part for part in parts if isinstance(part, str) and part not in names]
     near = difflib.get_close_matches(wrong[0], names, n=1) if wrong else []
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _has_type(value: Any, kind: Any) -> bool:
-    if typing.get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_has_type(item, typing.get_args(kind)[0]) for item in value)
-    return type(value) is kind
 
 
 def _shown(value: Any) -> str:

@@ -30,7 +30,7 @@ def parts(root):
         *("--learning_rate=0.01", f"--attacks={','.join(ATTACKS)}", f"--run_dir={root}"),
     ]
     command_line.parse(["command", *arguments], values)
-    return table2.parts_from_flags(values)
+    return table2.configs_from_flags(values)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_second_call_trains_attacks_and_loads_nothing(root, monkeypatch, capsys)
     monkeypatch.setattr(Ensemble, "fit", fail)
     monkeypatch.setattr(AdversarialSets, "_make", fail)
     monkeypatch.setattr(tiny, "load", fail)
-    monkeypatch.setattr("divtf.experiment.load_dataset", fail)
+    monkeypatch.setattr("divtf.pipeline.experiment.load_dataset", fail)
     names = ("report.md", "table.csv", "table.json", "table.png")
     before = {name: (root / name).read_bytes() for name in names}
     kept = {path: path.stat().st_mtime_ns for path in root.glob("stripes-*/report.md")}

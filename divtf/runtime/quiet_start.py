@@ -1,0 +1,46 @@
+"""TensorFlow loaded without the lines of information that it writes as it starts."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from divtf.runtime.processor import prepare_tensorflow
+
+# What TF_CPP_MIN_LOG_LEVEL does not hold back: lines of level I, and the one that announces them. Warnings and
+# errors pass, as does everything else.
+_FILTER = r"""
+import re, sys
+for line in sys.stdin.buffer:
+    if not re.match(rb"I\d{4} \d\d:|WARNING: All log messages before absl::InitializeLog", line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
+
+
+def import_tensorflow() -> None:
+    """Load TensorFlow and Keras for a command."""
+    prepare_tensorflow()
+    if "tensorflow" not in sys.modules:
+        with _information_left_out():
+            import keras  # noqa: F401
+            import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def _information_left_out() -> Iterator[None]:
+    """Let what is written to the descriptor of standard error go through a filter.
+
+    It is a process of its own, so that the last words of a crash in native code come out.
+    """
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", _FILTER], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        before = os.dup(2)
+        os.dup2(process.stdin.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            process.stdin.close()  # Then it has all, and ends.

@@ -1,0 +1,40 @@
+"""TensorFlow's lines of information are left out as a command loads it, and nothing else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def stderr_of(code, status=0):
+    """What a new process that runs the code writes to standard error."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", f"import os, sys\nfrom divtf.runtime import quiet_start\n{code}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    return done.stderr
+
+
+WRITE = (
+    r"os.write(2, b'I0000 00:00:17 1 port.cc:153] on\nW0000 00:00:17 1 a.cc:1] careful\n' + b'no newline')"
+)
+
+
+def test_nothing_is_said_where_all_is_well():
+    code = "quiet_start.import_tensorflow()\nimport tensorflow as tf, keras\nassert tf.ones(1) + 1 == 2\n"
+    assert stderr_of(f"{code}print('afterwards', file=sys.stderr)") == "afterwards\n"
+
+
+def test_warnings_and_errors_pass():
+    code = f"with quiet_start._information_left_out():\n    {WRITE}\n    1 / 0"
+    said = stderr_of(code, status=1)
+    assert "port.cc" not in said
+    assert said.startswith("W0000 00:00:17 1 a.cc:1] careful\nno newline")
+    assert "ZeroDivisionError" in said
+
+
+def test_the_last_words_of_a_crash_pass():
+    code = f"with quiet_start._information_left_out():\n    {WRITE}\n    os.abort()"
+    assert stderr_of(code, status=-6) == "W0000 00:00:17 1 a.cc:1] careful\nno newline"
