@@ -20,7 +20,8 @@ from divtf.evaluation.predictions import predictions
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.experiment import load_data
 from divtf.pipeline.finished import directories, read_config
-from divtf.pipeline.shared_paths import home
+from divtf.pipeline.parts import DataPart, EnsemblePart
+from divtf.pipeline.shared_paths import directory_of
 from divtf.pipeline.trained import build_ensemble, restore
 from divtf.storage.run_directory import CHECKPOINTS
 
@@ -57,7 +58,7 @@ def measure(surrogate: Ensemble, targets: dict, images: tuple, attack: tuple, ep
 
 def checkpointed(path: Path, config: RunConfig, spec) -> Ensemble:
     """An ensemble in float32 with the weights of a checkpoint."""
-    ensemble = build_ensemble(config, spec)
+    ensemble = build_ensemble(config.part(EnsemblePart), spec)
     ensemble.set_weights(keras.saving.load_model(path, compile=False).get_weights())
     return ensemble
 
@@ -68,10 +69,11 @@ def main(arguments) -> None:
     require(bool(paths), f"finished runs below {RUNS.value}", "none")
     configs = {path: dataclasses.replace(read_config(path), run_dir=str(path)) for path in paths}
     config = next(iter(configs.values()))
-    data = load_data(config)
+    data = load_data(config.part(DataPart))
     images, epsilon = data.test_set(IMAGES.value), config.largest_epsilon
     targets = {config.target: restore(config, data.spec, path) for path, config in configs.items()}
-    base, directory = config.base(config.surrogate_seed), home(config, config.surrogate_seed)
+    seed = config.surrogate_seed
+    base, directory = config.base(seed), directory_of(config, seed)
     *earlier, _ = sorted((directory / CHECKPOINTS).glob("*.keras"))
     tables = {}
 

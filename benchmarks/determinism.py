@@ -38,7 +38,7 @@ def train() -> None:
 
     from divtf.data.mixture import Mixture
     from divtf.pipeline import experiment
-    from divtf.pipeline.modes import MODES
+    from divtf.pipeline.parts import DataPart, EnsemblePart
     from divtf.pipeline.trained import build_ensemble
 
     config = RunConfig(
@@ -47,14 +47,14 @@ def train() -> None:
         data_dir=DATA_DIR.value,
         num_members=MEMBERS.value,
         batch_size=BATCH.value,
-    ).resolved()
+    )
     keras.utils.set_random_seed(config.seed)
     if _FLAG.value:
         tf.config.experimental.enable_op_determinism()
-    data = experiment.load_data(config)
-    sources = MODES[config.mode].sources
+    data = experiment.load_data(config.part(DataPart))
+    sources = config.defence.sources
     batches = Mixture(data, sources, config.largest_epsilon, config.batch_size, config.seed).batches()
-    ensemble = build_ensemble(config, data.spec)
+    ensemble = build_ensemble(config.part(EnsemblePart), data.spec)
     ensemble.compile(divtf.Adam(config.learning_rate))
     losses, seconds = [], []
     for x, y in batches.take(STEPS.value):
