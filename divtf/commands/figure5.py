@@ -35,8 +35,8 @@ def collect(root: Path) -> list[GaasRecord]:
     Raises:
         InputError: if a target was trained anew since.
     """
-    found = {path: finished.read_gaas(path) for path in finished.directories(root)}
-    records = {path: record for path, record in found.items() if record}
+    analyses = {path: finished.read_gaas(path) for path in finished.directories(root)}
+    records = {path: record for path, record in analyses.items() if record}
     for path, record in records.items():
         current = finished.read_record(path).provenance.get("weights") == record.provenance.get("weights")
         require(current, f"an analysis of the weights in {path}", "one of others: give divtf.figure5 again")
@@ -55,10 +55,10 @@ def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None =
     Raises:
         InputError: if no finished run is one of these targets, or if two are of the same target and seed.
     """
-    there = {path: finished.read_config(path).target for path in finished.directories(root)}
-    chosen = [path for path, target in there.items() if target in targets]
+    finished_targets = {path: finished.read_config(path).target for path in finished.directories(root)}
+    chosen = [path for path, target in finished_targets.items() if target in targets]
     expected = f"finished runs of {', '.join(targets)} below {root}"
-    require(bool(chosen), expected, ", ".join(dict.fromkeys(there.values())) or "none")
+    require(bool(chosen), expected, ", ".join(dict.fromkeys(finished_targets.values())) or "none")
     finished.require_distinct([finished.read_record(path) for path in chosen], root)
     records = [measure(path, images, data_dir) for path in chosen]
     files.write_file(root / "gaas.png", style.png(gaas_figure(records)))
@@ -73,11 +73,11 @@ def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None =
 
 def measure(directory: Path, images: int, data_dir: str | None = None) -> GaasRecord:
     """The analysis of the target in a run directory; read from there if it is of these weights and images."""
-    record, kept = finished.read_record(directory), finished.read_gaas(directory)
+    record, earlier = finished.read_record(directory), finished.read_gaas(directory)
     weights = record.provenance.get("weights")
     images = min(images, record.budget.get("test images", images))
-    if kept and (kept.images, kept.provenance.get("weights")) == (images, weights):
-        return kept
+    if earlier and (earlier.images, earlier.provenance.get("weights")) == (images, weights):
+        return earlier
     quiet_start.import_tensorflow()  # Only if there is something to measure.
     from divtf.evaluation.gaas import gaas
     from divtf.pipeline import experiment, trained
@@ -88,14 +88,14 @@ def measure(directory: Path, images: int, data_dir: str | None = None) -> GaasRe
     target = trained.restore(config, data.spec, directory)
     _LOG.info(f"analyses {directory} on {images} images")
     budgets = [round(config.largest_epsilon * third, 6) for third in _THIRDS]
-    made = GaasRecord(
+    analysis = GaasRecord(
         **record.common(),
         images=images,
         curves=tuple(result.to_json() for result in gaas(target, x, y, epsilons=budgets)),
         analysis=environment.environment(),
     )
-    checked_json.write_checked(directory / run_directory.GAAS, made.to_json())
-    return made
+    checked_json.write_checked(directory / run_directory.GAAS, analysis.to_json())
+    return analysis
 
 
 def launch() -> None:

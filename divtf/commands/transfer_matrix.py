@@ -41,19 +41,20 @@ def collect(root: Path) -> list[TransferMatrixRecord]:
         InputError: if a column is missing, or of other ensembles than those that are there now.
     """
     columns = {path: finished.read_transfer_matrix(path) for path in finished.directories(root)}
-    found = [column for column in columns.values() if column]
-    for family in _families(columns) if found else []:
+    measured = [column for column in columns.values() if column]
+    for family in _families(columns) if measured else []:
         identities = _identities(_sources(family))
-        own = [columns[path] for path in family]
+        of_family = [columns[path] for path in family]
         current = all(
-            column and column.sources == identities and _cells(column) == _cells(own[0]) for column in own
+            column and column.sources == identities and _cells(column) == _cells(of_family[0])
+            for column in of_family
         )
         require(
-            current or not any(own),
+            current or not any(of_family),
             f"a transfer matrix of all finished runs below {root}",
             "one of other runs: give divtf.transfer_matrix again",
         )
-    return found
+    return measured
 
 
 def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None = None) -> None:
@@ -78,8 +79,8 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
     records = [record for family in _families(paths, data_dir) for record in measure(family, images, attacks)]
     files.write_file(root / "transfer.png", style.png(transfer_matrix_figure(records)))
     checked_json.write_json(root / run_directory.TRANSFER_MATRIX, [record.to_json() for record in records])
-    for subject, own in grouped(records, lambda record: record.subject).items():
-        _print(subject, TransferMatrix(own), epsilons(own))
+    for subject, columns in grouped(records, lambda record: record.subject).items():
+        _print(subject, TransferMatrix(columns), epsilons(columns))
     print(f"  {'transfer':<14} {root / 'transfer.png'}")
 
 
@@ -101,12 +102,12 @@ def measure(
     images = min(images, *(record.budget.get("test images", images) for record in records.values()))
     budgets = sorted({epsilon for config in family.values() for epsilon in config.epsilons})
     wanted = {(source, a, e, images) for source in sources for a in (*attacks, WORST_CASE) for e in budgets}
-    kept = [column for path in family if (column := finished.read_transfer_matrix(path))]
-    current = [column for column in kept if column.sources == identities and _cells(column) == wanted]
+    earlier = [column for path in family if (column := finished.read_transfer_matrix(path))]
+    current = [column for column in earlier if column.sources == identities and _cells(column) == wanted]
     if len(current) == len(family):
         return current
     results = _attack(sources, family, images, attacks, budgets)
-    made = {
+    columns = {
         path: TransferMatrixRecord(
             **record.common(),
             results=tuple(result for result in results if result.target == record.target),
@@ -115,9 +116,9 @@ def measure(
         )
         for path, record in records.items()
     }
-    for path, column in made.items():
+    for path, column in columns.items():
         checked_json.write_checked(path / run_directory.TRANSFER_MATRIX, column.to_json())
-    return list(made.values())
+    return list(columns.values())
 
 
 def _attack(
@@ -135,21 +136,21 @@ def _attack(
     from divtf.pipeline import experiment, trained
 
     data = experiment.load_data(next(iter(family.values())).part(DataPart))
-    made = [make_attack(name, ThreatModel(epsilon)) for epsilon in budgets for name in attacks]
+    all_attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon in budgets for name in attacks]
     loaded = {name: trained.restore(config, data.spec, path) for name, (config, path) in sources.items()}
     results: list[TransferResult] = []
     for name, ensemble in loaded.items():
         _LOG.info(f"attacks {sources[name][1]}")
-        found = evaluate_transfer(
+        of_source = evaluate_transfer(
             ensemble,
             {config.target: loaded[config.target] for config in family.values()},
             data.test_set(images),
-            made,
+            all_attacks,
             directory=sources[name][1] / shared_paths.ADVERSARIAL,
             surrogate_name=name,
             batch_size=shared_paths.BATCH,
         )
-        results += [result for result in found if result.attack != CLEAN]
+        results += [result for result in of_source if result.attack != CLEAN]
     return results
 
 
@@ -172,9 +173,10 @@ def _sources(family: Mapping[Path, RunConfig]) -> Sources:
     sources = {config.target: (config, path) for path, config in family.items()}
     for config in family.values():
         for name, seed in shared_paths.seeds(config).items():
-            home = shared_paths.directory_of(config, seed)
-            _, known = sources.setdefault(name, (config.base(seed), home))
-            require(known == home, f"one {name} for all of {', '.join(map(str, family))}", f"{known}, {home}")
+            directory = shared_paths.directory_of(config, seed)
+            _, first = sources.setdefault(name, (config.base(seed), directory))
+            targets = ", ".join(map(str, family))
+            require(first == directory, f"one {name} for all of {targets}", f"{first}, {directory}")
     return sources
 
 

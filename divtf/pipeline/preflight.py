@@ -29,11 +29,11 @@ def require_fast_precision(precision: str) -> None:
     """
     setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "unset")
     # Unset, it depends on the processor; TensorFlow has no public word for that.
-    on = setting.lower() not in ("0", "false") and onednn_enabled()
+    fast = setting.lower() not in ("0", "false") and onednn_enabled()
     lacking = has_avx512() is False
     where = "a processor without AVX-512" if lacking else "this processor"
     require(
-        precision == "float32" or (on and not lacking) or bool(tf.config.list_physical_devices("GPU")),
+        precision == "float32" or (fast and not lacking) or bool(tf.config.list_physical_devices("GPU")),
         "oneDNN on and a processor with AVX-512 for --precision=mixed_bfloat16, which is some 10 to 25 times "
         "slower on a CPU without them",
         f"TF_ENABLE_ONEDNN_OPTS={setting} on {where}",
@@ -46,10 +46,10 @@ def require_memory(config: RunConfig, data: ImageData) -> None:
     Raises:
         InputError: if the least that a step keeps is more than the machine has.
     """
-    least, there = least_bytes(config, data), psutil.virtual_memory().total
+    least, memory = least_bytes(config, data), psutil.virtual_memory().total
     require(
-        least <= there,
-        f"a training step that fits into the {there / 2**30:.0f} GiB of this machine's memory",
+        least <= memory,
+        f"a training step that fits into the {memory / 2**30:.0f} GiB of this machine's memory",
         f"num_members={config.num_members} and batch_size={config.batch_size}, which need "
         f"{least / 2**30:.0f} GiB at least",
     )

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from divtf.runtime.processor import prepare_tensorflow
 
-# What TF_CPP_MIN_LOG_LEVEL does not hold back: lines of level I, and the one that announces them. Warnings and
-# errors pass, as does everything else.
+# What TF_CPP_MIN_LOG_LEVEL does not hold back: lines of level I, and the one that announces them. Warnings
+# and errors pass, as does everything else.
 _FILTER = r"""
 import re, sys
 for line in sys.stdin.buffer:

@@ -134,8 +134,8 @@ def team_of(strategy: tf.distribute.Strategy) -> Team:
 def _sum_of_first_replica(value: tf.Tensor) -> tf.Tensor:
     """The first replica's value, on every replica."""
     replica = tf.distribute.get_replica_context()
-    own = tf.where(replica.replica_id_in_sync_group == 0, value, 0)
-    return replica.all_reduce(tf.distribute.ReduceOp.SUM, own)
+    summand = tf.where(replica.replica_id_in_sync_group == 0, value, 0)
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, summand)
 
 
 def _answers(address: str) -> bool:

@@ -48,9 +48,11 @@ def read_checked(path: Path) -> Any:
     """
     values = read_json(path)
     if isinstance(values, dict) and _CHECKSUM in values:
-        stated, found = values.pop(_CHECKSUM), _checksum(values)
-        if stated != found:
-            raise DamagedError(f"Expected values of checksum {stated!s:.12} in {path}. Received: {found:.12}")
+        stated, computed = values.pop(_CHECKSUM), _checksum(values)
+        if stated != computed:
+            raise DamagedError(
+                f"Expected values of checksum {stated!s:.12} in {path}. Received: {computed:.12}"
+            )
     return values
 
 

@@ -75,9 +75,9 @@ class Checkpoints:
                 version of Keras: to train anew in its place would lose it.
             OSError: if a checkpoint cannot be read, for the same reason.
         """
-        if (found := self._newest_whole()) is None:
+        if (newest := self._newest_whole()) is None:
             return None
-        state, run, self.newest = found
+        state, run, self.newest = newest
         require(
             run == self._run or not run or not self._run,
             f"a checkpoint of this run, {self._run}",
@@ -88,8 +88,8 @@ class Checkpoints:
 
     def newest_step(self) -> int:
         """Step of the newest checkpoint that is whole; 0 if there is none."""
-        found = self._newest_whole()
-        return found[0].step if found else 0
+        newest = self._newest_whole()
+        return newest[0].step if newest else 0
 
     def mend_metrics(self, path: Path, *, finished: bool = False) -> None:
         """Write the lines of metrics again if they are not those that the newest checkpoint remembers.
@@ -134,9 +134,9 @@ class Checkpoints:
 
     def _prune(self, newest: str) -> None:
         """Keep the newest checkpoint and the one before; a later one is damaged, or was not finished."""
-        kept = [path.stem for path in self._states() if path.stem <= newest][:2]
+        newest_two = [path.stem for path in self._states() if path.stem <= newest][:2]
         for path in self._files():
-            if path.stem not in kept:
+            if path.stem not in newest_two:
                 path.unlink()
 
 

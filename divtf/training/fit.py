@@ -65,8 +65,8 @@ def fit(
             if not team.is_chief:
                 raise
             newest = checkpoints.newest
-            kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint was made before"
-            raise InputError(f"{error}; {kept}") from None
+            last = f"the last good checkpoint is {newest}" if newest else "no checkpoint was made before"
+            raise InputError(f"{error}; {last}") from None
 
 
 def _fit_epochs(state: State, mixture: Mixture, first: int, last: int, steps: int, callbacks: list) -> None:
