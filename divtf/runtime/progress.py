@@ -28,6 +28,7 @@ def bar(what: str, total: int, done: int = 0) -> Any:
         total=total,
         initial=done,
         desc=what,
+        unit="batch",
         file=sys.stderr,
         leave=False,
         dynamic_ncols=True,

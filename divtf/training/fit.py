@@ -57,10 +57,10 @@ def fit(
         callbacks = [counter, Progress(state, settings.epochs, per_epoch, bar)]
         try:
             if done:  # The rest of an interrupted epoch is an epoch of fewer steps to Keras.
-                _fit_epochs(state, mixture, epoch, epoch + 1, per_epoch - done, callbacks)
+                _fit_epochs(state, mixture, callbacks, first=epoch, last=epoch + 1, steps=per_epoch - done)
                 epoch += 1
             if epoch < settings.epochs:
-                _fit_epochs(state, mixture, epoch, settings.epochs, per_epoch, callbacks)
+                _fit_epochs(state, mixture, callbacks, first=epoch, last=settings.epochs, steps=per_epoch)
         except InputError as error:
             if not team.is_chief:
                 raise
@@ -69,7 +69,9 @@ def fit(
             raise InputError(f"{error}; {last}") from None
 
 
-def _fit_epochs(state: State, mixture: Mixture, first: int, last: int, steps: int, callbacks: list) -> None:
+def _fit_epochs(
+    state: State, mixture: Mixture, callbacks: list, *, first: int, last: int, steps: int
+) -> None:
     """Epochs `first` to `last`, counted from 0, the last one left out, of so many steps each."""
     state.ensemble.fit(
         _split_by_batch(mixture.batches(state.step)),
