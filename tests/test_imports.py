@@ -124,6 +124,38 @@ def test_private_names_stay_in_their_module(module):
             assert not node.attr.startswith("_"), f"{node.value.id}.{node.attr}"
 
 
+def is_private(name):
+    # `_typeshed` is what type checkers are to be told of files; nothing of it is there at run time.
+    return name.startswith("_") and not name.startswith("__") and name != "_typeshed"
+
+
+def defined(tree):
+    """Names that a module defines or assigns anywhere in it, attributes of its objects included."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+@pytest.mark.parametrize("module", sorted(set(TREES) - {"runtime.private_names"}))
+def test_private_names_of_other_libraries_stay_in_one_module(module):
+    """Attributes of `self` may come from a class of another module of divtf, all others from the module."""
+    own, divtfs = defined(TREES[module]), set().union(*map(defined, TREES.values()))
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            path = getattr(node, "module", "") or ""
+            names = [*path.split("."), *(part for alias in node.names for part in alias.name.split("."))]
+            assert not [name for name in names if is_private(name)], f"line {node.lineno}"
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            on_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            assert node.attr in (divtfs if on_self else own), f"line {node.lineno}: {ast.unparse(node)}"
+
+
 def test_doors_only_open():
     for door in DOORS:
         assert IMPORTS[door] == {f"commands.{door}"} and not OUTSIDE[door]

@@ -7,6 +7,8 @@ read and written once.
 import keras
 import tensorflow as tf
 
+from divtf.runtime.private_names import adam_moments, variables_of
+
 
 @keras.saving.register_keras_serializable(package="divtf")
 class Adam(keras.optimizers.Adam):
@@ -14,7 +16,7 @@ class Adam(keras.optimizers.Adam):
 
     def apply(self, grads, trainable_variables=None):
         """Take a step; the factors that all variables share are made once, which keeps the graph small."""
-        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        variables = variables_of(self) if trainable_variables is None else list(trainable_variables)
         dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in variables}
         self._shared = {dtype: self._factors(self.iterations + 1, dtype) for dtype in dtypes}
         super().apply(grads, None if trainable_variables is None else variables)
@@ -24,11 +26,11 @@ class Adam(keras.optimizers.Adam):
         if self.amsgrad:  # The kernel is Adam's only.
             super().update_step(gradient, variable, learning_rate)
             return
-        index = self._get_variable_index(variable)
+        momentum, velocity = adam_moments(self, variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
+            m=momentum.value.handle,
+            v=velocity.value.handle,
             lr=tf.cast(learning_rate, variable.dtype),
             grad=tf.cast(gradient, variable.dtype),
             use_locking=True,  # As the assignments that it takes the place of.

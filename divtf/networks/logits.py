@@ -1,7 +1,22 @@
-"""Logits and what is read off them: margins, and whether they are logits at all."""
+"""Logits, where they come from and what is read off them: margins, and whether they are logits at all."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+
+def member_logits(target: Any, x: tf.Tensor) -> tf.Tensor:
+    """Logits of every member of a target, [N, B, C], for images [B, ...].
+
+    Args:
+        target: has `member_logits(x)`, as an Ensemble; or is a callable that gives logits [B, C], and then
+            counts as its own and only member.
+        x: images, [B, ...].
+    """
+    if hasattr(target, "member_logits"):
+        return target.member_logits(x)
+    return tf.convert_to_tensor(target(x))[None]
 
 
 def at_least_float32(tensor: tf.Tensor) -> tf.Tensor:

@@ -64,12 +64,12 @@ def _first_derivative(d: tf.Tensor, batch: _Batch) -> tuple[tf.Tensor, tf.Tensor
     # from a captured tensor through the whole network before it.
     @tf.custom_gradient
     def derivative(d, x, gamma, mean, r, count, *reserved):
-        own = _Batch(x, gamma, mean, r, count, batch.epsilon, reserved)
-        to_x, sum_dh, sum_d = _backward(d, own)
+        arguments = _Batch(x, gamma, mean, r, count, batch.epsilon, reserved)
+        to_x, sum_dh, sum_d = _backward(d, arguments)
 
         def gradient(v, p, q):
             constants = [None] * (3 + len(reserved))  # What they depend on x by is in its gradient.
-            return *_second_derivative(v, p, q, d, sum_d, sum_dh, own), *constants
+            return *_second_derivative(v, p, q, d, sum_d, sum_dh, arguments), *constants
 
         return (to_x, sum_dh, sum_d), gradient
 

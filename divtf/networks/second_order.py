@@ -1,12 +1,12 @@
 """Which members GAL can be minimised on: those whose second-order gradients are exact."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from divtf.errors import InputError
 from divtf.networks.layers import BatchNormalization
+from divtf.runtime.private_names import layers_of
 
 # Found with finite differences in float64; a test holds each of the layers to being wrong.
 _WRONG_TO_SECOND_ORDER = (
@@ -20,15 +20,10 @@ _WRONG_OPERATIONS = ("LayerNorm", "Moments")
 
 def flat_operations(member: keras.Model) -> list[Any]:
     """All layers of a model and all its operations of keras.ops, those of nested models included."""
-    found = list(flat_layers(member))
-    for model in [member, *(layer for layer in found if isinstance(layer, keras.Model))]:
-        found += [node for node in getattr(model, "operations", ()) if node not in found]
-    return found
-
-
-def flat_layers(member: keras.Model) -> Iterator[keras.layers.Layer]:
-    """All layers of a model, those of nested models included."""
-    return iter(member._flatten_layers(include_self=False, recursive=True))
+    nodes: list[Any] = layers_of(member)
+    for model in [member, *(layer for layer in nodes if isinstance(layer, keras.Model))]:
+        nodes += [node for node in getattr(model, "operations", ()) if node not in nodes]
+    return nodes
 
 
 def wrong_to_second_order(member: keras.Model) -> list[Any]:
@@ -62,10 +57,10 @@ def convert_member(member: keras.Model) -> keras.Model:
 
     copy = keras.models.clone_model(member, clone_function=replace, recursive=True)
     copy.set_weights(member.get_weights())
-    if left := wrong_to_second_order(copy):
+    if remaining := wrong_to_second_order(copy):
         raise InputError(
             f"Expected layers that divtf can replace: BatchNormalization that is not synchronized and has "
-            f"no renorm. Received: {_names(left)}"
+            f"no renorm. Received: {_names(remaining)}"
         )
     return copy
 

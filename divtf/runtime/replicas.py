@@ -6,10 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divtf.runtime.private_names import layers_of
+
 _SUM = tf.distribute.ReduceOp.SUM
-
-
-# What replicas do together, in a train step
 
 
 def replicas() -> int:
@@ -23,7 +22,7 @@ def sums(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         return list(tensors)
     wide = tf.stack([tf.cast(tensor, tf.float64) for tensor in tensors])
     totals = tf.unstack(tf.distribute.get_replica_context().all_reduce(_SUM, wide))
-    return [tf.cast(total, own.dtype) for total, own in zip(totals, tensors, strict=True)]
+    return [tf.cast(total, tensor.dtype) for total, tensor in zip(totals, tensors, strict=True)]
 
 
 def terms(objective: Any, members: Sequence[Any], x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Any:
@@ -64,10 +63,10 @@ def share_statistics(models: Iterable[keras.Model], count: tf.Tensor) -> None:
     """
     if replicas() == 1:
         return
-    layers = [layer for model in models for layer in model._flatten_layers(include_self=False)]
     moving = [
         variable
-        for layer in layers
+        for model in models
+        for layer in layers_of(model)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
@@ -75,8 +74,8 @@ def share_statistics(models: Iterable[keras.Model], count: tf.Tensor) -> None:
         return
     flat = tf.concat([tf.reshape(tf.cast(variable, tf.float32), [-1]) for variable in moving], axis=0)
     count = tf.cast(count, tf.float32)
-    own = tf.concat([flat * count, count[None]], axis=0)
-    total = tf.distribute.get_replica_context().all_reduce(_SUM, own)
+    weighted = tf.concat([flat * count, count[None]], axis=0)
+    total = tf.distribute.get_replica_context().all_reduce(_SUM, weighted)
     sizes = [variable.shape.num_elements() for variable in moving]
     for variable, mean in zip(moving, tf.split(total[:-1] / total[-1], sizes), strict=True):
         variable.assign(tf.cast(tf.reshape(mean, variable.shape), variable.dtype))
@@ -89,7 +88,6 @@ class ReplicatedMean(keras.metrics.Mean):
     it is read, which takes all workers, and spreads a restored sum over them, which changes its rounding.
     """
 
-    def add_variable(self, shape, initializer, dtype=None, aggregation="sum", name=None):
+    def add_variable(self, *args, **kwargs):
         """As Keras's, read from the first replica."""
-        del aggregation
-        return super().add_variable(shape, initializer, dtype, "only_first_replica", name)
+        return super().add_variable(*args, **kwargs | {"aggregation": "only_first_replica"})

@@ -10,11 +10,11 @@ from keras import layers
 from divtf import BatchNormalization, GradientAlignment, InputError, convert_member
 from divtf.networks.layers import ParameterFreeShortcut
 from divtf.networks.second_order import (
-    flat_layers,
     flat_operations,
     require_exact_to_second_order,
     wrong_to_second_order,
 )
+from divtf.runtime.private_names import layers_of
 
 WRONG = {
     "BatchNormalization": lambda: layers.BatchNormalization(),
@@ -170,7 +170,7 @@ def normalised_features(x):
 
 
 def layer_names(member):
-    return [layer.name for layer in flat_layers(member) if not isinstance(layer, layers.InputLayer)]
+    return [layer.name for layer in layers_of(member) if not isinstance(layer, layers.InputLayer)]
 
 
 def test_conversion_keeps_outputs_weights_names_and_the_original(tiny_members, tiny_batch):
@@ -185,7 +185,7 @@ def test_conversion_keeps_outputs_weights_names_and_the_original(tiny_members, t
     assert layer_names(converted) == layer_names(member)
     assert [w.shape for w in converted.weights] == [w.shape for w in member.weights]
     assert len(wrong_to_second_order(member)) == 2 and not wrong_to_second_order(converted)
-    replaced = {layer.name: layer for layer in flat_layers(converted)}
+    replaced = {layer.name: layer for layer in layers_of(converted)}
     assert type(replaced["first"]) is BatchNormalization and replaced["first"].momentum == 0.8
     assert type(replaced["deep"]) is BatchNormalization
 
