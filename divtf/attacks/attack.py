@@ -2,33 +2,43 @@
 
 import collections
 import dataclasses
-import inspect
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.methods import ATTACKS, RANGES
+from divtf.attacks.methods import ATTACKS, Method, random_start
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import is_number, require
-from divtf.networks.logits import are_probabilities
+from divtf.networks.logits import are_probabilities, member_logits
 from divtf.runtime.devices import map_batches
 
 # A float32 image plus its perturbation may round to just outside the ball.
 _ROUNDING = 1e-6
+# As many images of the first batch tell what a target gives.
+_FIRST = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _Traced:
+    """An attack on one target as a graph, from images, labels and seed [2]; and the target's classes."""
+
+    attack: Callable[..., tf.Tensor]
+    classes: int
 
 
 class Attack:
     """An attack with its threat model and parameters; made by `make_attack`."""
 
-    def __init__(self, name: str, threat: ThreatModel, params: dict[str, Any]):
+    def __init__(self, name: str, method: Method, threat: ThreatModel, params: Mapping[str, Any]):
         self.name = name
         self.threat = threat
         self.params = params
-        self._compiled: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+        self._method = method
+        self._traced: weakref.WeakKeyDictionary[Any, _Traced] = weakref.WeakKeyDictionary()
 
     def __call__(self, target, x, y, *, seed: int = 0) -> tf.Tensor:
         """Adversarial images for the target's mean member loss and the true labels.
@@ -52,52 +62,49 @@ class Attack:
 
     def on_batches(self, target, batches, devices: Sequence[str] = ()) -> Iterator[tf.Tensor]:
         """What a call gives for each batch (x, y, seed), bit for bit; on devices, each one at a time."""
-        attacked: collections.deque[tf.Tensor] = collections.deque()
+        under_way: collections.deque[tf.Tensor] = collections.deque()
 
         def checked():
             for x, y, seed in batches:
                 x, y = tf.cast(x, tf.float32), tf.convert_to_tensor(y)
                 self._check_input(x, y)
-                if target not in self._compiled:
-                    _check_target(target, x)
-                    self._compiled[target] = self._compile(target, x.shape[1:])
-                _check_labels(y, self._compiled[target][1])
-                attacked.append(x)
+                if target not in self._traced:
+                    self._traced[target] = self._trace(target, x)
+                _check_labels(y, self._traced[target].classes)
+                under_way.append(x)
                 yield x, tf.cast(y, tf.int64), tf.stack([seed, 0])
 
         def attack(*batch):
-            return self._compiled[target][0](*batch)
+            return self._traced[target].attack(*batch)
 
         for x_adv in map_batches(attack, checked(), devices):
-            self._check_result(attacked.popleft(), x_adv)
+            self._check_result(under_way.popleft(), x_adv)
             yield x_adv
 
     def describe(self) -> dict[str, Any]:
         """Everything that, with target, images and seed, determines the result; as JSON values."""
-        defaults = inspect.signature(ATTACKS[self.name]).parameters.values()
-        params = {p.name: p.default for p in defaults if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        return {"attack": self.name, "params": params | self.params, **dataclasses.asdict(self.threat)}
+        return {"attack": self.name, "params": dict(self.params), **dataclasses.asdict(self.threat)}
 
-    def _compile(self, target, image_shape):
+    def _trace(self, target, x: tf.Tensor) -> _Traced:
+        members, classes = _members_and_classes(target, x[:_FIRST])
         # The cache must not keep the target alive: a cycle through its own value would.
         reference = weakref.ref(target)
         signature = [
-            tf.TensorSpec([None, *image_shape], tf.float32),
+            tf.TensorSpec([None, *x.shape[1:]], tf.float32),
             tf.TensorSpec([None], tf.int64),
             tf.TensorSpec([2], tf.int32),
         ]
-        classes = 0
 
         @tf.function(input_signature=signature)
         def attack(x, y, seed):
-            nonlocal classes
-            logits = relative_logits(reference(), y)
-            _, members, classes = logits(x).shape
+            params = dict(self.params)
+            if self._method.random_start:
+                params["start"] = random_start(x, self.threat, seed)
             labels = tf.repeat(y[:, None], members, axis=1)
-            return ATTACKS[self.name](logits, x, labels, seed, self.threat, **self.params)
+            return self._method.function(relative_logits(reference(), y), x, labels, self.threat, **params)
 
         # One trace serves all batches. Concrete, it is not mistaken for needless retracing.
-        return attack.get_concrete_function(), classes
+        return _Traced(attack.get_concrete_function(), classes)
 
     def _check_input(self, x, y):
         require(y.shape.rank == 1 and y.dtype.is_integer, "integer labels [B]", f"{y.dtype.name} {y.shape}")
@@ -142,14 +149,14 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
     """
     require(isinstance(threat, ThreatModel), "a ThreatModel, as ThreatModel(epsilon=0.1)", f"{threat!r}")
     require(name in ATTACKS, f"attack as one of {sorted(ATTACKS)}", f"attack={name!r}")
-    signature = inspect.signature(ATTACKS[name]).parameters.values()
-    known = [p.name for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    method = ATTACKS[name]
+    known = list(method.parameters)
     require(set(params) <= set(known), f"parameters of {name} among {known}", f"{sorted(params)}")
     for param, value in params.items():
-        if param in RANGES:
-            expected, fits = RANGES[param]
-            require(is_number(value) and fits(value), expected, f"{param}={value!r}")
-    return Attack(name, threat, params)
+        parameter = method.parameters[param]
+        require(is_number(value) and parameter.fits(value), parameter.expected, f"{param}={value!r}")
+    defaults = {param: parameter.default for param, parameter in method.parameters.items()}
+    return Attack(name, method, threat, defaults | params)
 
 
 def relative_logits(target, y: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -161,26 +168,30 @@ def relative_logits(target, y: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """
 
     def logits(x):
-        if hasattr(target, "member_logits"):
-            members = tf.transpose(target.member_logits(x), [1, 0, 2])
-        else:
-            members = tf.convert_to_tensor(target(x))[:, None]
+        members = tf.transpose(member_logits(target, x), [1, 0, 2])
         labels = tf.repeat(y[:, None], members.shape[1], axis=1)
         return members - tf.gather(members, labels, axis=2, batch_dims=2)[..., None]
 
     return logits
 
 
-def _check_target(target, x: tf.Tensor) -> None:
-    """Hold a target without `member_logits` to logits: an Ensemble has held its members to them before."""
+def _members_and_classes(target, x: tf.Tensor) -> tuple[int, int]:
+    """How many members a target has, and how many classes it tells apart on images x.
+
+    Raises:
+        InputError: if a target without `member_logits` gives no logits; an Ensemble has held its members to
+            them before.
+    """
     if not hasattr(target, "member_logits"):
-        outputs = np.asarray(target(x[:8]))
+        outputs = np.asarray(target(x))
         require(outputs.ndim == 2, "a target that gives logits [B, C]", f"outputs of shape {outputs.shape}")
         require(
             not are_probabilities(outputs),
             "a target that gives logits",
             "one that gives probabilities, whose gradients mislead attacks (remove its softmax)",
         )
+    members, _, classes = member_logits(target, x).shape
+    return members, classes
 
 
 def _check_labels(y: tf.Tensor, classes: int) -> None:

@@ -10,11 +10,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
+from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from keras import layers
 
-from divtf.attacks.attack import make_attack
-from divtf.attacks.methods import ATTACKS
+from divtf.attacks.attack import make_attack, relative_logits
+from divtf.attacks.methods import ATTACKS, Method, Parameter
 from divtf.attacks.threat import ThreatModel
+from divtf.data import paper
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy
 from divtf.errors import InputError
@@ -151,6 +154,52 @@ def test_parameters_change_what_they_name(name, params):
     attack = make_attack(name, ThreatModel(EPSILON), **params)
     agree(attack(Ensemble(conv_members(2), CrossEntropy()), x, y, seed=SEED), twin)
     assert attack.describe()["params"].items() >= params.items()
+
+
+# The loops, against those of CleverHans: the same to the last bit where no member is saturated.
+
+
+@pytest.fixture(name="curved")
+def fixture_curved():
+    """Logits of three members relative to the true class's, images, and each label once for every member."""
+    x, y = (tf.constant(part) for part in images_and_labels(20))
+    return relative_logits(Ensemble(conv_members(3), CrossEntropy()), y), x, tf.repeat(y[:, None], 3, axis=1)
+
+
+def lead_up_to_fifty(labels, logits):
+    others = tf.reduce_max(logits - 1e9 * tf.one_hot(labels, CLASSES), axis=-1)
+    return tf.minimum(others - tf.gather(logits, labels, batch_dims=2), 50.0)
+
+
+@pytest.mark.parametrize("epsilon", [0.03, 0.3])
+@pytest.mark.parametrize(
+    ("name", "params", "steps", "loss"),
+    [
+        ("rfgsm", {}, 1, None),
+        ("ifgsm", {"steps": 5}, 5, None),
+        ("pgd_cw", {"steps": 5, "step": 0.2, "confidence": 50.0}, 5, lead_up_to_fifty),
+    ],
+)
+def test_loop_equals_cleverhans_s_projected_gradient_descent(name, params, steps, loss, epsilon, curved):
+    logits, x, labels = curved
+    expected = projected_gradient_descent(
+        logits, x, epsilon, epsilon / steps, steps, np.inf, loss, clip_min=0.0, clip_max=1.0, y=labels
+    )
+    start = {"start": x} if ATTACKS[name].random_start else {}
+    x_adv = ATTACKS[name].function(logits, x, labels, ThreatModel(epsilon), **params, **start)
+    np.testing.assert_array_equal(x_adv, expected)
+    assert np.abs(x_adv - x).max() > epsilon / 2
+
+
+@pytest.mark.parametrize("epsilon", [0.03, 0.3])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_loop_equals_cleverhans_s_momentum_iterative_method(decay, epsilon, curved):
+    logits, x, labels = curved
+    expected = momentum_iterative_method(
+        logits, x, epsilon, epsilon / 5, 5, np.inf, 0.0, 1.0, labels, decay_factor=decay, sanity_checks=False
+    )
+    x_adv = ATTACKS["mifgsm"].function(logits, x, labels, ThreatModel(epsilon), steps=5, decay=decay)
+    np.testing.assert_array_equal(x_adv, expected)
 
 
 def test_defaults_are_those_of_section_4_1():
@@ -354,21 +403,21 @@ def test_another_image_range_is_kept(name):
     assert x_adv.min() == -1 and x_adv.max() == 2
 
 
-def leaves_the_ball(logits, x, y, seed, threat):
+def leaves_the_ball(logits, x, y, threat):
     return tf.clip_by_value(x + 1.01 * threat.epsilon * tf.where(x < 0.5, 1.0, -1.0), 0, 1)
 
 
-def leaves_the_range(logits, x, y, seed, threat):
+def leaves_the_range(logits, x, y, threat):
     return x + threat.epsilon
 
 
-def gives_one_nan(logits, x, y, seed, threat):
+def gives_one_nan(logits, x, y, threat):
     corner = tf.one_hot(0, tf.size(x), on_value=float("nan"), off_value=0.0)
     return x + tf.reshape(corner, tf.shape(x))
 
 
 def test_result_that_is_not_finite_is_refused(monkeypatch):
-    monkeypatch.setitem(ATTACKS, "bad", gives_one_nan)
+    monkeypatch.setitem(ATTACKS, "bad", Method(gives_one_nan))
     ensemble, _ = linear_ensemble(2)
     with pytest.raises(InputError, match=r"Expected finite images of bad\. Received: NaN or infinity"):
         make_attack("bad", ThreatModel(EPSILON))(ensemble, *images_and_labels())
@@ -386,7 +435,7 @@ def test_threat_model_of_any_number_attacks_and_travels_as_json(epsilon):
 
 @pytest.mark.parametrize("bad", [leaves_the_ball, leaves_the_range])
 def test_result_that_breaks_the_threat_model_raises(bad, monkeypatch):
-    monkeypatch.setitem(ATTACKS, "bad", bad)
+    monkeypatch.setitem(ATTACKS, "bad", Method(bad))
     ensemble, _ = linear_ensemble(2)
     x, y = images_and_labels()
     with pytest.raises(FloatingPointError, match="Expected bad images within ThreatModel"):
@@ -394,14 +443,33 @@ def test_result_that_breaks_the_threat_model_raises(bad, monkeypatch):
 
 
 def test_registered_attack_is_made_and_run_like_the_others(monkeypatch):
-    def halfway(logits, x, y, seed, threat, *, share=0.5):
+    def halfway(logits, x, y, threat, *, share):
         return tf.clip_by_value(x + share * threat.epsilon, threat.clip_min, threat.clip_max)
 
-    monkeypatch.setitem(ATTACKS, "halfway", halfway)
+    share = Parameter(0.5, "0 < share <= 1", lambda share: 0 < share <= 1)
+    monkeypatch.setitem(ATTACKS, "halfway", Method(halfway, {"share": share}))
     ensemble, _ = linear_ensemble(2)
     x, y = images_and_labels()
-    x_adv = make_attack("halfway", ThreatModel(EPSILON), share=0.25)(ensemble, x, y)
-    np.testing.assert_allclose(x_adv, np.minimum(x + 0.025, 1), atol=1e-6)
+    plain, given = (make_attack("halfway", ThreatModel(EPSILON), **own) for own in ({}, {"share": 0.25}))
+    np.testing.assert_allclose(plain(ensemble, x, y), np.minimum(x + 0.05, 1), atol=1e-6)
+    np.testing.assert_allclose(given(ensemble, x, y), np.minimum(x + 0.025, 1), atol=1e-6)
+    assert plain.describe()["params"] == {"share": 0.5} and given.describe()["params"] == {"share": 0.25}
+    with pytest.raises(InputError, match=r"Expected 0 < share <= 1\. Received: share=2"):
+        make_attack("halfway", ThreatModel(EPSILON), share=2)
+
+
+def test_registered_attack_with_a_random_start_is_given_one(monkeypatch):
+    monkeypatch.setitem(
+        ATTACKS, "start", Method(lambda logits, x, y, threat, *, start: start, random_start=True)
+    )
+    ensemble, _ = linear_ensemble(2)
+    x, y = images_and_labels()
+    start = make_attack("start", ThreatModel(EPSILON))(ensemble, x, y, seed=SEED)
+    np.testing.assert_allclose(start, np.clip(x + random_start(x.shape, EPSILON), 0, 1), atol=1e-7)
+
+
+def test_every_attack_of_the_paper_is_there():
+    assert set(paper.ATTACKS) <= set(ATTACKS)
 
 
 # Randomness.
