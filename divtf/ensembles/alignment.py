@@ -42,8 +42,8 @@ def input_gradients(
         tape.watch(inputs)
         logits = tf.stack(
             [
-                at_least_float32(member(own, training=training))
-                for member, own in zip(members, inputs, strict=True)
+                at_least_float32(member(images, training=training))
+                for member, images in zip(members, inputs, strict=True)
             ]
         )
         margins = true_class_margin(logits, tf.broadcast_to(y, tf.shape(logits)[:-1]))

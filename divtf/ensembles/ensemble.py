@@ -1,26 +1,25 @@
 """The ensemble: members trained together by one objective, predicting by their mean probability."""
 
-import functools
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from divtf.ensembles import step_checks
 from divtf.ensembles.adam import Adam
 from divtf.ensembles.members import check_members
 from divtf.ensembles.objectives import CrossEntropy, GradientAlignment, Terms
 from divtf.errors import InputError, require
 from divtf.networks import second_order
 from divtf.networks.logits import at_least_float32
-from divtf.runtime import replicas, worker_fit, workers
-
-_CHECK = "divtf"
+from divtf.runtime import replicas, worker_fit
+from divtf.runtime.private_names import BuildsItself
+from divtf.runtime.workers import team_of
 
 
 @keras.saving.register_keras_serializable(package="divtf")
-class Ensemble(keras.Model):
+class Ensemble(BuildsItself, keras.Model):
     """Keras members trained together, served as one classifier.
 
     Args:
@@ -80,10 +79,7 @@ class Ensemble(keras.Model):
             raise InputError(
                 f"Expected no loss: the objective is the loss. Received: loss={kwargs['loss']!r}"
             )
-        kinds = {
-            m.name: [type(node).__name__ for node in second_order.flat_operations(m)] for m in self.members
-        }
-        pooled = [name for name, own in kinds.items() if any("MaxPool" in kind for kind in own)]
+        pooled = [member.name for member in self.members if _pools_by_maximum(member)]
         if jit_compile is True and isinstance(self.objective, GradientAlignment) and pooled:
             raise InputError(
                 "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
@@ -91,8 +87,6 @@ class Ensemble(keras.Model):
             )
         optimizer = Adam() if optimizer == "adam" else optimizer
         super().compile(optimizer=optimizer, jit_compile=jit_compile is True, **kwargs)
-        # Keras's own stays at zero under a custom train_step; and to save it, all workers would be needed.
-        self._loss_tracker = self._measures["loss"]
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as when the model was saved, with room for the optimizer's saved state."""
@@ -100,22 +94,26 @@ class Ensemble(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, *args, **kwargs):
-        """Train as `keras.Model.fit`; on several workers as `workers.fit`, which takes less.
+        """Train as `keras.Model.fit`; on several workers as `worker_fit.fit`, which takes less.
 
         Raises:
             InputError: if a label is out of range, or a loss or gradient is not finite; the trainable
                 weights are then those before the offending step. On several machines also if `compile` was
                 given metrics, which only all of them together could read.
         """
-        several = workers.has_several(self.distribute_strategy)
-        own = [] if self._compile_metrics is None else ["metrics given to compile"]
-        require(not several or not own, "the ensemble's own measures only, on several machines", f"{own}")
-        method = functools.partial(worker_fit.fit, self) if several else super().fit
-        return self._with_clear_errors(method, *args, **kwargs)
+        several = team_of(self.distribute_strategy).has_several
+        require(
+            not (several and self._given_metrics()),
+            "the ensemble's own measures only, on several machines",
+            "['metrics given to compile']",
+        )
+        with step_checks.clear_errors(self.optimizer):
+            return worker_fit.fit(self, *args, **kwargs) if several else super().fit(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         """Measure as `keras.Model.evaluate`; raises InputError if a label is out of range."""
-        return self._with_clear_errors(super().evaluate, *args, **kwargs)
+        with step_checks.clear_errors(self.optimizer):
+            return super().evaluate(*args, **kwargs)
 
     def train_step(self, data) -> dict[str, Any]:
         """One step on (images [B, H, W, C], labels [B]): the outer tape of Equation 9's gradient."""
@@ -139,9 +137,7 @@ class Ensemble(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The ensemble's own measures, then any that the user gave to `compile`."""
-        own = list(self._measures.values())
-        names = {metric.name for metric in own}
-        return own + [metric for metric in super().metrics if metric.name not in names]
+        return [*self._measures.values(), *self._given_metrics()]
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Results of the measures that were updated in this phase."""
@@ -168,14 +164,19 @@ class Ensemble(keras.Model):
         members = [deserialize(member, custom_objects) for member in config.pop("members")]
         return cls(members, deserialize(config.pop("objective"), custom_objects), **config)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras's own traces a whole step for it, and fails on a batch shared out unevenly.
-        given = self._compile_metrics
+    def build_for_training(self) -> None:
+        """Make the variables of the optimizer and of the metrics given to `compile`."""
         with self.distribute_strategy.scope():
-            if given is not None and not given.built:
-                given.build(tf.zeros([1], tf.int64), tf.zeros([1, self.num_classes]))
+            for metric in self._given_metrics():
+                if not getattr(metric, "built", True):
+                    metric.build(tf.zeros([1], tf.int64), tf.zeros([1, self.num_classes]))
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
+
+    def _given_metrics(self) -> list[keras.metrics.Metric]:
+        """Metrics that the user gave to `compile`."""
+        # Keras's own "loss" stays at zero under a custom train_step, and gives way to the measure.
+        return [metric for metric in super().metrics if metric.name not in self._measures]
 
     def _unpack(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -190,38 +191,29 @@ class Ensemble(keras.Model):
                 f"Expected labels as integer class indices of shape [batch]. "
                 f"Received: {y.dtype.name} of shape {y.shape}"
             )
-        y = tf.reshape(tf.cast(y, tf.int64), [-1])
-        in_range = tf.reduce_all((y >= 0) & (y < self.num_classes))
-        expected = f"{_CHECK}: Expected labels in [0, {self.num_classes}). Received: labels from"
-        check = tf.debugging.Assert(in_range, [expected, tf.reduce_min(y), "to", tf.reduce_max(y)])
-        with tf.control_dependencies([check] if check is not None else []):
-            return x, tf.identity(y)
+        return x, step_checks.in_range(tf.reshape(tf.cast(y, tf.int64), [-1]), self.num_classes)
 
     def _replica_share(self, losses: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
         """This replica's part of the global batch's mean loss; Keras sums gradients over replicas."""
         # The last batch may be split unevenly, so a mean of replica means would be off.
-        own = tf.cast(tf.size(losses), losses.dtype)
-        (count,) = replicas.sums([own])
-        return tf.reduce_sum(losses) / count + penalty * (own / count)
+        examples = tf.cast(tf.size(losses), losses.dtype)
+        (total,) = replicas.sums([examples])
+        return tf.reduce_sum(losses) / total + penalty * (examples / total)
 
     def _penalty(self, dtype: tf.DType) -> tf.Tensor:
         """Mean over the members of what their own regularisers, if any, add to the loss."""
         penalties = [tf.cast(penalty, dtype) for penalty in self.losses]
         return tf.add_n(penalties) / len(self.members) if penalties else tf.zeros([], dtype)
 
-    def _finite(self, terms: Terms, gradients) -> list[tf.Tensor]:
-        """Checks, made in order, that stop the step before it can spoil the weights."""
+    def _finite(self, terms: Terms, gradients) -> Sequence[tf.Tensor]:
+        """Checks that stop the step before it can spoil the weights."""
         quantities = {"cross_entropy": tf.reduce_sum(terms.cross_entropy), "loss": tf.reduce_sum(terms.loss)}
         # Loss scaling expects overflowing gradients and skips such steps by itself.
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             quantities["gradient norm"] = tf.linalg.global_norm(gradients)
         # Summed, they stop every replica at the same step, and none waits for another one's gradients.
         summed = replicas.sums(list(quantities.values()))
-        checks: list[tf.Tensor] = []
-        for name, quantity in zip(quantities, summed, strict=True):
-            with tf.control_dependencies(checks[-1:]):
-                checks.append(tf.debugging.check_numerics(quantity, f"{_CHECK}: {name}"))
-        return checks
+        return step_checks.are_finite(dict(zip(quantities, summed, strict=True)))
 
     def _measure(self, x, y, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
         log_probability = _log_mean_probability(terms.logits)
@@ -231,21 +223,11 @@ class Ensemble(keras.Model):
             values[f"{member.name}_accuracy"] = _hits(logits, y)
         replicas.update_means(self._measures, values)
         results = {name: self._measures[name].result() for name in values}
-        for metric in self.metrics:
-            if metric.name not in self._measures:
-                metric.update_state(y, log_probability)
-                results |= (
-                    metric.result() if isinstance(metric.result(), dict) else {metric.name: metric.result()}
-                )
+        for metric in self._given_metrics():
+            metric.update_state(y, log_probability)
+            result = metric.result()
+            results |= result if isinstance(result, dict) else {metric.name: result}
         return results
-
-    def _with_clear_errors(self, method, *args, **kwargs):
-        try:
-            return method(*args, **kwargs)
-        except tf.errors.InvalidArgumentError as error:
-            if (message := _check_message(str(error), self.optimizer)) is None:
-                raise
-            raise InputError(message) from None
 
 
 def _log_mean_probability(member_logits: tf.Tensor) -> tf.Tensor:
@@ -258,16 +240,5 @@ def _hits(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.argmax(logits, axis=-1, output_type=y.dtype) == y, tf.float32)
 
 
-def _check_message(error: str, optimizer) -> str | None:
-    """What one of the in-graph checks has to say, or None if another operation failed."""
-    if f"{_CHECK}: " not in error:
-        return None
-    text = error.split(f"{_CHECK}: ", 1)[1]
-    if found := re.search(r"(Expected labels.*?labels from).*?(-?\d+).*?(-?\d+)", text, re.DOTALL):
-        return "{} {} to {}".format(*found.groups())
-    quantity = text.split(" :", 1)[0].strip()
-    step = int(optimizer.iterations.numpy()) if optimizer is not None else 0
-    return (
-        f"Expected a finite {quantity} in training. Received: NaN or infinity at step {step + 1}; the "
-        f"trainable weights are those after step {step}. A smaller learning rate or GAL weight may help"
-    )
+def _pools_by_maximum(member: keras.Model) -> bool:
+    return any("MaxPool" in type(node).__name__ for node in second_order.flat_operations(member))

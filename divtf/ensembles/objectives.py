@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from divtf.ensembles import alignment
 from divtf.errors import is_number, require
-from divtf.networks import logits
+from divtf.networks.logits import at_least_float32
 
 Members = Sequence[Callable[..., tf.Tensor]]
 
@@ -68,7 +68,7 @@ class CrossEntropy:
         """Terms on images x [B, ...] with true classes y [B]."""
         if not training and len(members) > 1:
             return _terms(members, x, y, gal_weight=0.0, training=False)
-        logits = tf.stack([logits.at_least_float32(member(x, training=training)) for member in members])
+        logits = tf.stack([at_least_float32(member(x, training=training)) for member in members])
         labels = tf.broadcast_to(y, tf.shape(logits)[:-1])
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         cross_entropy = tf.reduce_mean(losses, axis=0)
