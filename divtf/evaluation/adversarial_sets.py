@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ import tensorflow as tf
 from divtf.attacks.attack import Attack
 from divtf.errors import require
 from divtf.evaluation.model_digests import model_digest
-from divtf.networks.logits import true_class_margin
+from divtf.networks.logits import member_logits, true_class_margin
+from divtf.runtime import progress
 from divtf.runtime.devices import devices_of
+from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, digests, files, run_directory
 from divtf.storage.digests import array_digest, digest
 
+_LOG = get_logger(__name__)
 # Below this loss float32 gives a member's gradient few right digits, if the loss is not written with care.
 SATURATED_LOSS = 1e-7
 
@@ -35,7 +38,6 @@ class AdversarialSets:
         directory: where sets are kept; None keeps nothing.
         seed: of the attacks' random starts.
         batch_size: images attacked at a time.
-        say: takes a line of progress.
     """
 
     def __init__(
@@ -45,14 +47,12 @@ class AdversarialSets:
         *,
         seed: int = 0,
         batch_size: int = 250,
-        say: Callable[[str], object] = lambda line: None,
     ):
         require(isinstance(batch_size, int) and batch_size >= 1, "batch_size >= 1", batch_size=batch_size)
         self._surrogate = surrogate
         self._directory = None if directory is None else Path(directory)
         self._seed = seed
         self._batch_size = batch_size
-        self._say = say
         self._surrogate_digest = model_digest(surrogate) if directory else ""
 
     def images(self, attack: Attack, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
@@ -61,21 +61,21 @@ class AdversarialSets:
             return self._make(attack, x, y), ""
         manifest = self._manifest(attack, x, y)
         path = self._directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
-        if kept := _kept(path, manifest, x.shape):
-            return kept
+        if stored := _read(path, manifest, x.shape):
+            return stored
         # One process makes a set; who waited for it finds it ready.
-        with run_directory.held(self._directory, self._say):
-            if kept := _kept(path, manifest, x.shape):
-                return kept
+        with run_directory.held(self._directory, wait=True):
+            if stored := _read(path, manifest, x.shape):
+                return stored
             if path.with_suffix(".json").exists():
-                self._say(f"{path} is not the file of its manifest; making it again")
+                _LOG.info(f"{path} is not the file of its manifest; making it again")
             return self._write(path, manifest, self._make(attack, x, y))
 
     def saturated(self, x: np.ndarray, y: np.ndarray) -> float:
         """Share of the images for which the loss of every surrogate member is below 1e-7."""
         losses = []
         for i in range(0, len(x), self._batch_size):
-            logits = _member_logits(self._surrogate, tf.constant(x[i : i + self._batch_size]))
+            logits = member_logits(self._surrogate, tf.constant(x[i : i + self._batch_size]))
             labels = tf.broadcast_to(y[i : i + self._batch_size], logits.shape[:-1])
             losses.append(tf.nn.softplus(true_class_margin(logits, labels)).numpy())
         return float((np.concatenate(losses, axis=1).max(axis=0) < SATURATED_LOSS).mean())
@@ -83,8 +83,12 @@ class AdversarialSets:
     def _make(self, attack, x, y):
         size = self._batch_size
         batches = [(x[i : i + size], y[i : i + size], self._seed + i) for i in range(0, len(x), size)]
-        devices = devices_of(self._surrogate)
-        return np.concatenate([a.numpy() for a in attack.on_batches(self._surrogate, batches, devices)])
+        parts = []
+        with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(batches)) as bar:
+            for x_adv in attack.on_batches(self._surrogate, batches, devices_of(self._surrogate)):
+                parts.append(x_adv.numpy())
+                bar.update(1)
+        return np.concatenate(parts)
 
     def _write(self, path: Path, manifest: Mapping[str, Any], x_adv: np.ndarray) -> tuple[np.ndarray, str]:
         """Keep a set; it counts once its manifest is there."""
@@ -106,7 +110,7 @@ class AdversarialSets:
         }
 
 
-def _kept(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray, str] | None:
+def _read(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray, str] | None:
     """The images of a file and its SHA-256, if they and their manifest are what was written."""
     try:
         recorded = json.loads(path.with_suffix(".json").read_bytes())
@@ -118,9 +122,3 @@ def _kept(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tu
         return (images, sha256) if (images.dtype, images.shape) == (np.float32, shape) else None
     except (OSError, ValueError, AttributeError, RecursionError, MemoryError):
         return None
-
-
-def _member_logits(target, x: tf.Tensor) -> tf.Tensor:
-    return (
-        target.member_logits(x) if hasattr(target, "member_logits") else tf.convert_to_tensor(target(x))[None]
-    )

@@ -21,7 +21,8 @@ import tensorflow as tf
 
 from divtf.errors import require
 from divtf.evaluation.hadamard import ORDERS, stretched_rows
-from divtf.networks.logits import true_class_margin
+from divtf.networks.logits import member_logits, true_class_margin
+from divtf.runtime import progress
 
 
 def orthogonal_perturbations(gradient_signs: Any, order: int, epsilon: float) -> tf.Tensor:
@@ -71,6 +72,48 @@ class GaasResult:
         return dataclasses.asdict(self) | {"probability": list(self.probability)}
 
 
+@dataclasses.dataclass
+class _Counts:
+    """What is counted over the images.
+
+    Attributes:
+        successes: (epsilon, order) -> how many images have 0, 1, ..., k successful directions, [k + 1].
+        images: those that the target classifies correctly.
+        zero_gradients: those of them whose gradient is 0 everywhere.
+    """
+
+    successes: dict[tuple[float, int], np.ndarray]
+    images: int = 0
+    zero_gradients: int = 0
+
+    def add_images(self, gradients: np.ndarray) -> None:
+        """Count correctly classified images, by their gradients [B, ...]."""
+        self.images += len(gradients)
+        self.zero_gradients += int((gradients == 0).all(axis=tuple(range(1, gradients.ndim))).sum())
+
+    def results(self, tried: int) -> list[GaasResult]:
+        """One result for each (epsilon, order), of so many images tried."""
+        return [
+            GaasResult(
+                epsilon=epsilon,
+                order=order,
+                images=self.images,
+                left_out=tried - self.images,
+                zero_gradients=self.zero_gradients,
+                mean_successes=float(histogram @ np.arange(order + 1) / self.images),
+                # Summed from the right and turned: images with at least m = 1..k successes.
+                probability=tuple((np.cumsum(histogram[::-1])[-2::-1] / self.images).tolist()),
+            )
+            for (epsilon, order), histogram in self.successes.items()
+        ]
+
+
+def _check_settings(epsilons: Sequence[float], orders: Sequence[int], batch_size: int) -> None:
+    positive = len(epsilons) > 0 and all(0 < epsilon < math.inf for epsilon in epsilons)
+    require(positive, "one or more finite epsilons > 0", epsilons=epsilons)
+    require(len(orders) * batch_size > 0, "orders, batch_size > 0", orders=orders, batch_size=batch_size)
+
+
 def _check(target: Any, x: Any, y: Any, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, np.float32), np.asarray(y)
     paired = x.ndim >= 2 and y.ndim == 1 and len(x) == len(y) and x.size > 0
@@ -105,14 +148,13 @@ def _aligned_objective(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 def _graphs(target: Any, shape: tuple[int, ...], low: float, high: float) -> tuple[Callable, Callable]:
     """Two graphs, traced once for any batch and order; one direction at a time, so memory is free of k."""
-    members = getattr(target, "member_logits", lambda x: target(x)[None])
     images, classes = tf.TensorSpec([None, *shape]), tf.TensorSpec([None], tf.int32)
 
     @tf.function(input_signature=[images, classes], autograph=False)
     def differentiate(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            objective = _aligned_objective(members(x), y)
+            objective = _aligned_objective(member_logits(target, x), y)
         gradients = tape.gradient(objective, x)
         require(gradients is not None, "a target differentiable in x", gradient=gradients)
         return _predict(target, x), gradients
@@ -125,6 +167,23 @@ def _graphs(target: Any, shape: tuple[int, ...], low: float, high: float) -> tup
         return tf.map_fn(predict, rows, parallel_iterations=1, fn_output_signature=classes)
 
     return differentiate, predict_perturbed
+
+
+def _correct(
+    differentiate: Callable, x: np.ndarray, y: np.ndarray, start: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The images that are classified correctly, of a batch that begins at `start`; labels and gradients."""
+    predictions, gradients = (value.numpy() for value in differentiate(x, y))
+    correct = predictions == y
+    known = predictions.min() >= 0 and np.isfinite(gradients[correct]).all()
+    require(known, "finite outputs and gradients", first_image_of_batch=start)
+    return x[correct], y[correct], gradients[correct]
+
+
+def _successes(classes: np.ndarray, y: np.ndarray, **place: Any) -> np.ndarray:
+    """How many images have 0, 1, ..., k successful directions, from the classes predicted there, [k, B]."""
+    require(classes.min() >= 0, "outputs without NaN", **place)
+    return np.bincount((classes != y).sum(axis=0), minlength=len(classes) + 1)
 
 
 def gaas(
@@ -160,31 +219,23 @@ def gaas(
     Raises:
         ValueError: for inputs outside the above, NaN outputs or gradients, or no image correctly classified.
     """
-    positive = len(epsilons) > 0 and all(0 < epsilon < math.inf for epsilon in epsilons)
-    require(positive, "one or more finite epsilons > 0", epsilons=epsilons)
-    require(len(orders) * batch_size > 0, "orders, batch_size > 0", orders=orders, batch_size=batch_size)
+    _check_settings(epsilons, orders, batch_size)
     x, y = _check(target, x, y, clip_min, clip_max)
     rows = {int(order): stretched_rows(order, x[0].size).reshape(order, *x.shape[1:]) for order in orders}
     differentiate, predict_perturbed = _graphs(target, x.shape[1:], float(clip_min), float(clip_max))
-    histograms = {(float(epsilon), order): np.zeros(order + 1, int) for epsilon in epsilons for order in rows}
-    images = zero_gradients = 0
-    for start in range(0, len(x), batch_size):
-        batch_x, batch_y = x[start : start + batch_size], y[start : start + batch_size]
-        predictions, gradients = (value.numpy() for value in differentiate(batch_x, batch_y))
-        kept = predictions == batch_y
-        batch_x, batch_y, gradients = batch_x[kept], batch_y[kept], gradients[kept]
-        known = predictions.min() >= 0 and np.isfinite(gradients).all()
-        require(known, "finite outputs and gradients", first_image_of_batch=start)
-        images += len(batch_x)
-        zero_gradients += int((gradients == 0).all(axis=tuple(range(1, x.ndim))).sum())
-        for (epsilon, order), histogram in histograms.items() if len(batch_x) else ():
-            found = predict_perturbed(batch_x, gradients, rows[order], epsilon).numpy()  # [k, B]
-            require(found.min() >= 0, "outputs without NaN", epsilon=epsilon, first_image_of_batch=start)
-            histogram += np.bincount((found != batch_y).sum(axis=0), minlength=order + 1)
-    require(images > 0, "an image that the target classifies correctly", correct=images, images=len(x))
-    results = []
-    for (epsilon, order), histogram in histograms.items():
-        share = np.cumsum(histogram[::-1])[-2::-1] / images  # with at least m = 1..k successes
-        mean, curve = float(histogram @ np.arange(order + 1) / images), tuple(share.tolist())
-        results.append(GaasResult(epsilon, order, images, len(x) - images, zero_gradients, mean, curve))
-    return results
+    counts = _Counts(
+        {(float(epsilon), order): np.zeros(order + 1, int) for epsilon in epsilons for order in rows}
+    )
+    starts = range(0, len(x), batch_size)
+    with progress.bar("gaas", total=len(starts)) as bar:
+        for start in starts:
+            batch = slice(start, start + batch_size)
+            images, labels, gradients = _correct(differentiate, x[batch], y[batch], start)
+            counts.add_images(gradients)
+            if len(images):
+                for (epsilon, order), histogram in counts.successes.items():
+                    classes = predict_perturbed(images, gradients, rows[order], epsilon).numpy()
+                    histogram += _successes(classes, labels, epsilon=epsilon, first_image_of_batch=start)
+            bar.update(1)
+    require(counts.images > 0, "an image that the target classifies correctly", correct=0, images=len(x))
+    return counts.results(len(x))

@@ -1,12 +1,14 @@
 """What the input gradients of an ensemble look like over a set of images: Figures 3 and 4."""
 
 import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from divtf.ensembles import alignment
-from divtf.runtime import devices
+from divtf.runtime import devices, progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +41,32 @@ def gradient_statistics(
         y: labels, integer [n].
         batch_size: images at a time; it does not change the result.
     """
-    count = len(ensemble.members)
+    measure = _measure_of(ensemble.members)
+    starts = range(0, len(x), batch_size)
+    batches = [(tf.constant(x[i : i + batch_size]), tf.constant(y[i : i + batch_size])) for i in starts]
+    measured = []
+    with progress.bar("input gradients", total=len(batches)) as bar:
+        for results in devices.map_batches(measure, batches, devices.devices_of(ensemble)):
+            measured.append([result.numpy() for result in results])
+            bar.update(1)
+    cosines, gal, zero_entries, zero_products = map(np.concatenate, zip(*measured, strict=True))
+    return GradientStatistics(
+        coherence=cosines.max(axis=1),
+        pair_cosines=_symmetric(cosines.mean(axis=0), len(ensemble.members)),
+        gal=float(gal.mean()),
+        zero_entries=float(zero_entries.mean()),
+        zero_products=float(zero_products.mean()),
+    )
+
+
+def _measure_of(members: Sequence[Callable[..., tf.Tensor]]) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """A graph from images and labels to Equation 6 [B, pairs], Equation 8 [B] and the shares of zeros [B]."""
+    pairs = list(itertools.combinations(range(len(members)), 2))
 
     @tf.function(reduce_retracing=True)
     def measure(images, labels):
-        _, _, gradients = alignment.input_gradients(ensemble.members, images, labels)
+        _, _, gradients = alignment.input_gradients(members, images, labels)
         zero = tf.cast(gradients == 0, tf.float32)
-        pairs = [(a, b) for a in range(count) for b in range(a + 1, count)]
         # A product term is zero where either factor is.
         products = tf.add_n([tf.reduce_mean(tf.maximum(zero[a], zero[b]), -1) for a, b in pairs]) / len(pairs)
         return (
@@ -55,20 +76,12 @@ def gradient_statistics(
             products,
         )
 
-    starts = range(0, len(x), batch_size)
-    parts = [(tf.constant(x[i : i + batch_size]), tf.constant(y[i : i + batch_size])) for i in starts]
-    results = devices.map_batches(measure, parts, devices.devices_of(ensemble))
-    batches = [[part.numpy() for part in result] for result in results]
-    cosines, gal, zero_entries, zero_products = (
-        np.concatenate(parts) for parts in zip(*batches, strict=True)
-    )
-    pair_cosines = np.eye(count)
+    return measure
+
+
+def _symmetric(pair_cosines: np.ndarray, count: int) -> np.ndarray:
+    """Cosines of the pairs in row order, [N(N-1)/2], as a matrix [N, N] with ones on the diagonal."""
+    matrix = np.eye(count)
     upper = np.triu_indices(count, 1)
-    pair_cosines[upper] = pair_cosines.T[upper] = cosines.mean(axis=0)
-    return GradientStatistics(
-        coherence=cosines.max(axis=1),
-        pair_cosines=pair_cosines,
-        gal=float(gal.mean()),
-        zero_entries=float(zero_entries.mean()),
-        zero_products=float(zero_products.mean()),
-    )
+    matrix[upper] = matrix.T[upper] = pair_cosines
+    return matrix

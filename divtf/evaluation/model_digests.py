@@ -6,7 +6,7 @@ import json
 import keras
 
 from divtf.errors import require
-from divtf.networks.second_order import flat_layers
+from divtf.runtime.private_names import layers_of
 from divtf.storage.digests import array_digest
 
 
@@ -25,7 +25,7 @@ def model_digest(model) -> str:
     # Names count the layers made before in the process, so they would tell equal models apart.
     settings = [
         (type(layer).__name__, {key: value for key, value in layer.get_config().items() if key != "name"})
-        for layer in flat_layers(model)
+        for layer in layers_of(model)
         if not isinstance(layer, keras.Model)
     ]
     return hashlib.sha256((json.dumps(settings, default=str) + weights).encode()).hexdigest()

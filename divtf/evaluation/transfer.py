@@ -1,7 +1,8 @@
 """Black-box evaluation by transfer: surrogate x attack x epsilon -> images -> every target (section 4.1)."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from divtf.attacks.attack import Attack
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
+from divtf.runtime.logs import get_logger
 from divtf.storage.records import CLEAN, WORST_CASE, TransferResult
+
+_LOG = get_logger(__name__)
 
 
 def evaluate_transfer(
@@ -25,7 +29,6 @@ def evaluate_transfer(
     surrogate_name: str = "surrogate",
     seed: int = 0,
     batch_size: int = 250,
-    say: Callable[[str], object] = lambda line: None,
 ) -> list[TransferResult]:
     """Accuracy of every target on adversarial images of the surrogate: rows of Table 2.
 
@@ -41,7 +44,6 @@ def evaluate_transfer(
         surrogate_name: for the results.
         seed: of the attacks' random starts.
         batch_size: images at a time.
-        say: takes a line of progress.
 
     Returns:
         For each target the clean result, one for each attack, and for each epsilon the worst case: an
@@ -52,48 +54,84 @@ def evaluate_transfer(
     """
     x, y = _arrays(dataset)
     x_clean, y_clean = (x, y) if clean is None else _arrays(clean)
-    named = _named(targets)
+    models, attacks = _named(targets), _listed(attacks)
+    sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size)
+    attacked = [surrogate] if attacks else []
+    for images, labels in ((x, y), (x_clean, y_clean)):
+        _check(attacks, [*models.values(), *attacked], images, labels)
+    saturated = sets.saturated(x, y) if attacks else 0.0
+    clean_hits = _hits(models, x_clean, y_clean, batch_size)
+    outcomes: list[_Outcome] = []
+    for number, attack in enumerate(attacks, 1):
+        epsilon = attack.threat.epsilon
+        _LOG.info(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
+        x_adv, file_digest = sets.images(attack, x, y)
+        hits = _hits(models, x_adv, y, batch_size)
+        outcomes.append(_Outcome(attack.name, epsilon, hits, file_digest))
+    outcomes += _worst_cases(outcomes)
+    results: list[TransferResult] = []
+    for name in models:
+        results.append(_clean_result(name, clean_hits[name]))
+        results += [outcome.result(name, surrogate_name, saturated) for outcome in outcomes]
+    return results
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What the targets did on one set of adversarial images, or on all of one epsilon.
+
+    Attributes:
+        attack: its name in results.
+        epsilon: its budget.
+        hits: for each target, by name, whether it classifies each image as labelled: bool [n].
+        adversarial_set: digest of the images' file; "" without one.
+    """
+
+    attack: str
+    epsilon: float
+    hits: Mapping[str, np.ndarray]
+    adversarial_set: str = ""
+
+    def result(self, target: str, surrogate: str, saturated: float) -> TransferResult:
+        """One target's row."""
+        return TransferResult(
+            target=target,
+            surrogate=surrogate,
+            attack=self.attack,
+            epsilon=self.epsilon,
+            correct=int(self.hits[target].sum()),
+            total=len(self.hits[target]),
+            saturated=saturated,
+            adversarial_set=self.adversarial_set,
+        )
+
+
+def _worst_cases(outcomes: Sequence[_Outcome]) -> list[_Outcome]:
+    """For each epsilon the images that are classified as labelled under all of its attacks."""
+    worst = []
+    for epsilon in dict.fromkeys(outcome.epsilon for outcome in outcomes):
+        several = [outcome.hits for outcome in outcomes if outcome.epsilon == epsilon]
+        hits = {name: np.all([each[name] for each in several], axis=0) for name in several[0]}
+        worst.append(_Outcome(WORST_CASE, epsilon, hits))
+    return worst
+
+
+def _clean_result(target: str, hits: np.ndarray) -> TransferResult:
+    return TransferResult(
+        target=target, surrogate="", attack=CLEAN, epsilon=0.0, correct=int(hits.sum()), total=len(hits)
+    )
+
+
+def _hits(models: Mapping[str, Any], x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+    """For each model, by name, whether it classifies each image as labelled: bool [n]."""
+    return {name: predictions(model, x, batch_size) == y for name, model in models.items()}
+
+
+def _listed(attacks: Iterable[Attack] | Attack) -> list[Attack]:
     attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
     foreign = [attack for attack in attacks if not isinstance(attack, Attack)]
     require(not foreign, "attacks made by make_attack", f"{foreign!r:.80}")
-    sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size, say=say)
-    models = [*named.values(), *([surrogate] if attacks else [])]
-    _check(attacks, models, x, y)
-    _check(attacks, models, x_clean, y_clean)
-    saturated = sets.saturated(x, y) if attacks else 0.0
-    results = {
-        name: [_clean_result(name, target, x_clean, y_clean, batch_size)] for name, target in named.items()
-    }
-    survivors: dict[tuple[str, float], np.ndarray] = {}
-    for number, attack in enumerate(attacks, 1):
-        epsilon = attack.threat.epsilon
-        say(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
-        x_adv, file_digest = sets.images(attack, x, y)
-        for name, target in named.items():
-            hits = predictions(target, x_adv, batch_size) == y
-            survivors[name, epsilon] = survivors.get((name, epsilon), True) & hits
-            results[name].append(
-                TransferResult(
-                    name,
-                    surrogate_name,
-                    attack.name,
-                    epsilon,
-                    int(hits.sum()),
-                    len(y),
-                    saturated,
-                    file_digest,
-                )
-            )
-    for (name, epsilon), hits in survivors.items():
-        results[name].append(
-            TransferResult(name, surrogate_name, WORST_CASE, epsilon, int(hits.sum()), len(y), saturated)
-        )
-    return [result for rows in results.values() for result in rows]
-
-
-def _clean_result(name, target, x, y, batch_size) -> TransferResult:
-    hits = predictions(target, x, batch_size) == y
-    return TransferResult(name, "", CLEAN, 0.0, int(hits.sum()), len(y))
+    return attacks
 
 
 def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:

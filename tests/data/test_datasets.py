@@ -103,7 +103,7 @@ def test_limit_below_one_is_refused(limits):
 
 # Arrays that do not fit.
 
-SPEC = DatasetSpec((4, 5, 1), 3, (0.1,), False, lambda data_dir: None)
+SPEC = DatasetSpec((4, 5, 1), 3, (0.1,), False)
 IMAGES, LABELS = np.zeros((6, 4, 5, 1), "uint8"), np.array([0, 1, 2, 0, 1, 2])
 
 MISFITS = [
@@ -133,20 +133,45 @@ def test_arrays_that_do_not_fit_are_refused(images, labels, expected):
 @pytest.mark.parametrize(("images", "labels", "expected"), MISFITS)
 def test_registered_dataset_that_does_not_fit_is_refused(images, labels, expected, split, monkeypatch):
     splits = ((images, labels), (IMAGES, LABELS))
-    bad = dataclasses.replace(SPEC, load=lambda data_dir: splits if split == "train" else splits[::-1])
+    bad = dataclasses.replace(SPEC, load=lambda: splits if split == "train" else splits[::-1])
     monkeypatch.setitem(DATASETS, "photographs", bad)
     with pytest.raises(InputError) as caught:
         load_dataset("photographs")
     assert str(caught.value) == "Expected " + expected.format(f"photographs's {split} split")
 
 
-def test_registered_dataset_is_loaded_from_the_directory_that_is_given(monkeypatch):
-    seen = []
-    spec = dataclasses.replace(SPEC, load=lambda data_dir: seen.append(data_dir) or ((IMAGES, LABELS),) * 2)
+def test_registered_dataset_is_loaded_by_its_own_function(monkeypatch):
+    spec = dataclasses.replace(SPEC, load=lambda: ((IMAGES, LABELS),) * 2)
     monkeypatch.setitem(DATASETS, "photographs", spec)
-    data = load_dataset("photographs", data_dir="somewhere", max_train_examples=3)
-    assert seen == ["somewhere"] and data.name == "photographs" and data.spec is spec
+    data = load_dataset("photographs", data_dir="not needed", max_train_examples=3)
+    assert data.name == "photographs" and data.spec is spec
     assert len(data.x_train) == len(data.y_train) == 3 and len(data.x_test) == 6
+
+
+class FakeBuilder:
+    """What `tensorflow_datasets.builder` gives for a data set that is prepared."""
+
+    def is_prepared(self):
+        return True
+
+    def as_dataset(self, split, batch_size):
+        import tensorflow as tf
+
+        count = {"train": 6, "test": 4}[split]
+        return {"image": tf.constant(IMAGES[:count]), "label": tf.constant(LABELS[:count])}
+
+
+def test_registered_dataset_without_a_function_is_tfds_s_of_that_name_in_the_directory(monkeypatch):
+    import tensorflow_datasets as tfds
+
+    asked = []
+    monkeypatch.setattr(
+        tfds, "builder", lambda *args, **kwargs: asked.append((args, kwargs)) or FakeBuilder()
+    )
+    monkeypatch.setitem(DATASETS, "photographs", SPEC)
+    data = load_dataset("photographs", data_dir="somewhere")
+    assert asked == [(("photographs",), {"data_dir": "somewhere"})]
+    assert len(data.x_train) == 6 and len(data.x_test) == 4
 
 
 def test_unknown_name_lists_the_known_ones():

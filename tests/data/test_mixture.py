@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from divtf.data.datasets import DatasetSpec, ImageData
-from divtf.data.mixture import SOURCES, Mixture
+from divtf.data.mixture import SOURCES, Draw, Mixture
 from divtf.errors import InputError
 
 # Standard deviation of a unit normal cut at 2 sigma: 1 - 2 * 2 phi(2) / (2 Phi(2) - 1).
@@ -20,7 +20,7 @@ TRUNCATED = math.sqrt(1 - 4 * _PHI / _INSIDE)
 def image_data(images, labels=None, flips=False):
     """A data set of these uint8 images."""
     labels = np.arange(len(images)) if labels is None else labels
-    spec = DatasetSpec(images.shape[1:], 10, (0.1, 0.3), flips, lambda data_dir: None)
+    spec = DatasetSpec(images.shape[1:], 10, (0.1, 0.3), flips)
     return ImageData("made", spec, images, labels.astype("int64"), images, labels.astype("int64"))
 
 
@@ -36,9 +36,8 @@ def mixture(images, sources, *, flips=False, epsilon=0.2, batch_size=8, seed=0, 
 
 def apply(source, images, *, flips=False, epsilon=0.2, seed=0, signs=None):
     """What the source makes of float images [B, H, W, C]."""
-    of = mixture(np.zeros((1, *images.shape[1:]), "uint8"), ["noise"], flips=flips, epsilon=epsilon)
     stream = tf.constant([seed, 5], tf.int64)
-    return SOURCES[source](tf.constant(images, tf.float32), stream, of, signs).numpy()
+    return SOURCES[source](Draw(tf.constant(images, tf.float32), stream, epsilon, flips, signs)).numpy()
 
 
 def take(batches, count):
@@ -220,7 +219,7 @@ def all_sources(count=11, batch_size=4, seed=0):
 def marking_sources(monkeypatch):
     """Sources that leave the image as it is and add 0.25 x their number, to see who made it."""
     for number, name in enumerate(ALL):
-        monkeypatch.setitem(SOURCES, name, lambda images, seed, of, signs, n=number: images + 0.25 * n)
+        monkeypatch.setitem(SOURCES, name, lambda draw, n=number: draw.images + 0.25 * n)
 
 
 def test_each_epoch_passes_exactly_once_over_every_image_of_every_source(monkeypatch):
@@ -299,8 +298,8 @@ def test_no_two_batches_share_their_noise():
 
 
 def test_each_source_of_each_step_draws_from_a_stream_of_its_own(monkeypatch):
-    def first_draw(images, seed, of, signs):
-        return tf.zeros_like(images) + tf.random.stateless_uniform([], seed)
+    def first_draw(draw):
+        return tf.zeros_like(draw.images) + tf.random.stateless_uniform([], draw.seed)
 
     for name in ALL:
         monkeypatch.setitem(SOURCES, name, first_draw)

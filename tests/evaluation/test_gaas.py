@@ -367,3 +367,9 @@ def test_bad_inputs_are_refused(change, message):
     with pytest.raises(ValueError) as error:
         gaas(**GOOD | change)
     assert str(error.value).startswith(message)
+
+
+def test_bar_counts_the_batches_of_images(bars, linear):
+    slope, bias, x, y = linear
+    gaas(two_class(slope, bias), x, y, epsilons=[EPSILON], orders=[4], batch_size=16)
+    assert bars == [("gaas", 3, 3)]

@@ -166,3 +166,9 @@ def test_gradients_are_taken_in_inference_mode():
         for n in range(2)
     ]
     assert gradient_statistics(SimpleNamespace(members=members), *images_and_labels(4)).zero_entries == 0
+
+
+def test_bar_counts_the_batches_of_images(bars):
+    ensemble = SimpleNamespace(members=[dense_member(f"m{n}", np.eye(SIZE, CLASSES)) for n in range(2)])
+    gradient_statistics(ensemble, *images_and_labels(7), batch_size=3)
+    assert bars == [("input gradients", 3, 3)]

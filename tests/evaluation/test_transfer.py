@@ -11,7 +11,7 @@ from damage import Hostile, flip, truncate
 from keras import layers
 
 from divtf.attacks.attack import Attack, make_attack
-from divtf.attacks.methods import ATTACKS
+from divtf.attacks.methods import ATTACKS, Method
 from divtf.attacks.threat import ThreatModel
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy
@@ -61,11 +61,11 @@ def fixture_painted(monkeypatch):
     """Attacks that paint a pixel, so that a target can know what was done to an image."""
 
     def paint(pixel):
-        def attack(logits, x, y, seed, threat):
+        def attack(logits, x, y, threat):
             mark = tf.reshape(tf.one_hot(pixel, math.prod(SHAPE)), SHAPE)
             return tf.clip_by_value(x + threat.epsilon * mark, 0, 1)
 
-        return attack
+        return Method(attack)
 
     monkeypatch.setitem(ATTACKS, "left", paint(0))
     monkeypatch.setitem(ATTACKS, "right", paint(1))
@@ -401,17 +401,16 @@ def test_result_carries_the_hash_of_its_set(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
 @pytest.mark.parametrize("harm", [flip, truncate, lambda path: path.write_bytes(b"")])
-def test_spoilt_set_is_made_again_and_reported(harm, suffix, calls, tmp_path):
+def test_spoilt_set_is_made_again_and_reported(harm, suffix, calls, tmp_path, lines):
     images, digest = kept(tmp_path)
     count = len(calls)
     (path,) = tmp_path.glob("*.npy")
     harm(path.with_suffix(suffix))
-    lines = []
-    again, same = kept(tmp_path, say=lines.append)
+    again, same = kept(tmp_path)
     assert len(calls) == 2 * count and same == digest
     np.testing.assert_array_equal(again, images)
     assert len(lines) == 1 and str(path) in lines[0] and "making it again" in lines[0]
-    kept(tmp_path, say=lines.append)
+    kept(tmp_path)
     assert len(calls) == 2 * count and len(lines) == 1
 
 
@@ -424,7 +423,7 @@ def test_set_that_lost_a_file_is_made_again(lost, calls, tmp_path):
     assert len(calls) == 2 * count
 
 
-def test_pickle_in_a_set_s_place_is_not_executed(calls, tmp_path):
+def test_pickle_in_a_set_s_place_is_not_executed(calls, tmp_path, lines):
     """Neither under the manifest's old hash, nor when the hash is forged as well."""
     witness = tmp_path / "executed"
     kept(tmp_path / "sets")
@@ -436,8 +435,8 @@ def test_pickle_in_a_set_s_place_is_not_executed(calls, tmp_path):
     manifest = path.with_suffix(".json")
     forged = json.loads(manifest.read_text()) | {"sha256": file_digest(path)}
     manifest.write_text(json.dumps(forged))
-    lines = []
-    images, _ = kept(tmp_path / "sets", say=lines.append)
+    lines.clear()
+    images, _ = kept(tmp_path / "sets")
     assert not witness.exists()
     assert len(lines) == 1 and "making it again" in lines[0]
     np.testing.assert_array_equal(np.load(path, allow_pickle=False), images)
@@ -463,7 +462,7 @@ def test_what_a_killed_process_left_beside_the_sets_is_removed(tmp_path):
 
 
 def test_failing_attack_leaves_no_set(monkeypatch, tmp_path):
-    monkeypatch.setitem(ATTACKS, "bad", lambda logits, x, y, seed, threat: x + 2 * threat.epsilon)
+    monkeypatch.setitem(ATTACKS, "bad", Method(lambda logits, x, y, threat: x + 2 * threat.epsilon))
     with pytest.raises(FloatingPointError):
         kept(tmp_path, attack=make_attack("bad", ThreatModel(0.1)))
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
@@ -482,12 +481,19 @@ def test_callable_surrogate_cannot_be_kept_since_its_weights_cannot_be_told_apar
         kept(tmp_path, lambda images: made_ensemble()(images))
 
 
-def test_progress_names_attack_epsilon_and_number_of_images():
+def test_progress_names_attack_epsilon_and_number_of_images(lines):
     surrogate, (x, y) = made_ensemble(), images_and_labels()
     attacks = [make_attack("fgsm", ThreatModel(0.1)), make_attack("rfgsm", ThreatModel(0.3))]
-    lines = []
-    evaluate_transfer(surrogate, surrogate, (x, y), attacks, say=lines.append)
+    evaluate_transfer(surrogate, surrogate, (x, y), attacks)
     assert lines == [
         "attack 1/2: fgsm, epsilon 0.1, 10 images",
         "attack 2/2: rfgsm, epsilon 0.3, 10 images",
     ]
+
+
+def test_bar_of_a_set_counts_its_batches_once_it_is_made(tmp_path, bars):
+    attack = make_attack("ifgsm", ThreatModel(0.1), steps=2)
+    kept(tmp_path, attack=attack)
+    assert bars == [("ifgsm, epsilon 0.1", 3, 3)]
+    kept(tmp_path, attack=attack)
+    assert len(bars) == 1
