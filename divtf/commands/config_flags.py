@@ -25,9 +25,11 @@ class _SwitchParser(flags.ArgumentParser):
         return named.get(argument.lower(), argument) if isinstance(argument, str) else argument
 
 
-def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
-    """Declare a flag for every field of RunConfig."""
+def define_flags(flag_values: flags.FlagValues = FLAGS, names: Collection[str] = ()) -> None:
+    """Declare a flag for every field of RunConfig, or for those named."""
     for field in dataclasses.fields(RunConfig):
+        if names and field.name not in names:
+            continue
         kind, text = field_type(field.name), _help(field)
         options: dict[str, Any] = {"help": text, "flag_values": flag_values}
         if field.metadata.get("switch"):

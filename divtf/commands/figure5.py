@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from divtf.commands import command_line
+from divtf.commands.config_flags import define_flags, help_text
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.pipeline.modes import MODES
@@ -100,11 +101,11 @@ def measure(directory: Path, images: int, data_dir: str | None = None) -> GaasRe
 
 def launch() -> None:
     """The command: its flags, and what it does with them."""
-    defined, known = flags.FLAGS, ", ".join(mode.target for mode in MODES.values())
+    defined, known = flags.FLAGS, [mode.target for mode in MODES.values()]
     flags.DEFINE_string("runs", "runs/table2", "Directory that holds the run directories.")
     flags.DEFINE_integer("images", 200, "Analyse the first test images of each target.", lower_bound=1)
-    flags.DEFINE_list("targets", ["T_Base", "T_Div"], f"Targets of the figure, of {{{known}}}.")
-    flags.DEFINE_string("data_dir", None, "Data directory of tensorflow-datasets; default: its own.")
+    flags.DEFINE_list("targets", ["T_Base", "T_Div"], help_text("Targets of the figure.", known))
+    define_flags(names=("data_dir",))
     command_line.run_without_config(
         lambda: main(Path(defined.runs), defined.images, defined.targets, defined.data_dir)
     )

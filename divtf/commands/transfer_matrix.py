@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from divtf.commands import command_line
+from divtf.commands.config_flags import define_flags, help_text
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.errors import require
 from divtf.pipeline import finished, shared_paths
@@ -208,10 +209,9 @@ def launch() -> None:
     defined = flags.FLAGS
     flags.DEFINE_string("runs", "runs/table2", "Directory that holds the run directories.")
     flags.DEFINE_integer("images", 1000, "Attack the first test images.", lower_bound=1)
-    flags.DEFINE_list(
-        "attacks", ["fgsm"], f"Attacks; cells are their worst case: {', '.join(PAPER_ATTACKS)}."
-    )
-    flags.DEFINE_string("data_dir", None, "Data directory of tensorflow-datasets; default: its own.")
+    attacks = help_text("Attacks; cells are their worst case.", PAPER_ATTACKS)
+    flags.DEFINE_list("attacks", ["fgsm"], attacks)
+    define_flags(names=("data_dir",))
     command_line.run_without_config(
         lambda: main(Path(defined.runs), defined.images, defined.attacks, defined.data_dir)
     )
