@@ -54,7 +54,14 @@ setup(
     python_requires=">=3.11",
     install_requires=read_requirements(),
     extras_require={
-        "dev": ["build>=1.2", "mypy>=1.15", "packaging>=24.0", "pytest>=8.4", "ruff>=0.12"],
+        "dev": [
+            "build>=1.2",
+            "mypy>=1.15",
+            "packaging>=24.0",
+            "pytest>=8.4",
+            "pytest-xdist>=3.8",
+            "ruff>=0.12",
+        ],
         "cluster": ["ray>=2.60,<3"],
     },
     zip_safe=False,

@@ -1,5 +1,8 @@
 """Fixtures: tiny members, tiny batches and the check of gradients against finite differences."""
 
+import gc
+import os
+
 import numpy as np
 import pytest
 import reference
@@ -9,6 +12,15 @@ from divtf.runtime.processor import prepare_tensorflow
 
 # Tests run as commands do, on every processor.
 prepare_tensorflow()
+# Two processes of tests share the cores, and what they compute is tiny: a thread each, here and in what they
+# start.
+for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+
+def pytest_collection_finish():
+    """What is imported is never garbage: to look through it takes half a second each time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

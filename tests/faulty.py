@@ -1,19 +1,19 @@
 """The command in a process of its own, on the tiny model, with a fault at a chosen moment of it.
 
-A server process imports TensorFlow once and forks for each command, so that a process costs no start.
+Each is forked by the server of `forked.py`.
 """
 
 import contextlib
 import dataclasses
 import functools
 import importlib
-import multiprocessing
 import os
 import resource
 import signal
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import tiny
 from logged import logged
@@ -132,8 +132,7 @@ class Command:
     """
 
     def __init__(self, *arguments: str, fault: Fault | None = None):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["divtf.pipeline.experiment", "pytest"])
+        context = forked.context()
         self._connection, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_child, args=(arguments, fault, theirs), daemon=True)
         self.process.start()

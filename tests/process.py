@@ -1,15 +1,18 @@
-"""A process that tests start, since devices can be split and a cluster joined only before TensorFlow starts.
+"""Tasks for processes of their own: devices can be split and a cluster joined only before TensorFlow starts.
 
-Its argument is a JSON object: `task`, the name of a function below; the number of logical `devices`; and the
-task's own values. What the function returns is printed as one line of JSON.
+`start`, `result` and `start_workers` fork them, by the server of `forked.py`. As a program this module does one
+task, of which its argument tells as JSON, in a process that logs as TensorFlow does.
 """
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
 from divtf.pipeline import trained
-from divtf.runtime import devices
+from divtf.runtime import devices, workers
 from divtf.training import callbacks, fit
 
 
@@ -33,10 +36,19 @@ def normalised(make, x, num_classes):
     return make.dense(make.activate(x), num_classes)
 
 
+def convolved(make, x, num_classes):
+    """Conv-3 in small."""
+    x = keras.layers.MaxPooling2D(2)(make.activate(make.conv(make.activate(make.conv(x, 3)), 4)))
+    x = keras.layers.Flatten()(keras.layers.MaxPooling2D(2)(make.activate(make.conv(x, 5))))
+    return make.dense(make.activate(make.dense(x, 6)), num_classes)
+
+
 def register(patch):
+    """Make these models known, and `tiny`."""
     tiny.register(patch)
-    patch.setitem(divtf.networks.models.MODELS, "normalised", normalised)
-    patch.setitem(divtf.data.paper.SETUPS, "normalised", divtf.data.paper.Setup("stripes", 2))
+    for model in (normalised, convolved):
+        patch.setitem(divtf.networks.models.MODELS, model.__name__, model)
+        patch.setitem(divtf.data.paper.SETUPS, model.__name__, divtf.data.paper.Setup("stripes", 2))
 
 
 def train(directory, *, sgd=None, kill_at=None, seen=None, writes=True, patch=None, **values):
@@ -127,6 +139,15 @@ def adam(gradients, learning_rate):
     return [value.numpy().tolist() for value in on.experimental_local_results(variable.value)]
 
 
+def received(values):
+    """What the replicas receive from the first of them, the process being the chief of a team."""
+    on = devices.team("mirrored").strategy
+    team = workers.WorkerTeam.__new__(workers.WorkerTeam)  # Its strategy is of one process.
+    team.strategy = on
+    team.clear_errors = contextlib.nullcontext
+    return [team.from_chief(value) for value in values]
+
+
 def statistics(x, y, batch_size, members=2):
     """Moving statistics of members that are one BatchNormalization and a Dense layer, after an epoch."""
     with devices.team("mirrored").scope():
@@ -173,11 +194,64 @@ def attack(path, strategy, names, size, log=False):
     np.savez(path, **found)
 
 
-if __name__ == "__main__":
-    wanted = json.loads(sys.argv[1])
+def perform(values):
+    """Do the task of that name with the other values, on so many logical devices.
+
+    What it returns is printed as a line of JSON; a whole number is the exit code.
+    """
+    task, number = globals()[values.pop("task")], values.pop("devices", 1)
     register(pytest.MonkeyPatch())
-    logical = [tf.config.LogicalDeviceConfiguration()] * wanted.pop("devices", 1)
+    logical = [tf.config.LogicalDeviceConfiguration()] * number
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
-    result = globals()[wanted.pop("task")](**wanted)
-    print(json.dumps(result))
-    sys.exit(result if isinstance(result, int) else 0)
+    returned = task(**values)
+    print(json.dumps(returned), flush=True)
+    sys.exit(returned if isinstance(returned, int) else 0)
+
+
+def start(task, *, cluster=None, **values):
+    """A started process for a task; `cluster` is the value of TF_CONFIG, as an object."""
+    values = json.loads(json.dumps({"task": task} | values, default=str))
+    return forked.Forked(perform, values, environment={"TF_CONFIG": json.dumps(cluster)} if cluster else {})
+
+
+def ended(started, timeout=400):
+    """Exit codes, standard outputs and errors of processes, in their order; none outlives the call."""
+    try:
+        return [one.ended(timeout) for one in started]
+    finally:
+        for one in started:
+            one.kill()
+
+
+def result(task, **values):
+    """What a task of one process returns."""
+    ((code, out, err),) = ended([start(task, **values)])
+    assert code == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def free_ports(count):
+    """Ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("localhost", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def start_workers(task, count=2, of_worker=lambda index: {}, **values):
+    """Started processes, the workers of one cluster, each with the values that `of_worker` gives it too."""
+    addresses = [f"localhost:{port}" for port in free_ports(count)]
+    return [
+        start(
+            task,
+            cluster={"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}},
+            strategy="multi_worker",
+            **values | of_worker(index),
+        )
+        for index in range(count)
+    ]
+
+
+if __name__ == "__main__":
+    perform(json.loads(sys.argv[1]))

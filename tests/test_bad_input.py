@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tiny
 from absl import flags
@@ -19,7 +21,7 @@ from damage import Hostile
 from divtf.commands import command_line, config_flags, main, table2
 from divtf.data.datasets import DATASETS
 from divtf.errors import InputError
-from divtf.pipeline import experiment, preflight
+from divtf.pipeline import experiment
 from divtf.storage import checked_json, digests, files, run_directory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +37,7 @@ def command(*arguments, table=False):
     config_flags.define_flags(values)
     if table:
         table2.define_flags(values)
-    read = table2.parts_from_flags if table else config_flags.config_from_flags
+    read = table2.configs_from_flags if table else config_flags.config_from_flags
     try:
         left = command_line.parse(["command", *arguments], values)
     except SystemExit as stopped:
@@ -192,7 +194,7 @@ def instead(path, content):
 )
 def test_what_lies_in_the_place_of_a_runs_file_is_refused(name, content, tmp_path, capsys, monkeypatch):
     """Before any training."""
-    monkeypatch.setattr(run, "_train", None)
+    monkeypatch.setattr(experiment, "_train", None)
     other_version(tmp_path / "run")
     instead(tmp_path / "run" / name, content)
     assert_refused(run(tmp_path / "run", "--resume", f"--export={tmp_path / 'model'}"), capsys)
@@ -259,7 +261,7 @@ def test_export_to_a_taken_place_is_refused(taken, tmp_path, capsys):
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoints", "run/saved_model/1", ".", "a file/model"])
 def test_export_to_where_it_cannot_be_is_refused_before_the_training(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "_train", None)
+    monkeypatch.setattr(experiment, "_train", None)
     (tmp_path / "a file").write_text("mine")
     assert_refused(
         run(tmp_path / "run", f"--export={tmp_path / place}"),
@@ -408,7 +410,7 @@ def test_checkpoint_of_a_plain_keras_model_is_refused(tmp_path, capsys):
     ids=" ".join,
 )
 def test_step_that_cannot_fit_into_memory_is_refused(budget, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(preflight, "_physical_bytes", lambda: 2 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=2 * 2**30))
     code = command("--model=conv3", f"--run_dir={tmp_path / 'run'}", *budget)
     assert_refused(code, capsys, "fits into the 2 GiB of this machine's memory")
     assert not (tmp_path / "run").exists()
@@ -469,7 +471,7 @@ X, Y = np.zeros((6, *tiny.SHAPE), "uint8"), np.arange(6) % tiny.CLASSES
 def test_data_that_does_not_fit_is_refused(split, x, y, words, tmp_path, monkeypatch, capsys):
     good, bad = (X, Y), (x, y)
     splits = (bad, good) if split == "train" else (good, bad)
-    spec = dataclasses.replace(DATASETS["stripes"], load=lambda data_dir: splits)
+    spec = dataclasses.replace(DATASETS["stripes"], load=lambda: splits)
     monkeypatch.setitem(DATASETS, "stripes", spec)
     assert_refused(run(tmp_path / "run"), capsys, words, f"{split} split")
     assert not (tmp_path / "run").exists()

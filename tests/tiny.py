@@ -1,6 +1,5 @@
-"""A model and a data set so small that a whole run takes seconds; also for processes that tests start."""
+"""A model and a data set so small that a whole run takes seconds; also for processes that tests fork."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ from divtf.pipeline.config import RunConfig
 CLASSES, SHAPE = 3, (8, 8, 1)
 
 
-def load(data_dir):
+def load():
     """Noisy images, each with a bright stripe whose place is the class."""
-    del data_dir
     rng = np.random.default_rng(7)
 
     def part(count):
@@ -90,6 +88,7 @@ def forward(members, x):
         yield gradient, p
 
 
-if __name__ == "__main__":  # A process to kill: DIRECTORY, and the checkpoint after each batch.
+def train_in_a_process(directory: Path, epochs: int) -> None:
+    """Train in a process of its own, which may be killed, with a checkpoint after each batch."""
     register(pytest.MonkeyPatch())
-    ensemble, _ = train(Path(sys.argv[1]), checkpoint_minutes=1e-9, epochs=int(sys.argv[2]))
+    train(directory, checkpoint_minutes=1e-9, epochs=epochs)

@@ -14,7 +14,7 @@ from divtf.evaluation import gaas
 from divtf.pipeline import experiment, finished, trained
 from divtf.reporting.figures.gaas import gaas_figure, pooled
 from divtf.storage import checked_json, run_directory
-from divtf.storage.records import SubspaceRecord
+from divtf.storage.records import GaasRecord
 
 BOTH = ("T_Base", "T_Div")
 ORDERS = (4, 16, 36, 64)
@@ -29,7 +29,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("gaas")
     for mode in ("base", "div", "noise"):
         config = tiny.config(mode=mode, run_dir=str(root / mode), attacks=(), batch_size=24)
-        experiment.run(config, say=lambda line: None)
+        experiment.run(config)
     figure5.main(root, 20, BOTH)
     return root
 
@@ -43,7 +43,7 @@ def no_analysis(monkeypatch):
 
 
 def test_command_writes_record_and_picture_of_the_chosen_targets(root):
-    records = [SubspaceRecord.from_json(record) for record in checked_json.read_json(root / "gaas.json")]
+    records = [GaasRecord.from_json(record) for record in checked_json.read_json(root / "gaas.json")]
     assert [record.target for record in records] == list(BOTH)
     assert records == figure5.collect(root), "each run directory keeps its own"
     assert not (root / "noise" / "gaas.json").exists(), "what was not asked for costs nothing"
@@ -84,7 +84,7 @@ def test_probabilities_are_those_of_every_direction_tried_by_hand(root, mode):
     right = probability.argmax(axis=1) == y
     signs = np.where(gradients[np.arange(20), y] >= 0, 1.0, -1.0)
     varied = 0
-    for curve in finished.read_subspace(root / mode).curves:
+    for curve in finished.read_gaas(root / mode).curves:
         order, epsilon = curve["order"], curve["epsilon"]
         length = 64 // order  # of 64 pixels; the last 64 - 36 stay as they are at order 36
         rows = np.array(
@@ -168,7 +168,7 @@ def test_command_says_a_users_error_in_one_line(tmp_path):
 def record(target, curves, **changes):
     named = {"model": "conv4", "dataset": "cifar10", "seed": 0, "images": 10}
     made = [{"epsilon": e, "order": len(p), "probability": p, "images": count} for e, p, count in curves]
-    return SubspaceRecord(target=target, curves=tuple(made), **named | changes)
+    return GaasRecord(target=target, curves=tuple(made), **named | changes)
 
 
 def test_picture_has_a_panel_an_epsilon_and_a_curve_a_target():
@@ -205,6 +205,6 @@ def test_seeds_are_put_together_by_their_images():
 def test_picture_refuses_what_is_no_curve():
     with pytest.raises(ValueError, match=r"Expected 4 probabilities.*Received: 3"):
         curve = {"epsilon": 0.1, "order": 4, "probability": [1.0, 0.5, 0.2], "images": 3}
-        pooled([SubspaceRecord("T_Base", "conv4", "cifar10", 0, 3, (curve,))], 0.1, 4)
+        pooled([GaasRecord("T_Base", "conv4", "cifar10", 0, 3, (curve,))], 0.1, 4)
     with pytest.raises(ValueError, match="Expected at least one GAAS record"):
         gaas_figure([])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tiny
 from absl import flags
+from logged import logged
 
 from divtf.commands import command_line, config_flags, ray_cluster, ray_task, table2
 from divtf.commands.ray_cluster import Cluster
@@ -100,7 +101,7 @@ def test_paths_hold_in_another_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/one")
     monkeypatch.setenv("TFDS_DATA_DIR", "prepared")
-    part = RunConfig(run_dir="runs/a", export="").resolved()
+    part = RunConfig(run_dir="runs/a", export="")
     found = ray_cluster._with_absolute_paths(part)
     assert found.run_dir == str(tmp_path / "runs/a")
     assert found.data_dir == str(tmp_path / "prepared")
@@ -146,7 +147,7 @@ def test_shared_ensembles_are_tasks_of_their_own_for_which_their_users_wait(tmp_
 
 
 def test_tables_without_attacks_share_no_surrogate(tmp_path):
-    part = RunConfig(mode="base", attacks=(), run_dir=str(tmp_path / "a")).resolved()
+    part = RunConfig(mode="base", attacks=(), run_dir=str(tmp_path / "a"))
     started = []
     ray_cluster._submit([part], lambda *arguments: started.append(arguments[1:]))
     assert started == [(None,)]
@@ -171,7 +172,7 @@ EXHAUSTED = Exhausted("Graph execution error:\n\nOOM when allocating tensor\n\ta
 RECORD = TargetRecord(target="T_Div", model="conv3", dataset="mnist", seed=0, results=())
 
 
-def gather(outcomes, lines):
+def gather(outcomes):
     """`_gather` over tasks with these outcomes, the last of which ends first."""
 
     def get(task):
@@ -184,14 +185,14 @@ def gather(outcomes, lines):
         get=get,
         exceptions=types.SimpleNamespace(RayError=FakeError),
     )
-    tasks = {number: RunConfig(seed=number).resolved() for number in range(len(outcomes))}
-    return ray_cluster._gather(ray, tasks, lines.append)
+    tasks = {number: RunConfig(seed=number) for number in range(len(outcomes))}
+    return ray_cluster._gather(ray, tasks)
 
 
 def test_records_come_in_the_order_of_the_parts():
     records = [dataclasses.replace(RECORD, seed=seed) for seed in range(3)]
-    lines = []
-    assert gather(records, lines) == records
+    with logged() as lines:
+        assert gather(records) == records
     assert lines[0] == "done 1/3: mnist-conv3-div-seed2"
 
 
@@ -206,9 +207,8 @@ def test_records_come_in_the_order_of_the_parts():
     ],
 )
 def test_what_fails_is_one_line_once_the_others_are_done(error, message):
-    lines = []
-    with pytest.raises(InputError, match=re.escape(message)) as raised:
-        gather([RECORD, RECORD, error], lines)
+    with logged() as lines, pytest.raises(InputError, match=re.escape(message)) as raised:
+        gather([RECORD, RECORD, error])
     assert str(raised.value).endswith("runs failed: mnist-conv3-div-seed2)")
     assert "\n" not in str(raised.value)
     assert lines[1:] == ["done 1/3: mnist-conv3-div-seed1", "done 2/3: mnist-conv3-div-seed0"]
@@ -217,7 +217,7 @@ def test_what_fails_is_one_line_once_the_others_are_done(error, message):
 def test_errors_of_the_program_keep_their_traceback():
     error = FakeError("the traceback", ZeroDivisionError())
     with pytest.raises(FakeError, match="the traceback"):
-        gather([error], [])
+        gather([error])
 
 
 def test_node_that_does_not_see_the_storage_refuses_the_part(tmp_path):

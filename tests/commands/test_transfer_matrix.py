@@ -14,10 +14,10 @@ from divtf.commands import transfer_matrix
 from divtf.errors import InputError
 from divtf.pipeline import experiment, finished, shared_paths, trained
 from divtf.reporting import captions
-from divtf.reporting.figures.transfer_matrix import matrix_figure
-from divtf.reporting.transfer_matrix import Matrix
+from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
+from divtf.reporting.transfer_matrix import TransferMatrix
 from divtf.storage import checked_json, digests, run_directory
-from divtf.storage.records import WORST_CASE, MatrixRecord, TransferResult
+from divtf.storage.records import WORST_CASE, TransferMatrixRecord, TransferResult
 
 EPSILONS = (0.1, 0.3)
 
@@ -29,7 +29,7 @@ def root(tmp_path_factory):
     """Finished runs of two targets with surrogate and static model; their matrix on 20 of 24 test images."""
     root = tmp_path_factory.mktemp("matrix")
     for mode in ("base", "ens"):
-        experiment.run(config_of(root, mode), say=lambda line: None)
+        experiment.run(config_of(root, mode))
     transfer_matrix.main(root, 20, ["fgsm"])
     return root
 
@@ -48,7 +48,7 @@ def weights(root, name):
     path = root / config.mode
     if name in ("surrogate", "static model"):
         seed = config.surrogate_seed if name == "surrogate" else config.static_seed
-        config, path = config.base(seed), shared_paths.home(config, seed)
+        config, path = config.base(seed), shared_paths.directory_of(config, seed)
     ensemble = trained.restore(config, tiny.data().spec, path)
     return tiny.weights(ensemble)
 
@@ -66,7 +66,7 @@ def fgsm(members, x, y, epsilon):
 def test_every_cell_is_that_of_fgsm_written_out_in_numpy(root):
     x, y = tiny.data().test_set(20)
     x = x.reshape(20, -1).astype("float64")
-    matrix = Matrix(transfer_matrix.collect(root))
+    matrix = TransferMatrix(transfer_matrix.collect(root))
     assert (matrix.targets, matrix.sources) == (
         ["T_Base", "T_Ens"],
         ["T_Base", "T_Ens", "surrogate", "static model"],
@@ -87,7 +87,7 @@ def test_the_surrogates_row_is_that_of_table_2(root, tmp_path):
     """On all test images, as `results.json` has it; with the epsilons of the runs."""
     shutil.copytree(root, tmp_path / "copy")
     transfer_matrix.main(tmp_path / "copy", 1000, ["fgsm"])
-    matrix = Matrix(transfer_matrix.collect(tmp_path / "copy"))
+    matrix = TransferMatrix(transfer_matrix.collect(tmp_path / "copy"))
     for path in finished.directories(root):
         record = finished.read_record(path)
         for epsilon in EPSILONS:
@@ -98,7 +98,9 @@ def test_the_surrogates_row_is_that_of_table_2(root, tmp_path):
 def test_records_say_what_they_are_of(root):
     records = transfer_matrix.collect(root)
     assert [record.target for record in records] == ["T_Base", "T_Ens"]
-    written = [MatrixRecord.from_json(record) for record in checked_json.read_json(root / "transfer.json")]
+    written = [
+        TransferMatrixRecord.from_json(record) for record in checked_json.read_json(root / "transfer.json")
+    ]
     assert written == records
     for record in records:
         assert {"command", "commit", "weights"} <= set(record.provenance)
@@ -149,7 +151,7 @@ def test_ensembles_that_were_trained_anew_are_attacked_again(root, no_attack, tm
 )
 def test_damaged_columns_are_measured_again(root, no_attack, tmp_path, change):
     shutil.copytree(root, tmp_path / "copy")
-    path = tmp_path / "copy" / "ens" / run_directory.MATRIX
+    path = tmp_path / "copy" / "ens" / run_directory.TRANSFER_MATRIX
     path.write_text(change(path.read_text()))
     with pytest.raises(AssertionError, match="attacked again"):
         transfer_matrix.main(tmp_path / "copy", 20, ["fgsm"])
@@ -165,9 +167,9 @@ def test_targets_with_different_surrogates_are_refused(root, no_attack, tmp_path
 
 def test_runs_without_attacks_have_no_surrogate(tmp_path):
     config = tiny.config(mode="base", run_dir=str(tmp_path / "base"), attacks=(), batch_size=24)
-    experiment.run(config, say=lambda line: None)
+    experiment.run(config)
     transfer_matrix.main(tmp_path, 20, ["fgsm"])
-    assert Matrix(transfer_matrix.collect(tmp_path)).sources == ["T_Base"]
+    assert TransferMatrix(transfer_matrix.collect(tmp_path)).sources == ["T_Base"]
 
 
 def test_finished_command_loads_no_tensorflow(root):
@@ -204,12 +206,12 @@ def column(target, cells, seed=0):
     results = [TransferResult(target, s, WORST_CASE, e, correct, total) for s, e, correct, total in cells]
     results += [TransferResult(target, s, "fgsm", e, correct, total) for s, e, correct, total in cells]
     sources = {source: "digest" for source, *_ in cells}
-    return MatrixRecord(target, "conv4", "cifar10", seed, tuple(results), sources)
+    return TransferMatrixRecord(target, "conv4", "cifar10", seed, tuple(results), sources)
 
 
 def test_seeds_are_put_together_by_their_images():
     first = column("T_Base", [("T_Base", 0.03, 1, 10)])
-    matrix = Matrix([first, column("T_Base", [("T_Base", 0.03, 9, 30)], seed=1)])
+    matrix = TransferMatrix([first, column("T_Base", [("T_Base", 0.03, 9, 30)], seed=1)])
     assert matrix.accuracy("T_Base", "T_Base", 0.03) == 25.0
     assert math.isnan(matrix.accuracy("T_Base", "T_Base", 0.09))
 
@@ -219,18 +221,18 @@ def test_picture_and_caption_show_each_cell_once():
         column("T_Div", [("surrogate", 0.03, 7, 10), ("T_Base", 0.03, 6, 10), ("T_Div", 0.03, 2, 10)]),
         column("T_Base", [("surrogate", 0.03, 3, 10), ("T_Base", 0.03, 1, 10), ("T_Div", 0.03, 4, 10)]),
     ]
-    (axes,) = (axes for axes in matrix_figure(records).subfigs[0].axes if axes.get_title())
+    (axes,) = (axes for axes in transfer_matrix_figure(records).subfigs[0].axes if axes.get_title())
     assert axes.get_title() == "epsilon 0.03"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["T_Base", "T_Div"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["T_Base", "T_Div", "surrogate"]
     shown = [(text.get_text(), text.get_fontweight()) for text in axes.texts]
     cells = [("10.0", "bold"), ("60.0", "normal"), ("40.0", "normal"), ("20.0", "bold")]
     assert shown == [*cells, ("30.0", "normal"), ("70.0", "normal")]
-    lines = captions.transfer(records)
+    lines = captions.transfer_matrix(records)
     assert "On images of T_Div: T_Base 40.0, T_Div 20.0 (its own)" in lines
     assert "On images of surrogate: T_Base 30.0, T_Div 70.0" in lines
 
 
 def test_picture_refuses_no_records():
     with pytest.raises(ValueError, match="at least one record of a transfer matrix"):
-        matrix_figure([])
+        transfer_matrix_figure([])

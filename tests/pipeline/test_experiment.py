@@ -303,12 +303,12 @@ def test_export_to_a_taken_place_is_refused_before_training(tmp_path, work, take
 
 
 def test_data_that_cannot_be_had_leaves_no_run_directory(tmp_path, monkeypatch):
-    def load(data_dir):
-        raise InputError(f"Expected stripes in {data_dir}. Received: nothing")
+    def load():
+        raise InputError("Expected stripes in /nowhere. Received: nothing")
 
     monkeypatch.setitem(DATASETS, "stripes", dataclasses.replace(DATASETS["stripes"], load=load))
     with pytest.raises(InputError, match="Expected stripes in /nowhere"):
-        experiment.run(settings(tmp_path, "base", data_dir="/nowhere"))
+        experiment.run(settings(tmp_path, "base"))
     assert not list(tmp_path.iterdir())
 
 
@@ -325,8 +325,8 @@ def test_run_in_the_current_directory_shares_its_surrogate_beside_it(tmp_path, m
     monkeypatch.chdir(tmp_path / "here")
     config = tiny.config(mode="base", run_dir=".", **BUDGET | {"attacks": ("fgsm",), "epsilons": (0.1,)})
     data = experiment.load_data(config)
-    _, home = shared_ensembles.ensemble(config, 1000, data, lambda line: None)
-    assert home.parent == tmp_path / shared_paths.SHARED
+    _, directory = shared_ensembles.ensemble(config, 1000, data)
+    assert directory.parent == tmp_path / shared_paths.SHARED
 
 
 @pytest.mark.parametrize(

@@ -30,16 +30,6 @@ OFTEN = "--checkpoint_minutes=1e-9"
 LINE = re.compile(r"error: Expected [^\n]+\. Received: [^\n]+\n")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    """For the server, which takes its environment over from the first who needs it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-        patch.setenv("MPLBACKEND", "Agg")
-        yield
-
-
 def timeless(value):
     """A JSON value without what depends on the clock."""
     if isinstance(value, dict):
@@ -307,19 +297,19 @@ def test_no_flipped_bit_of_the_results_is_taken_for_true(copied, monkeypatch):
 
 
 def test_no_flipped_bit_of_a_manifest_or_set_is_taken_for_true(copied):
-    from divtf.evaluation.adversarial_sets import _kept
+    from divtf.evaluation.adversarial_sets import _read
 
     (path,) = copied.glob("shared-models/*-seed1000-*/adversarial/rfgsm-*.npy")
     manifest = json.loads(path.with_suffix(".json").read_text())
     sha256 = manifest.pop("sha256")
-    images, digest = _kept(path, manifest, (24, 8, 8, 1))
+    images, digest = _read(path, manifest, (24, 8, 8, 1))
     assert digest == sha256
     for suffix in (".json", ".npy"):
         file = path.with_suffix(suffix)
         content, blanks = file.read_bytes(), 0
         for damaged in flips(content, every=1 if suffix == ".json" else 97):
             file.write_bytes(damaged)
-            if kept := _kept(path, manifest, (24, 8, 8, 1)):
+            if kept := _read(path, manifest, (24, 8, 8, 1)):
                 blanks += 1
                 assert suffix == ".json" and (kept[0] == images).all() and kept[1] == digest
         assert blanks < len(content) / 4

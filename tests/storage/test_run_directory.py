@@ -18,8 +18,8 @@ CONFIG = {"model": "conv3", "epochs": 2}
 # Opens the directory, says so, and holds it until it is killed or its input ends.
 HOLDER = """
 import pathlib, sys
-from divtf import run_dir
-with run_dir.open_run(pathlib.Path(sys.argv[1]), {"model": "conv3", "epochs": 2}, resume=True):
+from divtf.storage import run_directory
+with run_directory.open_run(pathlib.Path(sys.argv[1]), {"model": "conv3", "epochs": 2}, resume=True):
     print("held", flush=True)
     sys.stdin.read()
 """

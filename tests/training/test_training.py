@@ -1,14 +1,12 @@
 """Training in a run directory: interrupted anywhere, it ends as if it had not been."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -81,7 +79,7 @@ def interrupted(directory, count, **values):
 
 
 def log_of(directory):
-    """Names of the scalars and images in a TensorBoard log, with their values' steps; none before there is one."""
+    """Names in a TensorBoard log, with the steps of their values; none before there is one."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not (directory / run_directory.TENSORBOARD).exists():
@@ -213,17 +211,11 @@ def test_interrupted_again_and_again_it_ends_as_if_it_had_not_been(tmp_path, who
 
 def start_and_kill(directory, step):
     """Train in another process, and kill it once it has got past a step; not a moment that it chooses."""
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-    process = subprocess.Popen(
-        [sys.executable, tiny.__file__, str(directory), "2"],
-        env=environment,
-        cwd=Path(tiny.__file__).parent.parent,
-        stderr=subprocess.DEVNULL,
-    )
+    process = forked.Forked(tiny.train_in_a_process, directory, 2)
     folder = directory / run_directory.CHECKPOINTS
-    while process.poll() is None and not list(folder.glob(f"step-{step:08d}.json")):
+    while process.lives and not list(folder.glob(f"step-{step:08d}.json")):
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
 
 
