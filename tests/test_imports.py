@@ -208,6 +208,26 @@ def test_light_modules_bring_no_tensorflow():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_help_waits_for_nothing_slow(door):
+    """What takes long to import is imported when the flags are known to be right."""
+    slow = [
+        "tensorflow",
+        "keras",
+        "matplotlib",
+        "pandas",
+        "scipy",
+        "numpy",
+        "psutil",
+        "filelock",
+        "tqdm",
+        "ray",
+    ]
+    script = f"import sys, divtf.{door}; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("name", divtf.__all__)
 def test_public_names_resolve(name):
     value = getattr(divtf, name)

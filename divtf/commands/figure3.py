@@ -12,8 +12,6 @@ from divtf.commands import command_line
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.pipeline.modes import MODES
-from divtf.reporting.figures import style
-from divtf.reporting.figures.sparsity import SHARES, sparsity_figure
 from divtf.storage import checked_json, files
 from divtf.storage.records import SparsityRecord
 
@@ -33,6 +31,10 @@ def main(root: Path) -> None:
     Raises:
         InputError: if no run below `root` has trained with GAL to its end.
     """
+    # Matplotlib, which takes half a second, loads once the flags are known to be right.
+    from divtf.reporting.figures import style
+    from divtf.reporting.figures.sparsity import SHARES, sparsity_figure
+
     records = collect(root)
     expected = f"finished runs of mode div or ens_div below {root}"
     require(bool(records), expected, f"{len(finished.directories(root))} of other modes")

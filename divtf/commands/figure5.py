@@ -17,8 +17,6 @@ from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import DataPart
-from divtf.reporting.figures import style
-from divtf.reporting.figures.gaas import gaas_figure
 from divtf.runtime import quiet_start
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, environment, files, run_directory
@@ -56,6 +54,10 @@ def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None =
     Raises:
         InputError: if no finished run is one of these targets, or if two are of the same target and seed.
     """
+    # Matplotlib, which takes half a second, loads once the flags are known to be right.
+    from divtf.reporting.figures import style
+    from divtf.reporting.figures.gaas import gaas_figure
+
     finished_targets = {path: finished.read_config(path).target for path in finished.directories(root)}
     chosen = [path for path, target in finished_targets.items() if target in targets]
     expected = f"finished runs of {', '.join(targets)} below {root}"

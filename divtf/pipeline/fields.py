@@ -1,7 +1,6 @@
 """Fields of a configuration: what each may be, and what its flag says."""
 
 import dataclasses
-import difflib
 import numbers
 import os
 import types
@@ -108,6 +107,8 @@ def check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -
 
 def nearest(value: Any, names: Collection[str]) -> str:
     """What to add to a wrong value, or a list with a wrong part: the nearest of the names, if one is near."""
+    import difflib
+
     parts = [value] if isinstance(value, str) else list(value) if isinstance(value, tuple) else []
     wrong = [part for part in parts if isinstance(part, str) and part not in names]
     near = difflib.get_close_matches(wrong[0], names, n=1) if wrong else []

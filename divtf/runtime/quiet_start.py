@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -34,6 +33,8 @@ def _information_left_out() -> Iterator[None]:
 
     It is a process of its own, so that the last words of a crash in native code come out.
     """
+    import subprocess  # Late, as difflib in `pipeline.fields`: `--help` does without.
+
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", _FILTER], stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         before = os.dup(2)

@@ -1,11 +1,14 @@
 """Digests: short names for values, files and arrays."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def file_digest(path: Path) -> str:
@@ -23,5 +26,5 @@ def digest(values: Any) -> str:
 def array_digest(array: np.ndarray) -> str:
     """SHA-256 of an array's type, shape and values."""
     hasher = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    hasher.update(np.ascontiguousarray(array).tobytes())
+    hasher.update(array.tobytes())  # In C order, however the array lies in memory.
     return hasher.hexdigest()

@@ -5,8 +5,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 from divtf.errors import require
 from divtf.runtime.logs import get_logger
 
@@ -25,6 +23,8 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
         InputError: if another process holds it and `wait` is false.
         OSError: if the file cannot be written, or its file system has no locks.
     """
+    import filelock  # Late: `--help` does without.
+
     # Without `flock` filelock would take a lock that outlives its process.
     held = filelock.FileLock(path, fallback_to_soft=False)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from divtf.commands import figure3, publish
+from divtf.commands import figure3, publish_pages
 from divtf.data.paper import SETUPS, Setup
 from divtf.errors import InputError
 from divtf.pipeline import experiment, finished, trained
@@ -122,7 +122,7 @@ def test_curve_is_gal_of_each_training_epoch(root):
 
 
 def test_relu_and_leaky_relu_are_two_targets_of_one_table(root):
-    published = publish.collect(root)
+    published = publish_pages.collect(root)
     names = [record.target for record in published["table"]]
     assert names == ["T_Div (ReLU)", "T_Div", "T_Base"]
     assert [record.target for record in published["sparsity"]] == names[:2]

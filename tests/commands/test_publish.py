@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from divtf.commands import publish
+from divtf.commands import publish, publish_pages
 from divtf.errors import InputError
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
@@ -25,7 +25,7 @@ from divtf.storage.records import (
 )
 
 ROOT = Path(__file__).parents[2]
-NAMES = sorted(path.name for path in (ROOT / publish.RESULTS).glob("*/"))
+NAMES = sorted(path.name for path in (ROOT / publish_pages.RESULTS).glob("*/"))
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def checkout(monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_files_and_pages_are_what_the_records_give(checkout, name):
     """To the byte; only pictures may have edges shaded a little otherwise, by another machine's rounding."""
-    for path, content in publish.render(name, publish.load_all()).items():
+    for path, content in publish_pages.render(name, publish_pages.load_all()).items():
         kept, made = path.read_bytes(), content.encode() if isinstance(content, str) else content
         assert kept == made or (path.suffix == ".png" and changed_pixels(kept, made) < 10), path
 
@@ -55,7 +55,7 @@ def changed_pixels(first: bytes, second: bytes) -> int:
 
 
 def test_a_changed_digit_is_seen_in_a_picture(checkout):
-    records = publish.load("demo")["table"]
+    records = publish_pages.load("demo")["table"]
     picture = published.OUTPUTS["table.png"]
     first, *others = records[0].results
     changed = dataclasses.replace(first, correct=first.correct - 1)
@@ -67,9 +67,9 @@ def test_a_changed_digit_is_seen_in_a_picture(checkout):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_else_lies_among_the_published_files(checkout, name):
-    known = {publish.PAGE, *published.OUTPUTS, *(kind.file for kind in published.KINDS.values())}
-    found = {path.name for path in (publish.RESULTS / name).iterdir()}
-    assert {publish.PAGE, "table.json"} <= found <= known
+    known = {publish_pages.PAGE, *published.OUTPUTS, *(kind.file for kind in published.KINDS.values())}
+    found = {path.name for path in (publish_pages.RESULTS / name).iterdir()}
+    assert {publish_pages.PAGE, "table.json"} <= found <= known
 
 
 # The command, in a repository of its own.
@@ -125,16 +125,16 @@ def repository(tmp_path, monkeypatch):
 
 
 def files_of(name="mine"):
-    return {path.name for path in (publish.RESULTS / name).glob("*")}
+    return {path.name for path in (publish_pages.RESULTS / name).glob("*")}
 
 
 def page_of(name="mine"):
-    return (publish.RESULTS / name / "README.md").read_text()
+    return (publish_pages.RESULTS / name / "README.md").read_text()
 
 
 def everything():
     """Every file that publishing writes -> its bytes."""
-    paths = [Path("README.md"), *publish.RESULTS.rglob("*")]
+    paths = [Path("README.md"), *publish_pages.RESULTS.rglob("*")]
     return {path: path.read_bytes() for path in paths if path.is_file()}
 
 
@@ -159,7 +159,7 @@ def test_table_alone_is_published_with_its_records(repository):
 
 def test_words_around_the_marks_stay_and_give_the_index_its_title(repository):
     finished_run(repository / "runs/a", "base")
-    page = publish.RESULTS / "mine" / "README.md"
+    page = publish_pages.RESULTS / "mine" / "README.md"
     page.parent.mkdir(parents=True)
     page.write_text("# Mine, at last\n\nBefore.\n\n<!-- mine -->\nold\n<!-- /mine -->\n\nAfter.\n")
     publish.main(Path("runs/a"), "mine", anew=False)
@@ -169,7 +169,7 @@ def test_words_around_the_marks_stay_and_give_the_index_its_title(repository):
 
 
 def index():
-    return (publish.RESULTS / "README.md").read_text()
+    return (publish_pages.RESULTS / "README.md").read_text()
 
 
 def test_index_has_every_name_once(repository):
@@ -220,9 +220,9 @@ def test_every_kind_that_the_runs_have_is_published(repository):
         "[records: sparsity](sparsity.json)",
     ):
         assert line in readme
-    loaded = publish.load("mine")
+    loaded = publish_pages.load("mine")
     assert {kind: len(records) for kind, records in loaded.items()} == {"table": 3, "gaas": 2, "sparsity": 2}
-    assert "secret" not in "".join(path.read_text() for path in publish.RESULTS.rglob("*.json"))
+    assert "secret" not in "".join(path.read_text() for path in publish_pages.RESULTS.rglob("*.json"))
 
 
 def test_transfer_matrix_is_published_as_picture_records_and_lines(repository):
@@ -239,7 +239,7 @@ def test_transfer_matrix_is_published_as_picture_records_and_lines(repository):
         "![accuracy on the images of each source](transfer.png)",
     ):
         assert line in readme
-    assert "secret" not in (publish.RESULTS / "mine/transfer.json").read_text()
+    assert "secret" not in (publish_pages.RESULTS / "mine/transfer.json").read_text()
 
 
 def test_matrix_of_other_runs_than_those_published_is_refused(repository):
@@ -247,7 +247,7 @@ def test_matrix_of_other_runs_than_those_published_is_refused(repository):
     finished_run(repository / "runs/a", "div")
     with pytest.raises(InputError, match=r"all finished runs below .*give divtf.transfer_matrix again"):
         publish.main(Path("runs/a"), "mine", anew=False)
-    assert not publish.RESULTS.exists()
+    assert not publish_pages.RESULTS.exists()
 
 
 def test_analysis_of_weights_that_are_gone_is_refused(repository):
@@ -276,9 +276,9 @@ def test_redrawing_makes_all_from_the_records_alone(repository):
     for name in ("mine", "demo"):
         publish.main(Path("runs/a"), name, anew=False)
     before = everything()
-    for path in publish.RESULTS.glob("*/table.png"):
+    for path in publish_pages.RESULTS.glob("*/table.png"):
         path.unlink()
-    (publish.RESULTS / "mine/gaas.png").write_bytes(b"old")
+    (publish_pages.RESULTS / "mine/gaas.png").write_bytes(b"old")
     for path in before:
         if path.suffix == ".md":
             path.write_text(path.read_text().replace("accuracy", "beauty"))
@@ -289,18 +289,18 @@ def test_redrawing_makes_all_from_the_records_alone(repository):
 def test_one_run_of_each_target_and_seed_is_published(repository):
     finished_run(repository / "runs/a", "div")
     finished_run(repository / "runs/a", "div", seed=1)
-    assert len(publish.collect(Path("runs/a"))["table"]) == 2
+    assert len(publish_pages.collect(Path("runs/a"))["table"]) == 2
     finished_run(repository / "runs/a/again", "div", seed=1)
     (repository / "runs/a/again/mnist-conv3-div-seed1").rename(repository / "runs/a/twice")
     with pytest.raises(
         InputError, match=r"Expected one run of each .*Received: T_Div, conv3 on mnist, seed 1"
     ):
-        publish.collect(Path("runs/a"))
+        publish_pages.collect(Path("runs/a"))
 
 
 def test_no_runs_are_refused(repository):
     with pytest.raises(InputError, match=r"Expected finished runs below runs/none\. Received: none"):
-        publish.collect(Path("runs/none"))
+        publish_pages.collect(Path("runs/none"))
 
 
 @pytest.mark.parametrize("name", ["../mine", "a/b", ".", "", "a b"])
@@ -308,7 +308,7 @@ def test_names_that_are_none_are_refused(repository, name):
     finished_run(repository / "runs/a", "base")
     with pytest.raises(InputError, match="Expected --name of letters, digits"):
         publish.main(Path("runs/a"), name, anew=False)
-    assert not publish.RESULTS.exists()
+    assert not publish_pages.RESULTS.exists()
 
 
 def test_runs_without_attacks_and_with_one_member_have_a_table_only(repository):
@@ -341,7 +341,7 @@ def test_what_cannot_be_drawn_leaves_all_as_it_was(repository, monkeypatch):
 def test_redrawing_passes_over_a_name_that_nothing_is_published_of(repository, capsys):
     finished_run(repository / "runs/a", "base")
     publish.main(Path("runs/a"), "mine", anew=False)
-    (publish.RESULTS / "other").mkdir()
+    (publish_pages.RESULTS / "other").mkdir()
     before = everything()
     publish.main(Path("nowhere"), "nothing", anew=True)
     assert everything() == before
@@ -369,7 +369,7 @@ def test_page_without_marks_is_refused_before_anything_is_written(repository, pa
 
 def test_page_without_a_title_is_refused(repository):
     finished_run(repository / "runs/a", "base")
-    page = publish.RESULTS / "mine" / "README.md"
+    page = publish_pages.RESULTS / "mine" / "README.md"
     page.parent.mkdir(parents=True)
     page.write_text("<!-- mine -->\n<!-- /mine -->\n")
     with pytest.raises(InputError, match="Expected a heading, # TITLE"):
