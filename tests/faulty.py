@@ -22,6 +22,8 @@ RUN = (
     *("--model=tiny", "--mode=ens_div", "--num_members=2", "--learning_rate=0.01", "--epochs=2"),
     *("--batch_size=24", "--attacks=fgsm,rfgsm", "--epsilons=0.1", "--resume"),
 )
+# A checkpoint after each batch.
+OFTEN = "--checkpoint_minutes=1e-9"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Tasks for processes of their own: devices can be split and a cluster joined only before TensorFlow starts.
 
-`start`, `result` and `start_workers` fork them, by the server of `forked.py`. As a program this module does one
-task, of which its argument tells as JSON, in a process that logs as TensorFlow does.
+`start`, `result` and `start_workers` fork them, by the server of `forked.py`. As a program this module does
+one task, of which its argument tells as JSON, in a process that logs as TensorFlow does.
 """
 
 import contextlib

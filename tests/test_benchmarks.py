@@ -1,6 +1,8 @@
 """The benchmarks' floor, and the tables made of what they measured."""
 
+import ast
 import collections
+import importlib
 import json
 import types
 from pathlib import Path
@@ -15,7 +17,8 @@ from benchmarks.stages import split_run
 from benchmarks.timing import BestRate, Row, markdown, medians
 from divtf import CrossEntropy, GradientAlignment
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 # Forward operations an example: 8 x 8 x 4 outputs of 3 x 3 x 2 products, 8 x 8 x 3 of 1 x 1 x 4, 192 x 5.
 FIRST, SECOND, DENSE = 2 * 8 * 8 * 4 * 9 * 2, 2 * 8 * 8 * 3 * 4, 2 * 192 * 5
 OBJECTIVES = {"cross_entropy": CrossEntropy(), "gal": GradientAlignment(0.5)}
@@ -122,3 +125,13 @@ def test_tables_are_made_of_the_record():
     assert "- Machine: 2 cores, Linux\n" in text
     record["environment"]["avx512"] = False
     assert "- Machine: 2 cores, Linux, without AVX-512\n" in markdown(record)
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_takes_of_divtf_is_there(path):
+    """Most of them no test runs; importing them would declare the flags of several commands at once."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "divtf":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")

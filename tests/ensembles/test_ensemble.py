@@ -1,12 +1,6 @@
 """The ensemble as a Keras model: prediction, training steps in closed form, measures, files, refusals."""
 
-import json
 import math
-import os
-import pathlib
-import subprocess
-import sys
-import textwrap
 
 import keras
 import numpy as np
@@ -588,7 +582,7 @@ def test_errors_of_other_operations_are_passed_on(linear_ensemble, linear_batch)
         fit(ensemble, x, y, callbacks=[Broken()])
 
 
-# Precision and devices
+# Precision
 
 
 def test_mixed_precision_keeps_losses_and_predictions_in_float32(tiny_members, tiny_batch):
@@ -597,92 +591,3 @@ def test_mixed_precision_keeps_losses_and_predictions_in_float32(tiny_members, t
     assert ensemble(x).dtype == tf.float32 and ensemble.member_logits(x).dtype == tf.float32
     ensemble.compile(sgd(0.01))
     assert math.isfinite(fit(ensemble, x, y)["loss"][0])
-
-
-REPLICAS = textwrap.dedent(
-    """
-    import json, sys
-
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    from divtf import BatchNormalization, CrossEntropy, Ensemble, GradientAlignment
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    x, y = np.load(sys.argv[1])["x"], np.load(sys.argv[1])["y"]
-
-
-    def ensemble(objective, normalised):
-        members = []
-        for index in range(2):
-            keras.utils.set_random_seed(index)
-            inputs = hidden = keras.Input(x.shape[1:])
-            if normalised:
-                hidden = BatchNormalization()(hidden)
-            hidden = keras.layers.Flatten()(hidden)
-            hidden = keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))(hidden)
-            members.append(keras.Model(inputs, keras.layers.Dense(3)(hidden), name=f"member_{index}"))
-        made = Ensemble(members, objective)
-        metric = keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top_2")  # A user's own.
-        made.compile(keras.optimizers.SGD(0.5), metrics=[metric])
-        return made
-
-
-    def trained(strategy):
-        with strategy.scope():
-            made = ensemble(*CASES[case])
-        results = []
-        for count in (11, 9) if case != "normalised" else (8, 8):
-            # Batched globally: a strategy splits each batch over its replicas.
-            data = tf.data.Dataset.from_tensor_slices((x[:count], y[:count])).batch(4)
-            results.append(made.fit(data, epochs=2, verbose=0).history)
-            results.append(made.evaluate(data, verbose=0, return_dict=True))
-        return [w.tolist() for w in made.get_weights()], results
-
-
-    CASES = {
-        "base": (CrossEntropy(), False),
-        "div": (GradientAlignment(0.5), False),
-        "normalised": (GradientAlignment(0.5), True),
-    }
-    case = sys.argv[2]
-    if case == "normalised":
-        # Both halves of each batch alike: the replicas' batch statistics are then the whole batch's.
-        twice = np.repeat(np.arange(4).reshape(2, 2), 2, axis=0).ravel()
-        x, y = x[twice], y[twice]
-    one = tf.distribute.get_strategy()
-    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert two.num_replicas_in_sync == 2
-    print(json.dumps([trained(one), trained(two)]))
-    """
-)
-
-
-@pytest.mark.parametrize(
-    "case",
-    ["div", pytest.param("base", marks=pytest.mark.slow), pytest.param("normalised", marks=pytest.mark.slow)],
-)
-def test_two_replicas_train_and_measure_as_one_device(case, tiny_batch, tmp_path):
-    """SGD on 11 images in batches of 4, 4 and 3, then on 9 in batches of 4, 4 and 1: one replica has none.
-
-    In a process of its own, since devices can be split only before TensorFlow starts.
-    """
-    x, y = tiny_batch(11, (3, 3, 1))
-    np.savez(tmp_path / "data.npz", x=x, y=y)
-    found = subprocess.run(
-        [sys.executable, "-c", REPLICAS, str(tmp_path / "data.npz"), case],
-        cwd=pathlib.Path(__file__).parents[2],
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 0, found.stderr[-2000:]
-    (weights, measures), (shared_weights, shared_measures) = json.loads(found.stdout.splitlines()[-1])
-    for alone, shared in zip(weights, shared_weights, strict=True):
-        np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
-    for alone, shared in zip(measures, shared_measures, strict=True):
-        assert set(shared) == set(alone)
-        for name in alone:
-            np.testing.assert_allclose(shared[name], alone[name], rtol=1e-4, atol=1e-5, err_msg=name)

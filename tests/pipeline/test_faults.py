@@ -1,106 +1,21 @@
-"""Nothing is lost: killed anywhere, on a full disk or with damaged files, a run ends as if undisturbed."""
+"""Nothing is lost: on a full disk, with damaged files or beside another one, a run ends as if undisturbed."""
 
-import io
 import json
 import re
 import shutil
-import signal
-import zipfile
 
-import h5py
 import pytest
 import tiny
 from damage import truncate
-from faulty import Fault, run, start
+from endings import assert_ends_as, ending, lose
+from faulty import OFTEN, Fault, run, start
 from logged import logged
 
 from divtf.pipeline import finished, shared_paths
 from divtf.storage import checked_json, run_directory
 from divtf.training.checkpoints import Checkpoints, State
 
-# Steps: 6 of the static model, 18 of the target, 6 of the surrogate. Sets: 1 of the static model, 2 of the
-# surrogate. The clock is in these fields and in TensorBoard's log, and nowhere else; environment.json has an
-# entry for each start.
-CLOCK = {"seconds", "hours"}
-# Digests of what holds the time, as Keras's archive and the fields above.
-OF_CLOCK = {"checksum"}
-# How the line begins that the report and its table have of them.
-HOURS = "Hours of training"
-OFTEN = "--checkpoint_minutes=1e-9"
 LINE = re.compile(r"error: Expected [^\n]+\. Received: [^\n]+\n")
-
-
-def timeless(value):
-    """A JSON value without what depends on the clock."""
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in CLOCK | OF_CLOCK}
-    if isinstance(value, list):
-        return [timeless(item) for item in value if not str(item).startswith(HOURS)]
-    return value
-
-
-def timeless_file(path):
-    """A file's contents without the clock, which stands in a line of the report, too."""
-    if path.name in (run_directory.RESULTS, "table.json"):
-        return timeless(json.loads(path.read_text()))
-    if path.suffix == ".md":
-        return timeless([line.removeprefix("- ") for line in path.read_text().splitlines()])
-    return path.read_bytes()
-
-
-def ending(root):
-    """All that runs below a root left behind, without the clock: name -> contents."""
-    found = {}
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        name = str(path.relative_to(root))
-        if path.name in (".lock", run_directory.ENVIRONMENT) or run_directory.TENSORBOARD in path.parts:
-            continue
-        if path.parent.name != run_directory.CHECKPOINTS:
-            found[name] = timeless_file(path)
-    for folder in root.rglob(run_directory.CHECKPOINTS):
-        newest = max(folder.glob("*.json"))
-        state = timeless(json.loads(newest.read_text()))
-        del state["sha256"]  # The archive has its date.
-        numbers = variables(newest.with_suffix(".keras"))
-        found[str(folder.relative_to(root))] = (newest.name, state, numbers)
-    return found
-
-
-def variables(path):
-    """Every weight of a .keras file, those of the optimizer too: its place -> its bytes.
-
-    Keras notes the layers' names as well, which count the models made before in the process.
-    """
-    found = {}
-
-    def note(name, item):
-        if isinstance(item, h5py.Dataset):
-            found[name] = item[()].tobytes()
-
-    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(note)
-    assert len(found) > 20, "two members of four variables, and Adam's moments of them"
-    return found
-
-
-def assert_ends_as(root, whole):
-    left, right = ending(root), ending(whole)
-    assert left.keys() == right.keys()
-    assert [name for name in left if left[name] != right[name]] == []
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The root of a run that nothing disturbed."""
-    root = tmp_path_factory.mktemp("whole")
-    done = run(root / "run")
-    assert (done.code, done.err) == (0, "")
-    return root
-
-
-def killed(directory, fault, *arguments):
-    done = run(directory, *arguments, fault=fault)
-    assert done.process.exitcode == -signal.SIGKILL, done.err
 
 
 def test_whole_run_has_all_that_can_be_lost(whole):
@@ -117,102 +32,6 @@ def test_whole_run_has_all_that_can_be_lost(whole):
 def test_another_undisturbed_run_ends_the_same(whole, tmp_path):
     assert run(tmp_path / "run", OFTEN).code == 0
     assert_ends_as(tmp_path, whole)
-
-
-@pytest.fixture
-def copied(whole, tmp_path):
-    """A finished run, to damage."""
-    return shutil.copytree(whole, tmp_path / "copy")
-
-
-def lose(root, *patterns):
-    """Take files away, so that they have to be made again."""
-    for pattern in patterns:
-        paths = list(root.glob(pattern))
-        assert paths, pattern
-        for path in paths:
-            path.unlink()
-
-
-@pytest.fixture
-def half_done(copied):
-    """A run whose target is trained half; its static model and surrogate are there."""
-    lose(copied, "run/results.json", "run/*.png", "run/checkpoints/step-00000018.*")
-    lose(copied, "shared-models/*-seed1000-*/adversarial/*")
-    return copied
-
-
-BATCH = "training.callbacks.Recorder.on_train_batch_end"
-
-
-def test_killed_in_an_epoch_in_a_checkpoint_and_in_an_attack_it_ends_as_if_never_killed(half_done, whole):
-    killed(half_done / "run", Fault(BATCH, 4, "after"), OFTEN)
-    killed(half_done / "run", Fault("step-00000018.keras", when="within"))
-    killed(half_done / "run", Fault("attacks.attack.Attack._check_result", 2, "after"))
-    done = run(half_done / "run")
-    assert (done.code, done.err) == (0, "")
-    assert_ends_as(half_done, whole)
-
-
-# In the order in which a run comes by them; with OFTEN each batch makes a checkpoint.
-KILLS = [
-    (Fault("config.json", 1, "within"), ()),
-    (Fault("environment.json", 1, "within"), ()),
-    # The static model.
-    (Fault("config.json", 2, "after"), ()),
-    (Fault(BATCH, 1, "after"), ()),
-    (Fault(BATCH, 2, "after"), (OFTEN,)),
-    (Fault("step-*.keras", 1, "within"), ()),
-    (Fault("step-*.keras", 2, "after"), (OFTEN,)),
-    (Fault("step-*.json", 2, "within"), (OFTEN,)),
-    (Fault("training.checkpoints.Checkpoints._prune", 3), (OFTEN,)),
-    (Fault("ensembles.ensemble.Ensemble.evaluate", 2), ()),
-    (Fault("evaluation.adversarial_sets.AdversarialSets._make", 1), ()),
-    (Fault("fgsm-1-*.npy", 1, "within"), ()),
-    (Fault("fgsm-1-*.npy", 1, "after"), ()),
-    (Fault("fgsm-1-*.json", 1, "within"), ()),
-    # The target.
-    (Fault(BATCH, 8, "after"), ()),
-    (Fault(BATCH, 11, "after"), (OFTEN,)),
-    (Fault("metrics.jsonl", 3, "within"), ()),
-    (Fault("metrics.jsonl", 3, "after"), ()),
-    (Fault(BATCH, 22, "after"), ()),
-    (Fault("step-00000017.json", 1, "after"), (OFTEN,)),
-    (Fault("step-00000018.keras", 1, "within"), ()),
-    (Fault("step-00000018.json", 1, "after"), ()),
-    # The surrogate.
-    (Fault("environment.json", 3, "after"), ()),
-    (Fault(BATCH, 26, "after"), ()),
-    (Fault("step-00000006.keras", 2, "within"), ()),
-    # Its images, and what is measured with them.
-    (Fault("attacks.attack.Attack._check_result", 2, "after"), ()),
-    (Fault("rfgsm-*.npy", 1, "within"), ()),
-    (Fault("rfgsm-*.json", 1, "after"), ()),
-    (Fault("pipeline.record.gradient_statistics", 1), ()),
-    (Fault("results.json", 1, "within"), ()),
-    # The report.
-    (Fault("reporting.report.write_report", 1), ()),
-    (Fault("report.md", 1, "within"), ()),
-    (Fault("coherence.png", 1, "within"), ()),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("fault", "options"), KILLS, ids=lambda value: str(value or "seldom"))
-def test_killed_anywhere_it_ends_as_if_never_killed(fault, options, whole, tmp_path):
-    killed(tmp_path / "run", fault, *options)
-    done = run(tmp_path / "run")
-    assert (done.code, done.err) == (0, "")
-    assert_ends_as(tmp_path, whole)
-
-
-@pytest.mark.slow
-def test_killed_in_the_export_it_exports_again(copied):
-    killed(copied / "run", Fault("ensembles.export._check_parity"), "--export")
-    assert list((copied / "run").glob(".partial-*"))
-    assert run(copied / "run", "--export").code == 0
-    assert (copied / "run" / "saved_model" / "saved_model.pb").exists()
-    assert not list(copied.rglob(".partial-*"))
 
 
 # Damaged files.

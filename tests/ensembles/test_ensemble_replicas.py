@@ -1,0 +1,78 @@
+"""An ensemble on two devices trains and measures as on one."""
+
+import json
+
+import forked
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from divtf import BatchNormalization, CrossEntropy, Ensemble, GradientAlignment
+
+CASES = {
+    "base": (CrossEntropy(), False),
+    "div": (GradientAlignment(0.5), False),
+    "normalised": (GradientAlignment(0.5), True),
+}
+
+
+def ensemble(case, shape):
+    objective, normalised = CASES[case]
+    members = []
+    for index in range(2):
+        keras.utils.set_random_seed(index)
+        inputs = hidden = keras.Input(shape)
+        if normalised:
+            hidden = BatchNormalization()(hidden)
+        hidden = keras.layers.Flatten()(hidden)
+        hidden = keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))(hidden)
+        members.append(keras.Model(inputs, keras.layers.Dense(3)(hidden), name=f"member_{index}"))
+    made = Ensemble(members, objective)
+    metric = keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top_2")  # A user's own.
+    made.compile(keras.optimizers.SGD(0.5), metrics=[metric])
+    return made
+
+
+def trained(strategy, case, x, y):
+    """The weights after training, and what it and evaluation measured."""
+    with strategy.scope():
+        made = ensemble(case, x.shape[1:])
+    results = []
+    for count in (11, 9) if case != "normalised" else (8, 8):
+        # Batched globally: a strategy splits each batch over its replicas.
+        data = tf.data.Dataset.from_tensor_slices((x[:count], y[:count])).batch(4)
+        results.append(made.fit(data, epochs=2, verbose=0).history)
+        results.append(made.evaluate(data, verbose=0, return_dict=True))
+    return [weight.tolist() for weight in made.get_weights()], results
+
+
+def train_on_one_and_two_devices(case, x, y):
+    """Print both, in a process of its own: devices can be split only before TensorFlow starts."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    if case == "normalised":
+        # Both halves of each batch alike: the replicas' batch statistics are then the whole batch's.
+        twice = np.repeat(np.arange(4).reshape(2, 2), 2, axis=0).ravel()
+        x, y = x[twice], y[twice]
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert two.num_replicas_in_sync == 2
+    strategies = (tf.distribute.get_strategy(), two)
+    print(json.dumps([trained(strategy, case, x, y) for strategy in strategies]), flush=True)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["div", pytest.param("base", marks=pytest.mark.slow), pytest.param("normalised", marks=pytest.mark.slow)],
+)
+def test_two_replicas_train_and_measure_as_one_device(case, tiny_batch):
+    """SGD on 11 images in batches of 4, 4 and 3, then on 9 in batches of 4, 4 and 1: one replica has none."""
+    code, out, err = forked.Forked(train_on_one_and_two_devices, case, *tiny_batch(11, (3, 3, 1))).ended()
+    assert code == 0, err[-2000:]
+    (weights, measures), (shared_weights, shared_measures) = json.loads(out.splitlines()[-1])
+    for alone, shared in zip(weights, shared_weights, strict=True):
+        np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-5)
+    for alone, shared in zip(measures, shared_measures, strict=True):
+        assert set(shared) == set(alone)
+        for name in alone:
+            np.testing.assert_allclose(shared[name], alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
