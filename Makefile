@@ -39,9 +39,10 @@ $(STAMP): requirements.txt constraints.txt setup.py divtf/__init__.py
 demo: $(STAMP) ## Train small ensembles with and without the alignment loss, attack them, print the table
 	$(BIN)/python -m divtf.table2 --flagfile=flags/demo.flags $(ARGS)
 
-# Two processes share the tests, whichever is free taking those that are left. ARGS=-n0 has one: for --pdb.
+# Two processes take the tests module by module, since a module's tests share what they train. ARGS=-n0 has
+# one: for --pdb.
 test: $(STAMP) ## Run the tests, the slow ones left out (add them: make test ARGS='-m "slow or not slow"')
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 lint: $(STAMP) ## Check style and format
 	$(BIN)/python -m ruff check $(SOURCES)
