@@ -22,6 +22,7 @@ from divtf.commands import command_line, config_flags, main, table2
 from divtf.data.datasets import DATASETS
 from divtf.errors import InputError
 from divtf.pipeline import experiment
+from divtf.pipeline.finished import read_record
 from divtf.storage import checked_json, digests, files, run_directory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -422,7 +423,7 @@ def test_absurd_sizes_that_cost_nothing_are_taken(tmp_path):
     huge = [f"--max_{what}_examples=2147483647" for what in ("train", "test", "attack")]
     huge += ["--batch_size=2147483647", "--seed=2147483647", "--checkpoint_minutes=3e38"]
     assert run(tmp_path / "run", *huge) == 0
-    record = finished.read_record(tmp_path / "run")
+    record = read_record(tmp_path / "run")
     assert (record.budget["training images"], record.budget["attacked images"]) == (72, 24)
 
 

@@ -28,7 +28,7 @@ HAVE_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAVE_RAY, reason="Ray is not installed: pip install '.[cluster]'")
 # Small, and with a checkpoint every second or so.
 BUDGET = (
-    *("--dataset=mnist5k", "--num_members=2", "--epochs=2", "--max_train_examples=160", "--batch_size=16"),
+    *("--dataset=mnist5k", "--num_members=2", "--epochs=2", "--max_train_examples=96", "--batch_size=16"),
     *("--max_test_examples=40", "--epsilons=0.1", "--checkpoint_minutes=0.02"),
 )
 

@@ -134,18 +134,9 @@ def test_mix_is_restored_as_it_was(runs):
 
 
 @pytest.mark.slow
-def test_small_networks_train_in_every_mode_and_are_exported(small_mix, tmp_path):
+def test_real_architectures_train_in_every_mode_and_are_exported(tmp_path):
+    """ResNet-26, ResNet-20, Conv-4 and two Conv-3 on images of 8 x 8, one epoch."""
     assert_train_and_export(tmp_path, tuple(MODES))
-
-
-@pytest.mark.slow
-def test_real_architectures_train_by_both_objectives_and_are_exported(tmp_path):
-    """ResNet-26, ResNet-20, Conv-4 and two Conv-3 on images of 8 x 8, one epoch.
-
-    The target by GAL, surrogate and static model by cross-entropy. What modes differ in beside, the sources
-    of images, knows no architecture: the small networks above show it.
-    """
-    assert_train_and_export(tmp_path, QUICK)
 
 
 def assert_train_and_export(root, modes):
