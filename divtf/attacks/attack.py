@@ -155,8 +155,10 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
     for param, value in params.items():
         parameter = method.parameters[param]
         require(is_number(value) and parameter.fits(value), parameter.expected, f"{param}={value!r}")
+    # JSON and the attacks' loops know no NumPy.
+    plain = {param: np.asarray(value).item() for param, value in params.items()}
     defaults = {param: parameter.default for param, parameter in method.parameters.items()}
-    return Attack(name, method, threat, defaults | params)
+    return Attack(name, method, threat, defaults | plain)
 
 
 def relative_logits(target, y: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -1,8 +1,4 @@
-"""The command for section 3.4: python -m divtf.figure3 --runs=runs/sparsity.
-
-Compares finished T_Div runs with ReLU and with LeakyReLU members (`divtf.table2 --activation=...`): how many
-entries of the input gradients, and terms of their inner products, are zero; and how GAL falls in training.
-"""
+"""The command for section 3.4, Figure 3; `--help` shows the words at its door."""
 
 from pathlib import Path
 

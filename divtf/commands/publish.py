@@ -1,10 +1,4 @@
-"""Put figures into the repository: python -m divtf.publish --run=runs/demo --name=demo.
-
-What the runs below a directory have recorded goes to runs/results/NAME/: records as JSON, the pictures and
-the CSV made of them, and text in README.md between the lines <!-- NAME --> and <!-- /NAME -->, so that no
-figure is typed by hand; words written around them stay. The index, runs/results/README.md, follows, and for
-the demo the main README.md. `--redraw` makes all that is made of the records anew, for every name.
-"""
+"""The command for published figures; `--help` shows the words at its door."""
 
 from pathlib import Path
 

@@ -1,10 +1,4 @@
-"""The command for transfer matrices: python -m divtf.transfer_matrix --runs=runs/table2 --images=1000.
-
-Attacks every finished target below a directory, and the surrogate and the static model that these share, and
-scores every target on the images of each. The surrogate's row is Table 2's protocol; a target on its own
-images is a white-box attack; and modes ens and ens_div train on such images of the static model. Targets of
-one seed start from the same weights, which the surrogate and the static model do not.
-"""
+"""The command for transfer matrices; `--help` shows the words at its door."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +6,9 @@ from pathlib import Path
 
 from absl import flags
 
+from divtf.attacks.names import NAMES as ATTACK_NAMES
 from divtf.commands import command_line
 from divtf.commands.config_flags import define_flags, help_text
-from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.errors import require
 from divtf.pipeline import finished, shared_paths
 from divtf.pipeline.config import RunConfig
@@ -73,9 +67,9 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
     from divtf.reporting.figures import style
     from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
 
-    known = f"distinct attacks of {{{', '.join(PAPER_ATTACKS)}}}, at least one"
-    holds = 0 < len(set(attacks)) == len(attacks) and set(attacks) <= set(PAPER_ATTACKS)
-    require(holds, known, f"{', '.join(attacks) or 'none'}{nearest(tuple(attacks), PAPER_ATTACKS)}")
+    known = f"--attacks as distinct names of {{{', '.join(ATTACK_NAMES)}}}, at least one"
+    holds = 0 < len(set(attacks)) == len(attacks) and set(attacks) <= set(ATTACK_NAMES)
+    require(holds, known, f"{', '.join(attacks) or 'none'}{nearest(tuple(attacks), ATTACK_NAMES)}")
     paths = finished.directories(root)
     require(bool(paths), f"finished runs below {root}", "none")
     finished.require_distinct([finished.read_record(path) for path in paths], root)
@@ -211,7 +205,7 @@ def launch() -> None:
     defined = flags.FLAGS
     flags.DEFINE_string("runs", "runs/table2", "Directory that holds the run directories.")
     flags.DEFINE_integer("images", 1000, "Attack the first test images.", lower_bound=1)
-    attacks = help_text("Attacks; cells are their worst case.", PAPER_ATTACKS)
+    attacks = help_text("Attacks; cells are their worst case.", ATTACK_NAMES)
     flags.DEFINE_list("attacks", ["fgsm"], attacks)
     define_flags(names=("data_dir",))
     command_line.run_without_config(

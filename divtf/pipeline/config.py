@@ -63,8 +63,8 @@ class RunConfig:
     """One target, from its training to its report.
 
     Where a value is None, the paper's for the model takes its place when the configuration is made; so
-    `dataclasses.replace` with another model keeps the data set and epochs of the first one. Every field is a
-    flag of the command; its metadata hold the flag's help and check.
+    `dataclasses.replace` keeps what was filled in: data set, epochs, epsilons and run directory. Every field
+    is a flag of the command; its metadata hold the flag's help and check.
 
     Raises:
         InputError: if a value is of another type or out of range, or two contradict each other.
@@ -129,7 +129,7 @@ class RunConfig:
         PATH,
         identity=False,
         path=True,
-        stands_for="runs/DATASET-MODEL-MODE-seedSEED",
+        stands_for="runs/DATASET-MODEL-MODE-seedSEED; of a table runs/table2",
     )
     resume: bool = flag(
         False, "Go on with an existing run of the same configuration.", SWITCH, identity=False

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from divtf.data.paper import ATTACKS as PAPER_ATTACKS
+from divtf.attacks.names import NAMES as ATTACK_NAMES
 from divtf.errors import require
 from divtf.storage import typed
 
@@ -44,9 +44,9 @@ MEMBERS = Check(lambda value: 1 <= value <= 1000, "a whole number in [1, 1000]")
 SEED = Check(lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)")
 SLOPE = Check(lambda value: 0 <= value < 1, "a number in [0, 1)")
 ATTACKS = Check(
-    lambda names: set(names) <= set(PAPER_ATTACKS) and len(set(names)) == len(names),
-    f"distinct names of {{{', '.join(PAPER_ATTACKS)}}}",
-    PAPER_ATTACKS,
+    lambda names: set(names) <= set(ATTACK_NAMES) and len(set(names)) == len(names),
+    f"distinct names of {{{', '.join(ATTACK_NAMES)}}}",
+    ATTACK_NAMES,
 )
 EPSILONS = Check(
     lambda values: 0 < len(set(values)) == len(values) and all(0 < value <= 1 for value in values),

@@ -50,7 +50,10 @@ class _Lines(logging.Handler):
 def shown() -> Iterator[None]:
     """Write the lines that are logged inside to standard output, as the commands do."""
     logger, handler = logging.getLogger("divtf"), _Lines()
-    before = logger.level, logger.propagate
+    if any(isinstance(other, _Lines) for other in logger.handlers):  # They are shown already.
+        yield
+        return
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False  # Handlers of the root logger would write them once more.
@@ -58,4 +61,5 @@ def shown() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(level)  # Not by assignment: logging remembers which levels are on.
+        logger.propagate = propagate

@@ -9,12 +9,12 @@ _SHOWN = False
 def show_bars() -> None:
     """Draw bars from now on, if standard error is a terminal; the commands ask for it."""
     global _SHOWN
-    _SHOWN = sys.stderr.isatty()
+    _SHOWN = sys.stderr is not None and sys.stderr.isatty()  # None where it was closed.
 
 
 def are_shown() -> bool:
-    """Whether bars are drawn."""
-    return _SHOWN
+    """Whether bars take the place of lines: they are drawn, and lines go to the same terminal."""
+    return _SHOWN and sys.stdout.isatty()
 
 
 def bar(what: str, total: int, done: int = 0) -> Any:

@@ -35,9 +35,15 @@ def _information_left_out() -> Iterator[None]:
     """
     import subprocess  # Late, as difflib in `pipeline.fields`: `--help` does without.
 
-    with subprocess.Popen([sys.executable, "-I", "-S", "-c", _FILTER], stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None
+    try:
         before = os.dup(2)
+    except OSError:  # It was closed: there is nothing to filter.
+        yield
+        return
+    command = [sys.executable, "-I", "-S", "-c", _FILTER]
+    # In a session of its own, an interrupt from the terminal is this process's alone.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdin is not None
         os.dup2(process.stdin.fileno(), 2)
         try:
             yield

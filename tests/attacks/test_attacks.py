@@ -16,6 +16,7 @@ from keras import layers
 
 from divtf.attacks.attack import make_attack, relative_logits
 from divtf.attacks.methods import ATTACKS, Method, Parameter
+from divtf.attacks.names import NAMES
 from divtf.attacks.threat import ThreatModel
 from divtf.data import paper
 from divtf.ensembles.ensemble import Ensemble
@@ -682,3 +683,8 @@ def test_float64_images_are_taken():
     attack = make_attack("fgsm", ThreatModel(EPSILON))
     for given in (x.astype("float64"), tf.constant(x, tf.float64)):
         np.testing.assert_array_equal(attack(ensemble, given, y), attack(ensemble, x, y))
+
+
+def test_flags_know_the_names_of_all_attacks():
+    assert set(NAMES) == set(ATTACKS)
+    assert make_attack("ifgsm", ThreatModel(0.1), steps=np.int64(3)).describe()["params"] == {"steps": 3}

@@ -190,7 +190,8 @@ def test_finished_command_loads_no_tensorflow(root):
 
 @pytest.mark.parametrize("attacks", [[], ["fgsm", "fgsm"], ["deepfool"]])
 def test_unknown_attacks_are_refused(root, attacks):
-    with pytest.raises(InputError, match=r"Expected distinct attacks of \{fgsm, .*\}, at least one"):
+    expected = r"Expected --attacks as distinct names of \{fgsm, .*\}, at least one"
+    with pytest.raises(InputError, match=expected):
         transfer_matrix.main(root, 20, attacks)
 
 

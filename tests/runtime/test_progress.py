@@ -81,3 +81,18 @@ def test_no_bar_where_no_terminal_is(monkeypatch):
     with progress.bar("training steps", 4) as bar:
         bar.update(4)
     assert sys.stderr.getvalue() == ""
+
+
+def test_nothing_is_left_behind_and_nothing_said_twice(capsys):
+    LOG.info("unheard, which logging remembers")
+    with logs.shown(), logs.shown():
+        LOG.info("once")
+    LOG.info("unheard again")
+    assert capsys.readouterr().out == "once\n"
+
+
+def test_closed_standard_error_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(progress, "_SHOWN", True)
+    monkeypatch.setattr(sys, "stderr", None)
+    progress.show_bars()
+    assert not progress.are_shown()

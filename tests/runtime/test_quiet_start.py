@@ -38,3 +38,21 @@ def test_warnings_and_errors_pass():
 def test_the_last_words_of_a_crash_pass():
     code = f"with quiet_start._information_left_out():\n    {WRITE}\n    os.abort()"
     assert stderr_of(code, status=-6) == "W0000 00:00:17 1 a.cc:1] careful\nno newline"
+
+
+def test_closed_standard_error_is_left_alone():
+    code = "os.close(2)\nwith quiet_start._information_left_out():\n    print('done')"
+    assert stderr_of(code) == ""
+
+
+def test_an_interrupt_is_not_the_filters():
+    """From a terminal it goes to the whole group of processes, in which the filter is not."""
+    code = (
+        "import subprocess\nchildren = []\nstart = subprocess.Popen\n"
+        "class Spy(start):\n    def __init__(self, *a, **k):\n        super().__init__(*a, **k)\n"
+        "        children.append(os.getpgid(self.pid))\n"
+        "subprocess.Popen = Spy\n"
+        "with quiet_start._information_left_out():\n    pass\n"
+        "assert children and children != [os.getpgrp()]"
+    )
+    assert stderr_of(code) == ""
