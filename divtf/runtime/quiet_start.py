@@ -35,15 +35,18 @@ def _information_left_out() -> Iterator[None]:
     """
     import subprocess  # Late, as difflib in `pipeline.fields`: `--help` does without.
 
-    try:
+    command = [sys.executable, "-I", "-S", "-c", _FILTER]
+    process, before = None, -1
+    with contextlib.suppress(
+        OSError
+    ):  # Standard error is closed, or no process is to be had: no filter then.
         before = os.dup(2)
-    except OSError:  # It was closed: there is nothing to filter.
+        # In a session of its own, an interrupt from the terminal is this process's alone.
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    if process is None or process.stdin is None:
         yield
         return
-    command = [sys.executable, "-I", "-S", "-c", _FILTER]
-    # In a session of its own, an interrupt from the terminal is this process's alone.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
-        assert process.stdin is not None
+    with process:
         os.dup2(process.stdin.fileno(), 2)
         try:
             yield

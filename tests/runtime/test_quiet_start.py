@@ -56,3 +56,8 @@ def test_an_interrupt_is_not_the_filters():
         "assert children and children != [os.getpgrp()]"
     )
     assert stderr_of(code) == ""
+
+
+def test_where_no_process_is_to_be_had_nothing_is_filtered():
+    code = f"sys.executable = '/no/such/python'\nwith quiet_start._information_left_out():\n    {WRITE}"
+    assert "port.cc:153] on" in stderr_of(code)
