@@ -37,9 +37,8 @@ def _information_left_out() -> Iterator[None]:
 
     command = [sys.executable, "-I", "-S", "-c", _FILTER]
     process, before = None, -1
-    with contextlib.suppress(
-        OSError
-    ):  # Standard error is closed, or no process is to be had: no filter then.
+    # Standard error may be closed, or no process to be had: no filter then.
+    with contextlib.suppress(OSError):
         before = os.dup(2)
         # In a session of its own, an interrupt from the terminal is this process's alone.
         process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
