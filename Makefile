@@ -42,7 +42,7 @@ demo: $(STAMP) ## Train small ensembles with and without the alignment loss, att
 # Two processes take the tests module by module, since a module's tests share what they train. ARGS=-n0 has
 # one: for --pdb.
 test: $(STAMP) ## Run the tests, the slow ones left out (add them: make test ARGS='-m "slow or not slow"')
-	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## Check style and format
 	$(BIN)/python -m ruff check $(SOURCES)

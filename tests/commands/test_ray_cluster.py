@@ -307,6 +307,9 @@ def test_killed_node_s_run_goes_on_elsewhere_and_ends_as_if_it_had_not_been(tmp_
                 killed = directory
         time.sleep(0.01)
     local.remove_node(node, allow_graceful=False)
+    # The same without a cluster, while the other node finds out that this one is gone.
+    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # As cpus_per_run has it.
+    undisturbed = run_table(tmp_path / "here", None, *arguments, **threads)
 
     code, output = ended(command)
 
@@ -323,8 +326,7 @@ def test_killed_node_s_run_goes_on_elsewhere_and_ends_as_if_it_had_not_been(tmp_
     assert all("-m divtf.table2" in once["command"] for times in started.values() for once in times)
     assert not list(root.glob(".cluster-*"))
 
-    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # As cpus_per_run has it.
-    code, here = ended(run_table(tmp_path / "here", None, *arguments, **threads))
+    code, here = ended(undisturbed)
     assert code == 0, here
     for directory in directories:
         assert outcome(directory) == outcome(tmp_path / "here" / directory.name)

@@ -3,6 +3,8 @@
 Quick tests put small networks in the place of the architectures; slow ones run the real ones.
 """
 
+import functools
+
 import forked
 import numpy as np
 import pytest
@@ -77,6 +79,12 @@ def finished_runs(root, modes):
     return root
 
 
+@functools.cache
+def restored(directory):
+    """The target of a finished run; real architectures take seconds to load."""
+    return trained.restore(finished.read_config(directory), tiny.data().spec, directory)
+
+
 def check_runs(root, modes):
     """Every mode has trained all members and faced the images of one surrogate, which is a mix too."""
     x, y = tiny.data().test_set()
@@ -85,15 +93,14 @@ def check_runs(root, modes):
     assert len({record.provenance["weights"] for record in records.values()}) == len(modes)
     for mode, record in records.items():
         assert record.model == "mix" and np.shape(record.pair_cosines) == (5, 5)
-        config = tiny.config(**BUDGET, mode=mode)
-        target = trained.restore(config, tiny.data().spec, root / mode)
+        target = restored(root / mode)
         assert [member.name for member in target.members] == [f"{n}_{i}" for i, n in enumerate(MIX)]
         assert len({tuple(map(tuple, shapes(member))) for member in target.members}) == 4, (
             "conv3 is there twice"
         )
         hits = target.predict(x, verbose=0).argmax(-1) == y
         assert record.result("clean", 0.0).correct == hits.sum()
-        start = trained.build_ensemble(config, tiny.data().spec)
+        start = trained.build_ensemble(tiny.config(**BUDGET, mode=mode), tiny.data().spec)
         for member, fresh in zip(target.members, start.members, strict=True):
             moved = zip(member.trainable_weights, fresh.trainable_weights, strict=True)
             assert any(np.any(a.numpy() != b.numpy()) for a, b in moved), f"{member.name} has learnt"
@@ -111,7 +118,7 @@ def shapes(member):
 def check_export(directory):
     """The SavedModel serves the mean probability of its five members."""
     x, _ = tiny.data().test_set()
-    target = trained.restore(finished.read_config(directory), tiny.data().spec, directory)
+    target = restored(directory)
     served = tf.saved_model.load(str(directory / run_directory.SAVED_MODEL))
     members = tf.nn.softmax(target.member_logits(tf.constant(x))).numpy()
     found = served.serve(tf.constant(x))["probabilities"].numpy()
@@ -128,7 +135,7 @@ def test_mix_is_exported(runs):
 
 def test_mix_is_restored_as_it_was(runs):
     directory = runs / "ens_div"
-    target = trained.restore(finished.read_config(directory), tiny.data().spec, directory)
+    target = restored(directory)
     record = finished.read_record(runs / "ens_div")
     assert weights_digest(target) == record.provenance["weights"]
 
