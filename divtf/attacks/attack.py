@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -95,7 +96,8 @@ class Attack:
             tf.TensorSpec([2], tf.int32),
         ]
 
-        @tf.function(input_signature=signature)
+        # Converting CleverHans and Keras for control flow on tensors, which they lack, takes longer than tracing.
+        @tf.function(input_signature=signature, autograph=not isinstance(target, keras.Model))
         def attack(x, y, seed):
             params = dict(self.params)
             if self._method.random_start:

@@ -85,12 +85,15 @@ class Mixture:
         count = tf.shape(x_train, tf.int64)[0]
         first_epoch, skipped = divmod(first_step, self.steps_per_epoch)
 
+        # Without control flow on tensors: converting it would take longer than all the rest.
+        @tf.autograph.experimental.do_not_convert
         def epoch_indices(epoch):
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(self.examples_per_epoch, dtype=tf.int64), seed=tf.stack([self.seed, epoch])
             )
             return tf.data.Dataset.from_tensor_slices(order).batch(self.batch_size)
 
+        @tf.autograph.experimental.do_not_convert
         def make_batch(step, indices):
             source, image = indices // count, indices % count
             seed = tf.stack([tf.constant(self.seed, tf.int64), step])

@@ -63,7 +63,7 @@ def _measure_of(members: Sequence[Callable[..., tf.Tensor]]) -> Callable[..., tu
     """A graph from images and labels to Equation 6 [B, pairs], Equation 8 [B] and the shares of zeros [B]."""
     pairs = list(itertools.combinations(range(len(members)), 2))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def measure(images, labels):
         _, _, gradients = alignment.input_gradients(members, images, labels)
         zero = tf.cast(gradients == 0, tf.float32)

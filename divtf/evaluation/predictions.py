@@ -42,6 +42,8 @@ def _prediction(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[t
     if model not in _PREDICTIONS:
         reference: Any = weakref.ref(model)  # The cache must not keep the model alive.
         signature = [tf.TensorSpec([None, *image_shape], tf.float32)]
-        traced = tf.function(lambda x: reference()(x, training=False), input_signature=signature)
+        traced = tf.function(
+            lambda x: reference()(x, training=False), input_signature=signature, autograph=False
+        )
         _PREDICTIONS[model] = traced.get_concrete_function()
     return _PREDICTIONS[model]

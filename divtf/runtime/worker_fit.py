@@ -136,7 +136,7 @@ def _on_replicas(
 ) -> Callable[[Any], dict[str, Any]]:
     """A step on the next batch of an iterator by all replicas, as one graph."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(iterator):
         logs = strategy.run(step, args=(next(iterator),))
         return {name: strategy.experimental_local_results(value)[0] for name, value in logs.items()}
