@@ -96,7 +96,7 @@ class Attack:
             tf.TensorSpec([2], tf.int32),
         ]
 
-        # Converting CleverHans and Keras for control flow on tensors, which they lack, takes longer than tracing.
+        # Converting control flow on tensors, which CleverHans and Keras do not have, takes longer than tracing.
         @tf.function(input_signature=signature, autograph=not isinstance(target, keras.Model))
         def attack(x, y, seed):
             params = dict(self.params)
