@@ -18,6 +18,19 @@ for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREAD
     os.environ.setdefault(name, "1")
 
 
+# Modules that take a minute, or have a test that does, slow ones included.
+_LONG = (
+    *("test_ray_cluster", "test_mix", "test_bad_input", "test_kills", "test_faults", "test_experiment"),
+    *("test_table2", "test_training", "test_readme", "test_transfer_matrix", "test_replicas", "test_devices"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long modules come first: at the end no process is left alone with one."""
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(_LONG)))
+
+
 def pytest_collection_finish():
     """What is imported is never garbage: to look through it takes half a second each time."""
     gc.freeze()
