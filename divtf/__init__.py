@@ -7,6 +7,8 @@ them by transfer from a surrogate, report what was measured, and serve them.
 import importlib
 from typing import Any
 
+from divtf.runtime.keras_registry import register_when_imported
+
 __version__ = "0.2.0"
 
 # Public name -> module. Loaded on first use: a report or `--help` need not wait for TensorFlow. No module
@@ -16,7 +18,11 @@ _HOMES = {
     "build_members": "networks.models",
     "MODELS": "networks.models",
     "BatchNormalization": "networks.layers",
-    "convert_member": "networks.second_order",
+    "LayerNormalization": "networks.layers",
+    "GroupNormalization": "networks.layers",
+    "Resizing": "networks.resizing",
+    "UpSampling2D": "networks.resizing",
+    "convert_member": "networks.conversion",
     "input_gradients": "ensembles.alignment",
     "cosine_similarities": "ensembles.alignment",
     "coherence": "ensembles.alignment",
@@ -38,8 +44,20 @@ _HOMES = {
     "DATASETS": "data.datasets",
     "RunConfig": "pipeline.config",
     "run": "pipeline.experiment",
+    "load_run": "pipeline.loading",
+    "load_surrogate": "pipeline.loading",
     "InputError": "errors",
 }
+
+# What Keras may find in a file.
+_SAVED = (
+    *("Ensemble", "CrossEntropy", "GradientAlignment", "Adam"),
+    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "Resizing", "UpSampling2D"),
+)
+register_when_imported(
+    {name: f"divtf.{_HOMES[name]}" for name in _SAVED}
+    | dict.fromkeys(("Logits", "ParameterFreeShortcut"), "divtf.networks.layers")
+)
 
 __all__ = ["__version__", *_HOMES]
 

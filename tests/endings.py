@@ -33,6 +33,8 @@ def timeless_file(path):
         return timeless(json.loads(path.read_text()))
     if path.suffix == ".md":
         return timeless([line.removeprefix("- ") for line in path.read_text().splitlines()])
+    if path.name == run_directory.ENSEMBLE:  # The archive has its date.
+        return variables(path)
     return path.read_bytes()
 
 
@@ -50,6 +52,7 @@ def ending(root):
         state = timeless(json.loads(newest.read_text()))
         del state["sha256"]  # The archive has its date.
         numbers = variables(newest.with_suffix(".keras"))
+        assert len(numbers) > 20, "two members of four variables, and Adam's moments of them"
         found[str(folder.relative_to(root))] = (newest.name, state, numbers)
     return found
 
@@ -67,7 +70,6 @@ def variables(path):
 
     with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
         file.visititems(note)
-    assert len(found) > 20, "two members of four variables, and Adam's moments of them"
     return found
 
 

@@ -14,11 +14,13 @@ import tensorflow as tf
 from divtf.attacks.methods import ATTACKS, Method, random_start
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import is_number, require
-from divtf.networks.logits import are_probabilities, member_logits
+from divtf.networks.logits import are_probabilities, as_target, class_indices, member_logits
 from divtf.runtime.devices import map_batches
 
-# A float32 image plus its perturbation may round to just outside the ball.
+# A float32 image plus its perturbation may round to just outside the ball: by so much of its largest value.
 _ROUNDING = 1e-6
+# Counts the changes of what attacks compute: images that were kept before are made again.
+_REVISION = 2
 # As many images of the first batch tell what a target gives.
 _FIRST = 8
 
@@ -45,35 +47,36 @@ class Attack:
         """Adversarial images for the target's mean member loss and the true labels.
 
         Args:
-            target: an Ensemble (anything with `member_logits(x) -> [N, B, C]`), or a callable that
-                gives logits [B, C].
-            x: images, float32 [B, H, W, C] in [clip_min, clip_max].
-            y: true class indices, integer [B].
+            target: an Ensemble (anything with `member_logits(x) -> [N, B, C]`), a list of members, or a
+                callable that gives logits [B, C].
+            x: images [B, H, W, C], signals [B, T, C] or vectors [B, D], float32 in [clip_min, clip_max].
+            y: true classes: indices, integer [B] or [B, 1], or one-hot [B, C].
             seed: of the random start, where the attack has one; each batch should have its own.
 
         Returns:
             Images of the shape of x, in the epsilon ball about x and in [clip_min, clip_max].
 
         Raises:
-            InputError: if x leaves the image range, y is not one class index for each image, or the target
-                gives probabilities, or values or gradients that are not finite.
+            InputError: if x leaves the image range, y is not one class for each image, or the target is none
+                or gives probabilities, or values or gradients that are not finite.
             FloatingPointError: if the result breaks the threat model.
         """
         return next(self.on_batches(target, [(x, y, seed)]))
 
     def on_batches(self, target, batches, devices: Sequence[str] = ()) -> Iterator[tf.Tensor]:
         """What a call gives for each batch (x, y, seed), bit for bit; on devices, each one at a time."""
+        target = as_target(target)
         under_way: collections.deque[tf.Tensor] = collections.deque()
 
         def checked():
             for x, y, seed in batches:
-                x, y = tf.cast(x, tf.float32), tf.convert_to_tensor(y)
+                x, y = tf.cast(x, tf.float32), class_indices(y)
                 self._check_input(x, y)
                 if target not in self._traced:
                     self._traced[target] = self._trace(target, x)
                 _check_labels(y, self._traced[target].classes)
                 under_way.append(x)
-                yield x, tf.cast(y, tf.int64), tf.stack([seed, 0])
+                yield x, tf.constant(y, tf.int64), tf.stack([seed, 0])
 
         def attack(*batch):
             return self._traced[target].attack(*batch)
@@ -84,7 +87,12 @@ class Attack:
 
     def describe(self) -> dict[str, Any]:
         """Everything that, with target, images and seed, determines the result; as JSON values."""
-        return {"attack": self.name, "params": dict(self.params), **dataclasses.asdict(self.threat)}
+        return {
+            "attack": self.name,
+            "revision": _REVISION,
+            "params": dict(self.params),
+            **dataclasses.asdict(self.threat),
+        }
 
     def _trace(self, target, x: tf.Tensor) -> _Traced:
         members, classes = _members_and_classes(target, x[:_FIRST])
@@ -96,29 +104,33 @@ class Attack:
             tf.TensorSpec([2], tf.int32),
         ]
 
-        # Converting control flow on tensors, which CleverHans and Keras do not have, takes longer than tracing.
+        # Converting control flow on tensors, which CleverHans and Keras lack, takes longer than tracing.
         @tf.function(input_signature=signature, autograph=not isinstance(target, keras.Model))
         def attack(x, y, seed):
             params = dict(self.params)
             if self._method.random_start:
                 params["start"] = random_start(x, self.threat, seed)
             labels = tf.repeat(y[:, None], members, axis=1)
-            return self._method.function(relative_logits(reference(), y), x, labels, self.threat, **params)
+            return self._method.function(_logits_of(reference()), x, labels, self.threat, **params)
 
         # One trace serves all batches. Concrete, it is not mistaken for needless retracing.
         return _Traced(attack.get_concrete_function(), classes)
 
     def _check_input(self, x, y):
-        require(y.shape.rank == 1 and y.dtype.is_integer, "integer labels [B]", f"{y.dtype.name} {y.shape}")
         require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
         low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
         require(
-            self.threat.clip_min <= low and high <= self.threat.clip_max,
+            self._in_range(low, high),
             f"images in [{self.threat.clip_min}, {self.threat.clip_max}]",
             f"values from {low:g} to {high:g}",
         )
 
+    def _in_range(self, low: float, high: float) -> bool:
+        """Whether float32 images from low to high are in the image range, its ends rounded like them."""
+        return bool(np.float32(self.threat.clip_min) <= low and high <= np.float32(self.threat.clip_max))
+
     def _check_result(self, x, x_adv):
+        threat = self.threat
         change = float(tf.reduce_max(tf.abs(x_adv - x)))
         low, high = float(tf.reduce_min(x_adv)), float(tf.reduce_max(x_adv))
         # TensorFlow's extremes of values with a NaN among them are NaN.
@@ -127,10 +139,11 @@ class Attack:
             f"finite images of {self.name}",
             "NaN or infinity: the target's logits or gradients are not finite there",
         )
-        within = change <= self.threat.epsilon + _ROUNDING
-        if not (within and self.threat.clip_min <= low and high <= self.threat.clip_max):
+        largest = max(1.0, abs(threat.clip_min), abs(threat.clip_max))
+        within = change <= threat.epsilon + _ROUNDING * largest
+        if not (within and self._in_range(low, high)):
             raise FloatingPointError(
-                f"Expected {self.name} images within {self.threat}. Received: a change of {change:g} and "
+                f"Expected {self.name} images within {threat}. Received: a change of {change:g} and "
                 f"values from {low:g} to {high:g}"
             )
 
@@ -163,20 +176,12 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
     return Attack(name, method, threat, defaults | plain)
 
 
-def relative_logits(target, y: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from images to the members' logits relative to the true class's, [B, N, C].
+def _logits_of(target) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from images to the members' logits, [B, N, C].
 
-    With labels repeated to [B, N], CleverHans's summed cross-entropy then has the sign gradient of the
-    members' mean loss. Softmax does not see the common shift, but its gradient, which at the true class
-    is a difference of nearly equal numbers once p_y is close to 1, no longer rounds to noise.
+    With labels repeated to [B, N], the summed loss then has the sign gradient of the members' mean loss.
     """
-
-    def logits(x):
-        members = tf.transpose(member_logits(target, x), [1, 0, 2])
-        labels = tf.repeat(y[:, None], members.shape[1], axis=1)
-        return members - tf.gather(members, labels, axis=2, batch_dims=2)[..., None]
-
-    return logits
+    return lambda x: tf.transpose(member_logits(target, x), [1, 0, 2])
 
 
 def _members_and_classes(target, x: tf.Tensor) -> tuple[int, int]:
@@ -198,6 +203,6 @@ def _members_and_classes(target, x: tf.Tensor) -> tuple[int, int]:
     return members, classes
 
 
-def _check_labels(y: tf.Tensor, classes: int) -> None:
-    low, high = int(tf.reduce_min(y)), int(tf.reduce_max(y))
+def _check_labels(y: np.ndarray, classes: int) -> None:
+    low, high = int(y.min()), int(y.max())
     require(low >= 0 and high < classes, f"labels in [0, {classes})", f"labels from {low} to {high}")

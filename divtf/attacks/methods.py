@@ -14,8 +14,12 @@ from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.tf2.utils import clip_eta, compute_gradient, optimize_linear
 
 from divtf.attacks.threat import ThreatModel
+from divtf.networks.logits import aligned_loss, true_class_margin
 
-_CROSS_ENTROPY = tf.nn.sparse_softmax_cross_entropy_with_logits
+
+def _cross_entropy(labels, logits):
+    """What has the signs of the mean cross-entropy's gradient; labels [B, N], logits [B, N, classes]."""
+    return aligned_loss(true_class_margin(logits, labels), axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +84,7 @@ def mifgsm(logits, x, y, threat: ThreatModel, *, steps, decay):
     """
     x_adv, velocity = x, tf.zeros_like(x)
     for _ in range(steps):
-        gradient = compute_gradient(logits, _CROSS_ENTROPY, x_adv, y, False)
+        gradient = compute_gradient(logits, _cross_entropy, x_adv, y, False)
         velocity = decay * velocity + _of_mean_one(gradient)
         step = optimize_linear(velocity, threat.epsilon / steps, np.inf)
         x_adv = _project(x_adv + step, x, threat)
@@ -131,7 +135,7 @@ ATTACKS: dict[str, Method] = {
 }
 
 
-def _climb(logits, x, y, threat, start, *, steps, step_size, loss=_CROSS_ENTROPY):
+def _climb(logits, x, y, threat, start, *, steps, step_size, loss=_cross_entropy):
     """`steps` steps of `step_size` along the sign of the gradient, from `start`, each projected back."""
     x_adv = start
     for _ in range(steps):
@@ -139,7 +143,7 @@ def _climb(logits, x, y, threat, start, *, steps, step_size, loss=_CROSS_ENTROPY
     return x_adv
 
 
-def _sign_step(logits, x_adv, y, threat, step_size, loss=_CROSS_ENTROPY):
+def _sign_step(logits, x_adv, y, threat, step_size, loss=_cross_entropy):
     """One step along the sign of the loss's gradient, clipped to the image range."""
     return fast_gradient_method(
         logits,

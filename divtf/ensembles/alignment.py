@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from divtf.errors import require
-from divtf.networks.logits import at_least_float32, true_class_margin
-
-# Below a margin of about -87 the float32 loss gradient, sigmoid(margin) * d(margin), underflows to
-# zero although its direction is known. Differentiating loss + DIRECTION_FLOOR * margin keeps that
-# direction; against any gradient that has not vanished the addition is below float32's resolution.
-DIRECTION_FLOOR = 1e-20
+from divtf.networks.logits import DIRECTION_FLOOR, at_least_float32, cross_entropy
 
 
 def input_gradients(
-    members: Sequence[Callable[..., tf.Tensor]], x: tf.Tensor, y: tf.Tensor, *, training: bool = False
+    members: Sequence[Callable[..., tf.Tensor]],
+    x: tf.Tensor,
+    y: tf.Tensor,
+    *,
+    training: bool = False,
+    label_smoothing: float = 0.0,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Logits, cross-entropies and their gradients with respect to the input, member by member.
 
@@ -28,8 +28,9 @@ def input_gradients(
     Args:
         members: N callables `member(x, training=...)` that give logits [B, C].
         x: images, [B, ...], floating point.
-        y: true class indices, [B], integer.
+        y: class indices, integer [B], or the classes' probabilities, floating [B, C].
         training: whether the members run in training mode.
+        label_smoothing: of the cross-entropy, in [0, 1).
 
     Returns:
         logits [N, B, C], losses [N, B] and gradients [N, B, D], all of one type, float32 or wider.
@@ -46,8 +47,7 @@ def input_gradients(
                 for member, images in zip(members, inputs, strict=True)
             ]
         )
-        margins = true_class_margin(logits, tf.broadcast_to(y, tf.shape(logits)[:-1]))
-        losses = tf.nn.softplus(margins)
+        losses, margins = cross_entropy(logits, y, label_smoothing)
         total = tf.reduce_sum(losses + DIRECTION_FLOOR * margins)
     gradients = tape.gradient(total, inputs)
     flat = [tf.reshape(tf.cast(gradient, losses.dtype), [tf.shape(x)[0], -1]) for gradient in gradients]

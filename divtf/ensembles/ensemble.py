@@ -1,6 +1,6 @@
 """The ensemble: members trained together by one objective, predicting by their mean probability."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -8,11 +8,18 @@ import tensorflow as tf
 
 from divtf.ensembles import step_checks
 from divtf.ensembles.adam import Adam
-from divtf.ensembles.members import check_members
+from divtf.ensembles.labels import checked_labels, likeliest_class
+from divtf.ensembles.members import (
+    accuracy_names,
+    check_members,
+    check_objective,
+    common_input_shape,
+    listed,
+)
 from divtf.ensembles.objectives import CrossEntropy, GradientAlignment, Terms
 from divtf.errors import InputError, require
-from divtf.networks import second_order
-from divtf.networks.logits import at_least_float32
+from divtf.networks.conversion import parts_of
+from divtf.networks.logits import at_least_float32, log_mean_probability
 from divtf.runtime import replicas, worker_fit
 from divtf.runtime.private_names import BuildsItself
 from divtf.runtime.workers import team_of
@@ -23,20 +30,26 @@ class Ensemble(BuildsItself, keras.Model):
     """Keras members trained together, served as one classifier.
 
     Args:
-        members: Keras functional models with distinct names, the same input shape [H, W, C] and the
-            same number of logits; at least 2 of them for GradientAlignment.
+        members: Keras models of images [H, W, C], or signals [T, C], or feature vectors [D], that give the
+            same number of logits; at least 2 of them for GradientAlignment. Functional, Sequential or
+            subclassed; those that are not built yet are built by the first images.
         objective: what `fit` minimises; `CrossEntropy()` or `GradientAlignment(weight)`. Without one,
             GradientAlignment with the paper's weight.
         name: Keras name.
+        check: whether to measure the members, unless `build_member` made them: that they give logits, and for
+            GradientAlignment that their gradients are exact to second order. See `ensembles.exactness`.
 
     `fit`, `evaluate` and TensorBoard report loss, cross_entropy, accuracy (of the ensemble) and
-    <member>_accuracy; gal and coherence too, except in the training epochs of CrossEntropy, which does
-    not compute them. Labels are class indices [B]. Call gives the log of the mean member probability
-    [B, C], which losses and attacks may take for logits: its softmax is the probability itself. Images may be
-    of any range that the members take; attacks and transfer evaluation hold them to [0, 1].
+    <member>_accuracy (<member>_<position>_accuracy where members share a name); gal and coherence too, except
+    in the training epochs of CrossEntropy, which does not compute them. Labels are class indices [B] or
+    [B, 1], or one-hot or soft [B, C]; sample_weight and class_weight weigh an example's whole loss, GAL
+    included, and the mean is over the examples, as in Keras. Call gives the log of the mean member
+    probability [B, C], which losses and attacks may take for logits: its softmax is the probability itself.
+    Images may be of any type and range that the members take; attacks and transfer evaluation hold them to
+    [0, 1].
 
     Raises:
-        InputError: if the members do not fit together or to the objective.
+        InputError: if the members do not fit together or to the objective; when they are built at the latest.
 
     Source: Equation 9 and section 3.3.
     """
@@ -46,19 +59,31 @@ class Ensemble(BuildsItself, keras.Model):
         members: Sequence[keras.Model],
         objective: CrossEntropy | GradientAlignment | None = None,
         name: str | None = None,
+        *,
+        check: bool = True,
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
         self.objective = GradientAlignment() if objective is None else objective
-        several = isinstance(members, Iterable) and not isinstance(members, keras.Model)
-        require(several, "a sequence of Keras functional models", f"{members!r}")
-        self.members = list(members)
-        check_members(self.members, self.objective)
-        self.num_classes = self.members[0].output_shape[-1]
-        names = ["loss", "cross_entropy", "gal", "coherence", "accuracy"]
-        names += [f"{member.name}_accuracy" for member in self.members]
+        self.members = listed(members)
+        check_objective(self.objective, len(self.members))
+        self._check = check
+        self._accuracies = accuracy_names(self.members)
+        names = ["loss", "cross_entropy", "gal", "coherence", "accuracy", *self._accuracies]
         self._measures = {name: replicas.ReplicatedMean(name=name) for name in names}
-        self.build(self.members[0].input_shape)
+        if (shape := common_input_shape(self.members)) is not None:
+            self.build(shape)
+
+    def build(self, input_shape) -> None:
+        """Make ready for images [batch, ...]: build members that are not, and check all of them."""
+        if self._check:
+            check_members(self.members, input_shape, self.objective)
+        for member in self.members:
+            if not member.built:
+                member(keras.Input(batch_shape=input_shape))
+        self.num_classes = (
+            self.members[0].compute_output_spec(keras.KerasTensor(input_shape, "float32")).shape[-1]
+        )
 
     def member_logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of every member, [N, B, C], float32 or wider, for images [B, H, W, C]."""
@@ -66,19 +91,18 @@ class Ensemble(BuildsItself, keras.Model):
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Log of the mean member probability, [B, C], for images [B, H, W, C]."""
-        return _log_mean_probability(self.member_logits(x, training=training))
+        return log_mean_probability(self.member_logits(x, training=training))
 
     def compile(self, optimizer="adam", *, jit_compile: bool | str = False, **kwargs) -> None:
         """Configure `fit` as Keras does, "adam" being divtf's; the loss is the objective's: none is taken.
 
         Raises:
-            InputError: if a loss is given, or XLA is asked for where it differentiates wrongly: its
-                second-order gradient of max-pooling is not right.
+            InputError: if a loss or loss weights are given, or XLA is asked for where it differentiates
+                wrongly: its second-order gradient of max-pooling is not right.
         """
-        if kwargs.get("loss") is not None:
-            raise InputError(
-                f"Expected no loss: the objective is the loss. Received: loss={kwargs['loss']!r}"
-            )
+        for given in ("loss", "loss_weights"):
+            value = kwargs.get(given)
+            require(value is None, f"no {given}: the objective is the loss", f"{given}={value!r}")
         pooled = [member.name for member in self.members if _pools_by_maximum(member)]
         if jit_compile is True and isinstance(self.objective, GradientAlignment) and pooled:
             raise InputError(
@@ -93,11 +117,11 @@ class Ensemble(BuildsItself, keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, *args, **kwargs):
+    def fit(self, x=None, *args, **kwargs):
         """Train as `keras.Model.fit`; on several workers as `worker_fit.fit`, which takes less.
 
         Raises:
-            InputError: if a label is out of range, or a loss or gradient is not finite; the trainable
+            InputError: if a label is none, or a loss or gradient is not finite; the trainable
                 weights are then those before the offending step. On several machines also if `compile` was
                 given metrics, which only all of them together could read.
         """
@@ -107,32 +131,45 @@ class Ensemble(BuildsItself, keras.Model):
             "the ensemble's own measures only, on several machines",
             "['metrics given to compile']",
         )
+        self._build_for(x)
         with step_checks.clear_errors(self.optimizer):
-            return worker_fit.fit(self, *args, **kwargs) if several else super().fit(*args, **kwargs)
+            return worker_fit.fit(self, x, *args, **kwargs) if several else super().fit(x, *args, **kwargs)
 
-    def evaluate(self, *args, **kwargs):
-        """Measure as `keras.Model.evaluate`; raises InputError if a label is out of range."""
+    def evaluate(self, x=None, *args, **kwargs):
+        """Measure as `keras.Model.evaluate`; raises InputError if a label is none."""
+        self._build_for(x)
         with step_checks.clear_errors(self.optimizer):
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Log of the mean member probability of all images, [n, C], as `keras.Model.predict`."""
+        self._build_for(x)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x, *args, **kwargs):
+        """Train as `keras.Model.train_on_batch`; raises InputError as `fit` does."""
+        self._build_for(x)
+        with step_checks.clear_errors(self.optimizer):
+            return super().train_on_batch(x, *args, **kwargs)
 
     def train_step(self, data) -> dict[str, Any]:
         """One step on (images [B, H, W, C], labels [B]): the outer tape of Equation 9's gradient."""
-        x, y = self._unpack(data)
+        x, y, weights = self._unpack(data)
         with tf.GradientTape() as tape:
-            terms = replicas.terms(self.objective, self.members, x, y, training=True)
+            terms = replicas.terms(self.objective, self.members, x, y, training=True).weighted(weights)
             penalty = self._penalty(terms.loss.dtype)
             scaled = self.optimizer.scale_loss(self._replica_share(terms.loss, penalty))
         gradients = tape.gradient(scaled, self.trainable_variables)
-        replicas.share_statistics(self.members, tf.size(y))
+        replicas.share_statistics(self.members, tf.shape(y)[0])
         with tf.control_dependencies(self._finite(terms, gradients)):
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return self._measure(x, y, terms, penalty)
+        return self._measure(y, weights, terms, penalty)
 
     def test_step(self, data) -> dict[str, Any]:
         """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
-        x, y = self._unpack(data)
-        terms = replicas.terms(self.objective, self.members, x, y, training=False)
-        return self._measure(x, y, terms, self._penalty(terms.loss.dtype))
+        x, y, weights = self._unpack(data)
+        terms = replicas.terms(self.objective, self.members, x, y, training=False).weighted(weights)
+        return self._measure(y, weights, terms, self._penalty(terms.loss.dtype))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -162,12 +199,27 @@ class Ensemble(BuildsItself, keras.Model):
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
         members = [deserialize(member, custom_objects) for member in config.pop("members")]
-        return cls(members, deserialize(config.pop("objective"), custom_objects), **config)
+        objective = deserialize(config.pop("objective"), custom_objects)
+        # They were measured when the ensemble was made.
+        return cls(members, objective, check=False, **config)
+
+    def _build_for(self, x) -> None:
+        """Build by images in any form that tells their shape: an array, or a data set of batches."""
+        if self.built:
+            return
+        if isinstance(x, tf.data.Dataset):
+            x = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+        elif isinstance(x, keras.utils.PyDataset):
+            x = keras.utils.unpack_x_y_sample_weight(x[0])[0]
+        if getattr(x, "shape", None) is not None:
+            self.build((None, *x.shape[1:]))
 
     def build_for_training(self) -> None:
         """Make the variables of the optimizer and of the metrics given to `compile`."""
+        require(self.built, "members that are built: ensemble.build((None, ...)) builds them", "others")
+        several = self.distribute_strategy.num_replicas_in_sync > 1
         with self.distribute_strategy.scope():
-            for metric in self._given_metrics():
+            for metric in self._given_metrics() if several else ():
                 if not getattr(metric, "built", True):
                     metric.build(tf.zeros([1], tf.int64), tf.zeros([1, self.num_classes]))
             if self.optimizer is not None and not self.optimizer.built:
@@ -179,19 +231,18 @@ class Ensemble(BuildsItself, keras.Model):
         return [metric for metric in super().metrics if metric.name not in self._measures]
 
     def _unpack(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is None or sample_weight is not None:
-            received = "no labels" if y is None else "sample weights"
-            raise InputError(f"Expected (images, labels) batches. Received: {received}")
+        """Floating images [B, ...], labels as `checked_labels` has them, and weights [B] or None."""
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        require(y is not None, "(images, labels) batches", "no labels")
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)  # eager batches may be NumPy's
-        # Members would take whole numbers as they are, and nothing has a gradient at them.
-        require(x.dtype.is_floating, "images as floating-point numbers, as uint8 / 255.0", x.dtype.name)
-        if not y.dtype.is_integer or (y.shape.rank == 2 and y.shape[-1] != 1) or y.shape.rank not in (1, 2):
-            raise InputError(
-                f"Expected labels as integer class indices of shape [batch]. "
-                f"Received: {y.dtype.name} of shape {y.shape}"
-            )
-        return x, step_checks.in_range(tf.reshape(tf.cast(y, tf.int64), [-1]), self.num_classes)
+        if weights is not None:
+            weights = tf.convert_to_tensor(weights)
+            one_each = weights.shape.rank == 1 or (weights.shape.rank == 2 and weights.shape[-1] == 1)
+            require(one_each, "sample weights [batch]", f"sample weights of shape {weights.shape}")
+            weights = tf.reshape(weights, [-1])
+        # Nothing has a gradient at whole numbers; members that rescale them take others as well.
+        x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+        return x, checked_labels(y, self.num_classes), weights
 
     def _replica_share(self, losses: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
         """This replica's part of the global batch's mean loss; Keras sums gradients over replicas."""
@@ -215,25 +266,19 @@ class Ensemble(BuildsItself, keras.Model):
         summed = replicas.sums(list(quantities.values()))
         return step_checks.are_finite(dict(zip(quantities, summed, strict=True)))
 
-    def _measure(self, x, y, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
-        log_probability = _log_mean_probability(terms.logits)
-        values = terms.means() | {"accuracy": _hits(log_probability, y)}
+    def _measure(self, y, weights, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
+        log_probability, classes = log_mean_probability(terms.logits), likeliest_class(y)
+        values = terms.means() | {"accuracy": _hits(log_probability, classes)}
         values["loss"] += penalty
-        for member, logits in zip(self.members, tf.unstack(terms.logits), strict=True):
-            values[f"{member.name}_accuracy"] = _hits(logits, y)
+        for name, logits in zip(self._accuracies, tf.unstack(terms.logits), strict=True):
+            values[name] = _hits(logits, classes)
         replicas.update_means(self._measures, values)
         results = {name: self._measures[name].result() for name in values}
         for metric in self._given_metrics():
-            metric.update_state(y, log_probability)
+            metric.update_state(y, log_probability, sample_weight=weights)
             result = metric.result()
             results |= result if isinstance(result, dict) else {metric.name: result}
         return results
-
-
-def _log_mean_probability(member_logits: tf.Tensor) -> tf.Tensor:
-    """[N, B, C] -> [B, C], exact where probabilities underflow."""
-    count = tf.cast(tf.shape(member_logits)[0], member_logits.dtype)
-    return tf.reduce_logsumexp(tf.nn.log_softmax(member_logits), axis=0) - tf.math.log(count)
 
 
 def _hits(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -241,4 +286,4 @@ def _hits(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 
 def _pools_by_maximum(member: keras.Model) -> bool:
-    return any("MaxPool" in type(node).__name__ for node in second_order.flat_operations(member))
+    return any("MaxPool" in type(node).__name__ for node in parts_of(member))

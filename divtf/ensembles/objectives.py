@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from divtf.ensembles import alignment
 from divtf.errors import is_number, require
-from divtf.networks.logits import at_least_float32
+from divtf.networks.logits import at_least_float32, cross_entropy
 
 Members = Sequence[Callable[..., tf.Tensor]]
 
@@ -41,61 +41,90 @@ class Terms:
         cut = {name: part[:count] for name, part in self.means().items()}
         return dataclasses.replace(self, logits=self.logits[:, :count], **cut)
 
-
-def _terms(members: Members, x: tf.Tensor, y: tf.Tensor, *, gal_weight: float, training: bool) -> Terms:
-    """Equation 9 from one forward pass a member, with its alignment terms."""
-    logits, losses, gradients = alignment.input_gradients(members, x, y, training=training)
-    cross_entropy = tf.reduce_mean(losses, axis=0)
-    gal = alignment.gradient_alignment_loss(gradients)
-    return Terms(
-        logits=logits,
-        loss=cross_entropy + gal_weight * gal if gal_weight else cross_entropy,
-        cross_entropy=cross_entropy,
-        gal=gal,
-        coherence=alignment.coherence(gradients),
-    )
+    def weighted(self, weights: tf.Tensor | None) -> "Terms":
+        """The terms with each example's whole loss times its weight, [B]; None leaves it as it is."""
+        if weights is None:
+            return self
+        return dataclasses.replace(self, loss=self.loss * tf.cast(weights, self.loss.dtype))
 
 
-@keras.saving.register_keras_serializable(package="divtf")
-class CrossEntropy:
-    """Mean cross-entropy of the members: the first term of Equation 9, for T_Base and T_Ens.
+class _Objective:
+    """What objectives share: label smoothing, and a configuration."""
 
-    In training the alignment terms are left out, since they would cost a backward pass to the input;
-    in evaluation they are measured.
-    """
+    def __init__(self, label_smoothing: float):
+        require(
+            is_number(label_smoothing) and 0 <= label_smoothing < 1,
+            "label_smoothing in [0, 1)",
+            f"label_smoothing={label_smoothing!r}",
+        )
+        self.label_smoothing = float(label_smoothing)
 
-    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
-        """Terms on images x [B, ...] with true classes y [B]."""
-        if not training and len(members) > 1:
-            return _terms(members, x, y, gal_weight=0.0, training=False)
-        logits = tf.stack([at_least_float32(member(x, training=training)) for member in members])
-        labels = tf.broadcast_to(y, tf.shape(logits)[:-1])
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    def _terms(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, gal_weight: float, training: bool):
+        """Equation 9 from one forward pass a member, with its alignment terms."""
+        logits, losses, gradients = alignment.input_gradients(
+            members, x, y, training=training, label_smoothing=self.label_smoothing
+        )
         cross_entropy = tf.reduce_mean(losses, axis=0)
-        return Terms(logits=logits, loss=cross_entropy, cross_entropy=cross_entropy)
+        gal = alignment.gradient_alignment_loss(gradients)
+        return Terms(
+            logits=logits,
+            loss=cross_entropy + gal_weight * gal if gal_weight else cross_entropy,
+            cross_entropy=cross_entropy,
+            gal=gal,
+            coherence=alignment.coherence(gradients),
+        )
 
     def get_config(self) -> dict:
-        """Arguments of `__init__`: none."""
-        return {}
+        """Arguments of `__init__`."""
+        return {"label_smoothing": self.label_smoothing}
 
     @classmethod
-    def from_config(cls, config: dict) -> "CrossEntropy":
+    def from_config(cls, config: dict):
         """The inverse of `get_config`."""
         return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="divtf")
-class GradientAlignment:
+class CrossEntropy(_Objective):
+    """Mean cross-entropy of the members: the first term of Equation 9, for T_Base and T_Ens.
+
+    In training the alignment terms are left out, since they would cost a backward pass to the input;
+    in evaluation they are measured.
+
+    Args:
+        label_smoothing: share of each label that is spread over all classes, in [0, 1).
+
+    Raises:
+        InputError: if that is out of range.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__(label_smoothing)
+
+    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
+        """Terms on images x [B, ...] with class indices y, integer [B], or probabilities, floating [B, C]."""
+        if not training and len(members) > 1:
+            return self._terms(members, x, y, gal_weight=0.0, training=False)
+        logits = tf.stack([at_least_float32(member(x, training=training)) for member in members])
+        losses, _ = cross_entropy(logits, y, self.label_smoothing)
+        mean_loss = tf.reduce_mean(losses, axis=0)
+        return Terms(logits=logits, loss=mean_loss, cross_entropy=mean_loss)
+
+
+@keras.saving.register_keras_serializable(package="divtf")
+class GradientAlignment(_Objective):
     """Mean cross-entropy of the members + weight x GAL: Equation 9, for T_Div and T_Ens+Div.
 
     Args:
         weight: lambda of Equation 9, at least 0; the paper's is 0.5.
+        label_smoothing: as in `CrossEntropy`; the gradients of GAL are those of the loss so smoothed.
 
     Raises:
-        InputError: if the weight is negative or not finite.
+        InputError: if the weight is negative or not finite, or the smoothing out of range.
     """
 
-    def __init__(self, weight: float = 0.5):
+    def __init__(self, weight: float = 0.5, label_smoothing: float = 0.0):
+        super().__init__(label_smoothing)
         require(
             is_number(weight) and weight >= 0,
             "a GAL weight (lambda) that is finite and >= 0",
@@ -104,14 +133,9 @@ class GradientAlignment:
         self.weight = float(weight)
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
-        """Terms on images x [B, ...] with true classes y [B]."""
-        return _terms(members, x, y, gal_weight=self.weight, training=training)
+        """Terms on images x [B, ...] with class indices y, integer [B], or probabilities, floating [B, C]."""
+        return self._terms(members, x, y, gal_weight=self.weight, training=training)
 
     def get_config(self) -> dict:
         """Arguments of `__init__`."""
-        return {"weight": self.weight}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "GradientAlignment":
-        """The inverse of `get_config`."""
-        return cls(**config)
+        return {"weight": self.weight, **super().get_config()}

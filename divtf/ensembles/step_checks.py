@@ -14,16 +14,31 @@ import tensorflow as tf
 from divtf.errors import InputError
 
 _BEGIN, _END = "<divtf checks ", ">"
-_LABELS = "labels"
+_LABELS, _SOFT_LABELS = "labels", "soft labels"
+# Of float16's or rounded labels of a thousand classes.
+_SUM_TOLERANCE = 1e-2
 
 
-def in_range(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """The labels, integer [B], which are there only if all of them are in [0, num_classes)."""
-    inside = tf.reduce_all((labels >= 0) & (labels < num_classes))
-    numbers = [tf.reduce_min(labels), tf.reduce_max(labels), num_classes]
-    check = tf.debugging.Assert(inside, [_marked(_LABELS), *numbers])
+def class_indices(y: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """The labels [B] as int64, which are there only if all of them are whole numbers in [0, num_classes)."""
+    indices = tf.cast(y, tf.int64)
+    inside = (indices >= 0) & (indices < num_classes) & (tf.cast(indices, y.dtype) == y)
+    numbers = [tf.reduce_min(y), tf.reduce_max(y), num_classes]
+    return _if(tf.reduce_all(inside), _LABELS, numbers, indices)
+
+
+def probabilities(y: tf.Tensor) -> tf.Tensor:
+    """The labels [B, C], which are there only if every row is a distribution: >= 0, and 1 in sum."""
+    sums = tf.reduce_sum(y, axis=-1)
+    holds = tf.reduce_all(y >= 0) & tf.reduce_all(tf.abs(sums - 1) < _SUM_TOLERANCE)
+    return _if(holds, _SOFT_LABELS, [tf.reduce_min(y), tf.reduce_min(sums), tf.reduce_max(sums)], y)
+
+
+def _if(holds: tf.Tensor, name: str, numbers: Sequence, value: tf.Tensor) -> tf.Tensor:
+    """The value, which is there only if the condition holds; the numbers are for what is said otherwise."""
+    check = tf.debugging.Assert(holds, [_marked(name), *numbers])
     with tf.control_dependencies([] if check is None else [check]):  # Eagerly there is none to wait for.
-        return tf.identity(labels)
+        return tf.identity(value)
 
 
 def are_finite(quantities: Mapping[str, tf.Tensor]) -> Sequence[tf.Tensor]:
@@ -49,8 +64,8 @@ def clear_errors(optimizer: keras.optimizers.Optimizer | None) -> Iterator[None]
         if not begin:
             raise
         name, _, details = rest.partition(_END)
-        if name == _LABELS:
-            raise InputError(_wrong_labels(details)) from None
+        if name in _WRONG_LABELS:
+            raise InputError(_WRONG_LABELS[name](*_numbers(details))) from None
         raise InputError(_not_finite(name, _steps_of(optimizer))) from None
 
 
@@ -58,10 +73,18 @@ def _marked(name: str) -> str:
     return f"{_BEGIN}{name}{_END}"
 
 
-def _wrong_labels(details: str) -> str:
-    """What to say, from the numbers after the mark: one a line eagerly, each in brackets in a graph."""
-    low, high, classes = re.findall(r"-?\d+", details)[:3]
-    return f"Expected labels in [0, {classes}). Received: labels from {low} to {high}"
+def _numbers(details: str) -> list[str]:
+    """The numbers after a mark: one a line eagerly, each in brackets in a graph."""
+    return re.findall(r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf)", details)[:3]
+
+
+_WRONG_LABELS = {
+    _LABELS: "Expected labels as whole numbers in [0, {2}). Received: labels from {0} to {1}".format,
+    _SOFT_LABELS: (
+        "Expected one-hot or soft labels that are >= 0 and sum to 1. Received: labels of at least {0} and "
+        "sums from {1} to {2}"
+    ).format,
+}
 
 
 def _steps_of(optimizer: keras.optimizers.Optimizer | None) -> int:

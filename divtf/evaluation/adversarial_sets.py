@@ -13,7 +13,7 @@ import tensorflow as tf
 from divtf.attacks.attack import Attack
 from divtf.errors import require
 from divtf.evaluation.model_digests import model_digest
-from divtf.networks.logits import member_logits, true_class_margin
+from divtf.networks.logits import as_target, member_logits, true_class_margin
 from divtf.runtime import progress
 from divtf.runtime.devices import devices_of
 from divtf.runtime.logs import get_logger
@@ -34,10 +34,13 @@ class AdversarialSets:
     directory: one makes a set while the others wait for it.
 
     Args:
-        surrogate: the attacked ensemble, or a callable that gives logits.
+        surrogate: the attacked Ensemble, a list of members, or a callable that gives logits.
         directory: where sets are kept; None keeps nothing.
         seed: of the attacks' random starts.
         batch_size: images attacked at a time.
+
+    Attributes:
+        surrogate: the same.
     """
 
     def __init__(
@@ -49,11 +52,11 @@ class AdversarialSets:
         batch_size: int = 250,
     ):
         require(isinstance(batch_size, int) and batch_size >= 1, "batch_size >= 1", batch_size=batch_size)
-        self._surrogate = surrogate
+        self.surrogate = as_target(surrogate)
         self._directory = None if directory is None else Path(directory)
         self._seed = seed
         self._batch_size = batch_size
-        self._surrogate_digest = model_digest(surrogate) if directory else ""
+        self._surrogate_digest = model_digest(self.surrogate) if directory else ""
 
     def images(self, attack: Attack, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
         """Adversarial images of x, float32 in its shape, and the digest of their file ("" if not kept)."""
@@ -75,7 +78,7 @@ class AdversarialSets:
         """Share of the images for which the loss of every surrogate member is below 1e-7."""
         losses = []
         for i in range(0, len(x), self._batch_size):
-            logits = member_logits(self._surrogate, tf.constant(x[i : i + self._batch_size]))
+            logits = member_logits(self.surrogate, tf.constant(x[i : i + self._batch_size]))
             labels = tf.broadcast_to(y[i : i + self._batch_size], logits.shape[:-1])
             losses.append(tf.nn.softplus(true_class_margin(logits, labels)).numpy())
         return float((np.concatenate(losses, axis=1).max(axis=0) < SATURATED_LOSS).mean())
@@ -85,7 +88,7 @@ class AdversarialSets:
         batches = [(x[i : i + size], y[i : i + size], self._seed + i) for i in range(0, len(x), size)]
         parts = []
         with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(batches)) as bar:
-            for x_adv in attack.on_batches(self._surrogate, batches, devices_of(self._surrogate)):
+            for x_adv in attack.on_batches(self.surrogate, batches, devices_of(self.surrogate)):
                 parts.append(x_adv.numpy())
                 bar.update(1)
         return np.concatenate(parts)

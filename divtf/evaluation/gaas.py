@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from divtf.errors import require
 from divtf.evaluation.hadamard import ORDERS, stretched_rows
-from divtf.networks.logits import member_logits, true_class_margin
+from divtf.networks.logits import aligned_loss, as_target, class_indices, member_logits, true_class_margin
 from divtf.runtime import progress
 
 
@@ -115,7 +115,7 @@ def _check_settings(epsilons: Sequence[float], orders: Sequence[int], batch_size
 
 
 def _check(target: Any, x: Any, y: Any, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(x, np.float32), np.asarray(y)
+    x, y = np.asarray(x, np.float32), class_indices(y)
     paired = x.ndim >= 2 and y.ndim == 1 and len(x) == len(y) and x.size > 0
     require(paired, "x [B, ...] and y [B] of equal length B >= 1", x=x.shape, y=y.shape)
     inside = np.float32(low) <= x.min() and x.max() <= np.float32(high)
@@ -134,18 +134,6 @@ def _predict(target: Callable[[Any], Any], x: tf.Tensor) -> tf.Tensor:
     return tf.where(nan, -1, tf.argmax(logits, axis=-1, output_type=tf.int32))
 
 
-def _aligned_objective(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """A value whose gradient in x has the signs of the mean cross-entropy's, also at saturation.
-
-    With m_n = log sum_{j != y} exp(z_j - z_y), member n's cross-entropy is softplus(m_n), its gradient
-    sigmoid(m_n) grad m_n. Weights sigmoid(m_n) / sum_n sigmoid(m_n), held constant, change the gradient of
-    the mean by one positive factor an image; nothing cancels or underflows where the loss is 0 in float32.
-    """
-    margins = true_class_margin(tf.cast(logits, tf.float64), y)  # [N, B] of [N, B, C]
-    weights = tf.nn.softmax(tf.math.log_sigmoid(margins), axis=0)
-    return tf.reduce_sum(tf.stop_gradient(weights) * margins)
-
-
 def _graphs(target: Any, shape: tuple[int, ...], low: float, high: float) -> tuple[Callable, Callable]:
     """Two graphs, traced once for any batch and order; one direction at a time, so memory is free of k."""
     images, classes = tf.TensorSpec([None, *shape]), tf.TensorSpec([None], tf.int32)
@@ -154,7 +142,8 @@ def _graphs(target: Any, shape: tuple[int, ...], low: float, high: float) -> tup
     def differentiate(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            objective = _aligned_objective(member_logits(target, x), y)
+            margins = true_class_margin(tf.cast(member_logits(target, x), tf.float64), y)  # [N, B]
+            objective = tf.reduce_sum(aligned_loss(margins, axis=0))
         gradients = tape.gradient(objective, x)
         require(gradients is not None, "a target differentiable in x", gradient=gradients)
         return _predict(target, x), gradients
@@ -204,9 +193,10 @@ def gaas(
 
     Args:
         target: an `Ensemble` (callable x -> log-probabilities [B, C], with `member_logits(x)` -> [N, B, C]),
-            or any callable, differentiable in x, that gives logits [B, C]; x arrives as float32.
+            a list of members, or any callable, differentiable in x, that gives logits [B, C]; x arrives as
+            float32.
         x: images [B, ...] within [clip_min, clip_max].
-        y: true labels, integers [B].
+        y: true labels: indices [B] or [B, 1], or one-hot [B, C].
         epsilons: l_inf norms of the perturbations, in units of the image range.
         orders: numbers of orthogonal directions, each one of `ORDERS` and at most the input dimension.
         clip_min: lower end of the image range, to which perturbed images are clipped.
@@ -220,6 +210,7 @@ def gaas(
         ValueError: for inputs outside the above, NaN outputs or gradients, or no image correctly classified.
     """
     _check_settings(epsilons, orders, batch_size)
+    target = as_target(target)
     x, y = _check(target, x, y, clip_min, clip_max)
     rows = {int(order): stretched_rows(order, x[0].size).reshape(order, *x.shape[1:]) for order in orders}
     differentiate, predict_perturbed = _graphs(target, x.shape[1:], float(clip_min), float(clip_max))

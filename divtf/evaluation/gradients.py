@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.ensembles import alignment
+from divtf.errors import require
+from divtf.networks.logits import as_target, class_indices
 from divtf.runtime import devices, progress
 
 
@@ -36,11 +38,14 @@ def gradient_statistics(
     """Measure the members' cross-entropy gradients in inference mode.
 
     Args:
-        ensemble: has `members`, at least 2.
-        x: images, float32 [n, H, W, C].
-        y: labels, integer [n].
+        ensemble: has `members`, at least 2; or a list of these.
+        x: images, float32 [n, ...].
+        y: labels: indices [n] or [n, 1], or one-hot [n, C].
         batch_size: images at a time; it does not change the result.
     """
+    ensemble = as_target(ensemble)
+    require(hasattr(ensemble, "members"), "an Ensemble, or a list of members", f"{ensemble!r:.80}")
+    x, y = np.asarray(x, "float32"), class_indices(y)
     measure = _measure_of(ensemble.members)
     starts = range(0, len(x), batch_size)
     batches = [(tf.constant(x[i : i + batch_size]), tf.constant(y[i : i + batch_size])) for i in starts]

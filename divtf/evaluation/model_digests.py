@@ -6,6 +6,7 @@ import json
 import keras
 
 from divtf.errors import require
+from divtf.networks.logits import MemberList
 from divtf.runtime.private_names import layers_of
 from divtf.storage.digests import array_digest
 
@@ -20,7 +21,9 @@ def weights_digest(model) -> str:
 
 
 def model_digest(model) -> str:
-    """SHA-256 of what a Keras model computes: its layers' kinds and settings, and its weights."""
+    """SHA-256 of what a Keras model, or a list of members, computes: layers, their settings, and weights."""
+    if isinstance(model, MemberList):
+        return hashlib.sha256("".join(map(model_digest, model.members)).encode()).hexdigest()
     weights = weights_digest(model)
     # Names count the layers made before in the process, so they would tell equal models apart.
     settings = [

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.errors import require
+from divtf.networks.logits import as_target
 from divtf.runtime.devices import devices_of, map_batches
 
 _PREDICTIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -28,6 +29,7 @@ def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
 
 def outputs(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """What the target gives the images, [n, C]: an Ensemble the logarithms of its mean probabilities."""
+    target = as_target(target)
     devices = devices_of(target)
     if isinstance(target, keras.Model) and not devices:
         return target.predict(x, batch_size=batch_size, verbose=0)

@@ -12,6 +12,7 @@ from divtf.attacks.attack import Attack
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
+from divtf.networks.logits import as_target, class_indices
 from divtf.runtime.logs import get_logger
 from divtf.storage.records import CLEAN, WORST_CASE, TransferResult
 
@@ -33,14 +34,17 @@ def evaluate_transfer(
     """Accuracy of every target on adversarial images of the surrogate: rows of Table 2.
 
     Args:
-        surrogate: an Ensemble, or a callable that gives logits [B, C].
-        targets: the same, one or several: a mapping from names, or a sequence (then each goes by its
-            `name`).
-        dataset: images [n, H, W, C] in [0, 1] and integer labels [n] to attack: a pair of arrays, or a
-            tf.data.Dataset of batches.
+        surrogate: an Ensemble, a list of members, or a callable that gives logits [B, C]; or, with sets of
+            images that were made before, what `load_surrogate` gives.
+        targets: such models, one or several: a mapping from names, or a sequence (then each goes by its
+            `name`); or what `load_run` gives.
+        dataset: images [n, ...] in the attacks' range and labels [n], [n, 1] or one-hot [n, C] to attack: a
+            pair of arrays, or a tf.data.Dataset of batches, as pairs or as dictionaries with `image` and
+            `label`.
         attacks: made by `make_attack`, one or several.
         clean: images and labels for clean accuracy; None takes `dataset`.
-        directory: keeps the adversarial sets for further calls; None keeps nothing.
+        directory: keeps the adversarial sets for further calls; None keeps nothing. Those of
+            `load_surrogate` have theirs.
         surrogate_name: for the results.
         seed: of the attacks' random starts.
         batch_size: images at a time.
@@ -54,9 +58,12 @@ def evaluate_transfer(
     """
     x, y = _arrays(dataset)
     x_clean, y_clean = (x, y) if clean is None else _arrays(clean)
+    require(isinstance(batch_size, int) and batch_size >= 1, "batch_size >= 1", batch_size=batch_size)
     models, attacks = _named(targets), _listed(attacks)
-    sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size)
-    attacked = [surrogate] if attacks else []
+    sets = surrogate
+    if attacks and not isinstance(surrogate, AdversarialSets):
+        sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size)
+    attacked = [sets.surrogate] if attacks else []
     for images, labels in ((x, y), (x_clean, y_clean)):
         _check(attacks, [*models.values(), *attacked], images, labels)
     saturated = sets.saturated(x, y) if attacks else 0.0
@@ -67,7 +74,8 @@ def evaluate_transfer(
         _LOG.info(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
         x_adv, file_digest = sets.images(attack, x, y)
         hits = _hits(models, x_adv, y, batch_size)
-        outcomes.append(_Outcome(attack.name, epsilon, hits, file_digest))
+        moved = np.any(x_adv != x, axis=tuple(range(1, x.ndim)))
+        outcomes.append(_Outcome(attack.name, epsilon, hits, len(x) - int(moved.sum()), file_digest))
     outcomes += _worst_cases(outcomes)
     results: list[TransferResult] = []
     for name in models:
@@ -84,12 +92,14 @@ class _Outcome:
         attack: its name in results.
         epsilon: its budget.
         hits: for each target, by name, whether it classifies each image as labelled: bool [n].
+        unmoved: images that the attack left as they were; None for all attacks of one epsilon.
         adversarial_set: digest of the images' file; "" without one.
     """
 
     attack: str
     epsilon: float
     hits: Mapping[str, np.ndarray]
+    unmoved: int | None = None
     adversarial_set: str = ""
 
     def result(self, target: str, surrogate: str, saturated: float) -> TransferResult:
@@ -103,6 +113,7 @@ class _Outcome:
             total=len(self.hits[target]),
             saturated=saturated,
             adversarial_set=self.adversarial_set,
+            unmoved=self.unmoved,
         )
 
 
@@ -138,16 +149,24 @@ def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(dataset, tf.data.Dataset):
         endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
         require(not endless, "a dataset that ends", "an endless one, as .repeat() makes it")
-        batches = [(x.numpy(), y.numpy()) for x, y in dataset]
+        batches = [tuple(np.asarray(part) for part in _pair(batch)) for batch in dataset]
         unbatched = any(np.ndim(y) == 0 for _, y in batches)
         require(not unbatched, "a dataset of batches, as .batch(250) makes them", "one of single images")
         require(len(batches) > 0, "a dataset with at least one batch", "none")
         dataset = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
     x, y = np.asarray(dataset[0], "float32"), np.asarray(dataset[1])
     require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
-    integers = np.issubdtype(y.dtype, np.integer) and y.size == len(y)
-    require(integers, "integer labels, one an image", f"{y.dtype} of shape {y.shape}")
-    return x, y.reshape(-1)
+    return x, class_indices(y)
+
+
+def _pair(batch) -> tuple[Any, Any]:
+    """Images and labels of a dataset's element; those of tensorflow-datasets are dictionaries."""
+    if isinstance(batch, Mapping):
+        require({"image", "label"} <= set(batch), "elements with image and label", f"{sorted(batch)}")
+        return batch["image"], batch["label"]
+    fits = isinstance(batch, tuple) and len(batch) == 2
+    require(fits, "elements (images, labels)", f"{type(batch).__name__}")
+    return batch
 
 
 def _check(attacks: Sequence[Attack], models: Sequence[Any], x: np.ndarray, y: np.ndarray) -> None:
@@ -155,7 +174,8 @@ def _check(attacks: Sequence[Attack], models: Sequence[Any], x: np.ndarray, y: n
     low, high = float(x.min()), float(x.max())
     least = min((attack.threat.clip_min for attack in attacks), default=0.0)
     most = max((attack.threat.clip_max for attack in attacks), default=1.0)
-    require(least <= low and high <= most, f"images in [{least}, {most}]", f"values from {low:g} to {high:g}")
+    in_range = bool(np.float32(least) <= low and high <= np.float32(most))
+    require(in_range, f"images in [{least}, {most}]", f"values from {low:g} to {high:g}")
     # Callables and subclassed models do not tell their shapes.
     telling = [plain for plain in map(_plain, models) if isinstance(getattr(plain, "input_shape", 0), tuple)]
     for shape in (plain.input_shape[1:] for plain in telling):
@@ -176,8 +196,8 @@ def _plain(model):
 
 def _named(targets) -> Mapping[str, Any]:
     if isinstance(targets, Mapping):
-        return targets
-    several: Sequence = targets if isinstance(targets, Sequence) else [targets]
+        return {name: as_target(target) for name, target in targets.items()}
+    several: Sequence = targets if isinstance(targets, list | tuple) else [targets]
     names = [getattr(target, "name", f"target_{i}") for i, target in enumerate(several)]
     require(len(set(names)) == len(names), "targets with distinct names, or a mapping from names", f"{names}")
-    return dict(zip(names, several, strict=True))
+    return dict(zip(names, map(as_target, several), strict=True))

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from divtf.errors import InputError, require
-from divtf.networks.normalization import batch_normalize
+from divtf.errors import require
+from divtf.networks.normalization import batch_normalize, synchronized_batch_normalize
 
 _REGISTER = keras.saving.register_keras_serializable(package="divtf")
 
@@ -15,16 +15,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Keras takes the variance about `stop_gradient(mean)`, whose gradient is right but whose gradient's
     gradient is not, which makes the gradient of GAL wrong by some per cent and more. Here both derivatives
-    are written out (`normalization`). Statistics are those of the replica's own batch. Arguments as in
-    Keras, without `synchronized`, `renorm` and masks.
+    are written out (`normalization`). Statistics are those of the replica's own batch, or with
+    `synchronized=True` of the batches of all replicas. Arguments as in Keras, without `renorm` and masks.
     """
 
     def __init__(self, **kwargs):
-        for option in ("synchronized", "renorm"):
-            if kwargs.get(option):
-                raise InputError(
-                    f"Expected {option}=False in divtf's BatchNormalization. Received: {option}=True"
-                )
+        require(not kwargs.get("renorm"), "renorm=False in divtf's BatchNormalization", "renorm=True")
         super().__init__(**kwargs)
         self.supports_masking = False
 
@@ -48,7 +44,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Normalise by the statistics of x, and let the moving ones follow."""
         x = self._with_channels_last(x)
         flat = x if x.shape.rank == 4 else tf.reshape(x, [-1, 1, 1, x.shape[-1]])
-        y, mean, variance = batch_normalize(flat, gamma, beta, self.epsilon)
+        normalize = synchronized_batch_normalize if self.synchronized else batch_normalize
+        y, mean, variance = normalize(flat, gamma, beta, self.epsilon)
         self._track(self.moving_mean, mean)
         self._track(self.moving_variance, variance)
         return self._with_channels_last(tf.reshape(y, tf.shape(x)))
@@ -70,6 +67,63 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _track(self, moving, value):
         moving.assign(moving * self.momentum + tf.cast(value, moving.dtype) * (1.0 - self.momentum))
+
+
+@_REGISTER
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Layer normalisation (Ba et al. 2016) that may be differentiated twice.
+
+    Keras's has the fault told of in `BatchNormalization`. Here automatic differentiation sees the whole
+    formula. Arguments as in Keras.
+    """
+
+    def call(self, inputs):
+        """Normalise over `axis`; `rms_scaling` divides by the deviation alone, as in Keras."""
+        x = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+        axes = [axis % x.shape.rank for axis in self.axis]
+        shape = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]
+        centred, deviation = _moments(x, axes, self.epsilon)
+        outputs = (x if self.rms_scaling else centred) / deviation
+        if self.gamma is not None:
+            outputs *= tf.reshape(tf.cast(self.gamma, x.dtype), shape)
+        if self.beta is not None:
+            outputs += tf.reshape(tf.cast(self.beta, x.dtype), shape)
+        return tf.cast(outputs, self.compute_dtype)
+
+
+@_REGISTER
+class GroupNormalization(keras.layers.GroupNormalization):
+    """Group normalisation (Wu & He 2018) that may be differentiated twice; see `LayerNormalization`."""
+
+    def call(self, inputs):
+        """Normalise each group of channels of an example."""
+        x = tf.cast(inputs, tf.float32) if inputs.dtype.size < 4 else inputs
+        axis, sizes = self.axis % x.shape.rank, tf.unstack(tf.shape(x))
+        grouped = tf.reshape(x, [*sizes[:axis], self.groups, -1, *sizes[axis + 1 :]])
+        axes = [each for each in range(1, grouped.shape.rank) if each != axis]
+        centred, deviation = _moments(grouped, axes, self.epsilon)
+        outputs = tf.reshape(centred / deviation, sizes)
+        shape = [-1 if each == axis else 1 for each in range(x.shape.rank)]
+        if self.gamma is not None:
+            outputs *= tf.reshape(tf.cast(self.gamma, x.dtype), shape)
+        if self.beta is not None:
+            outputs += tf.reshape(tf.cast(self.beta, x.dtype), shape)
+        return tf.ensure_shape(tf.cast(outputs, self.compute_dtype), inputs.shape)
+
+
+def _moments(x: tf.Tensor, axes: list[int], epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """x less its mean over the axes, and the root of its variance + epsilon, with ones for the axes."""
+    centred = x - tf.reduce_mean(x, axes, keepdims=True)
+    return centred, tf.sqrt(tf.reduce_mean(centred * centred, axes, keepdims=True) + epsilon)
+
+
+@_REGISTER
+class Logits(keras.layers.Layer):
+    """What takes the place of a softmax at a model's end: gives what it is given, whatever the mask."""
+
+    def call(self, inputs, mask=None):
+        """The inputs."""
+        return inputs
 
 
 @_REGISTER

@@ -1,9 +1,58 @@
 """Logits, where they come from and what is read off them: margins, and whether they are logits at all."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from divtf.errors import require
+
+# Below a margin of about -87 the float32 loss gradient, sigmoid(margin) * d(margin), underflows to
+# zero although its direction is known. Differentiating loss + DIRECTION_FLOOR * margin keeps that
+# direction; against any gradient that has not vanished the addition is below float32's resolution.
+DIRECTION_FLOOR = 1e-20
+
+
+class MemberList:
+    """Members without an Ensemble around them, attacked and evaluated as one target.
+
+    Args:
+        members: callables that give logits [B, C].
+    """
+
+    def __init__(self, members: Sequence[Callable[..., tf.Tensor]]):
+        self.members = list(members)
+
+    def member_logits(self, x: tf.Tensor) -> tf.Tensor:
+        """Logits of every member, [N, B, C]."""
+        return tf.stack([at_least_float32(tf.convert_to_tensor(member(x))) for member in self.members])
+
+    def __call__(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Log of the mean member probability, [B, C]."""
+        return log_mean_probability(self.member_logits(x))
+
+
+def as_target(target: Any) -> Any:
+    """What is attacked or evaluated, as a callable: a sequence of members becomes a `MemberList`.
+
+    Args:
+        target: an Ensemble; a callable that gives logits [B, C], as a Keras model; a sequence of such
+            members; or what holds one of these as its `ensemble`, as `load_run` gives it.
+
+    Raises:
+        InputError: for anything else.
+    """
+    target = getattr(target, "ensemble", target)
+    if isinstance(target, list | tuple):
+        require(len(target) > 0 and all(map(callable, target)), _EXPECTED_TARGET, f"{target!r:.80}")
+        return MemberList(target)
+    usable = callable(target) or hasattr(target, "members")
+    require(usable and not isinstance(target, type), _EXPECTED_TARGET, f"{target!r:.80}")
+    return target
+
+
+_EXPECTED_TARGET = "an Ensemble, a list of members, or a callable that gives logits [B, C]"
 
 
 def member_logits(target: Any, x: tf.Tensor) -> tf.Tensor:
@@ -17,6 +66,27 @@ def member_logits(target: Any, x: tf.Tensor) -> tf.Tensor:
     if hasattr(target, "member_logits"):
         return target.member_logits(x)
     return tf.convert_to_tensor(target(x))[None]
+
+
+def log_mean_probability(member_logits: tf.Tensor) -> tf.Tensor:
+    """[N, B, C] -> [B, C], exact where probabilities underflow."""
+    count = tf.cast(tf.shape(member_logits)[0], member_logits.dtype)
+    return tf.reduce_logsumexp(tf.nn.log_softmax(member_logits), axis=0) - tf.math.log(count)
+
+
+def class_indices(y: Any) -> np.ndarray:
+    """True classes as indices, integer [n], from indices [n] or [n, 1], or one-hot labels [n, C].
+
+    Raises:
+        InputError: for anything else.
+    """
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] > 1 and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
+        return y.argmax(axis=1)
+    whole = y.dtype.kind in "iu" or (y.dtype.kind == "f" and bool((y == np.rint(y)).all()))
+    fits = whole and (y.ndim == 1 or y.shape[1:] == (1,))
+    require(fits, "integer labels [n], or one-hot ones [n, C]", f"{y.dtype} of shape {y.shape}")
+    return y.reshape(-1).astype("int64")
 
 
 def at_least_float32(tensor: tf.Tensor) -> tf.Tensor:
@@ -36,7 +106,52 @@ def true_class_margin(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.reduce_logsumexp(tf.where(one_hot, lowest, logits), axis=-1) - true_logit
 
 
+def cross_entropy(
+    logits: tf.Tensor, y: tf.Tensor, label_smoothing: float = 0.0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cross-entropies with labels, and margins to the labels' likeliest class, [N, B] each.
+
+    Args:
+        logits: [N, B, C].
+        y: class indices, integer [B], or the classes' probabilities, floating [B, C].
+        label_smoothing: share of each label that is spread over all classes; Szegedy et al. (2016), section
+            7.
+
+    A label q has -sum_c q_c log p_c = softplus(m) sum_c q_c + sum_c q_c (z_top - z_c), where top is its
+    likeliest class and m the margin to it. One-hot labels leave the first term, which does not cancel.
+    """
+    if label_smoothing:
+        y = tf.one_hot(y, logits.shape[-1]) if y.shape.rank == 1 else y
+        y = y * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+    if y.shape.rank == 1:
+        margins = true_class_margin(logits, tf.broadcast_to(y, tf.shape(logits)[:-1]))
+        return tf.nn.softplus(margins), margins
+    likeliest = tf.argmax(y, axis=-1)
+    margins = true_class_margin(logits, tf.broadcast_to(likeliest, tf.shape(logits)[:-1]))
+    is_likeliest = tf.one_hot(likeliest, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    y = tf.cast(y, logits.dtype)
+    rest = tf.where(is_likeliest, tf.zeros_like(y), y)
+    top = tf.reduce_sum(tf.where(is_likeliest, logits, tf.zeros_like(logits)), axis=-1, keepdims=True)
+    others = tf.reduce_sum(rest * (top - logits), axis=-1)
+    return tf.reduce_sum(y, axis=-1) * tf.nn.softplus(margins) + others, margins
+
+
+def aligned_loss(margins: tf.Tensor, axis: int) -> tf.Tensor:
+    """Of margins of the members, along an axis: what has the direction of the mean cross-entropy's gradient.
+
+    Member n's cross-entropy is softplus(m_n), its gradient sigmoid(m_n) grad m_n. Weights
+    sigmoid(m_n) / sum_n sigmoid(m_n), held constant, change the gradient of the mean by one positive factor
+    an example; nothing cancels or underflows where the loss is 0 in float32, however sure the members are.
+    """
+    weights = tf.nn.softmax(tf.math.log_sigmoid(margins), axis=axis)
+    return tf.stop_gradient(weights) * margins
+
+
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether outputs [B, C] are probabilities, which losses and attacks would take for logits."""
+    """Whether outputs [B, C] are probabilities, or a multiple of them, or each in [0, 1] as of a sigmoid.
+
+    Losses and attacks would take them for logits. Logits of several images that are neither negative nor
+    above 1 are taken for probabilities too, unless all of them are 0.
+    """
     outputs = outputs.astype("float64")
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))
+    return bool(outputs.min() >= 0 and outputs.max() > 0 and outputs.max() <= 1 + 1e-3)

@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 from keras import layers
@@ -10,6 +12,8 @@ from keras import layers
 from divtf.errors import require
 from divtf.networks.layers import BatchNormalization, ParameterFreeShortcut
 
+# Images are [H, W, C], whatever Keras's default is.
+_FORMAT = "channels_last"
 ACTIVATIONS = ("leaky_relu", "relu")
 
 
@@ -23,7 +27,11 @@ class _Layers:
     def conv(self, x, filters, *, strides=1, use_bias=True, initializer="GlorotUniform"):
         kernel = getattr(keras.initializers, initializer)(seed=next(self._seeds))
         return layers.Conv2D(
-            filters, 3, strides, padding="same", use_bias=use_bias, kernel_initializer=kernel
+            *(filters, 3, strides),
+            padding="same",
+            data_format=_FORMAT,
+            use_bias=use_bias,
+            kernel_initializer=kernel,
         )(x)
 
     def dense(self, x, units):
@@ -38,8 +46,12 @@ class _Layers:
 def _conv_net(make: _Layers, x, num_classes: int, structure: Sequence[int | str]):
     """`structure`: filters of a 3 x 3 convolution, or "M" for 2 x 2 max-pooling; then FC1024, FC."""
     for part in structure:
-        x = layers.MaxPooling2D(2)(x) if part == "M" else make.activate(make.conv(x, part))
-    x = make.activate(make.dense(layers.Flatten()(x), 1024))
+        x = (
+            layers.MaxPooling2D(2, data_format=_FORMAT)(x)
+            if part == "M"
+            else make.activate(make.conv(x, part))
+        )
+    x = make.activate(make.dense(layers.Flatten(data_format=_FORMAT)(x), 1024))
     return make.dense(x, num_classes)
 
 
@@ -69,7 +81,7 @@ def _resnet(make: _Layers, x, num_classes: int, blocks: int):
     for filters in (16, 32, 64):
         for block in range(blocks):
             x = _residual_block(make, x, filters, stride=2 if block == 0 and filters > 16 else 1)
-    return make.dense(layers.GlobalAveragePooling2D()(x), num_classes)
+    return make.dense(layers.GlobalAveragePooling2D(data_format=_FORMAT)(x), num_classes)
 
 
 def _resnet20(make, x, num_classes):
@@ -86,6 +98,9 @@ MODELS: dict[str, Callable] = {
     "resnet20": _resnet20,
     "resnet26": _resnet26,
 }
+
+# What `build_member` has made.
+_BUILT: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 
 # The MIX ensemble of section 4.1, in the paper's order.
 MIX = ("resnet26", "resnet20", "conv4", "conv3", "conv3")
@@ -110,7 +125,7 @@ def build_member(
         num_classes: number of logits, at least 2.
         activation: "leaky_relu", or "relu" for the ablation of section 3.4.
         negative_slope: slope of LeakyReLU below zero, in [0, 1).
-        name_suffix: appended to the model's name; the members of an ensemble need distinct names.
+        name_suffix: appended to the model's name.
         seed: makes the initial weights repeatable; None draws them from Keras's global generator.
         dtype: Keras dtype policy of the layers, as "mixed_bfloat16"; None is Keras's current one.
 
@@ -137,7 +152,14 @@ def build_member(
             tuple(input_shape), name="images", dtype=keras.config.dtype_policy().variable_dtype
         )
         logits = MODELS[name](_Layers(activation, negative_slope, seed), images, num_classes)
-        return keras.Model(images, logits, name=name + name_suffix)
+        member = keras.Model(images, logits, name=name + name_suffix)
+    _BUILT.add(member)
+    return member
+
+
+def is_built_here(member: Any) -> bool:
+    """Whether `build_member` made a model, whose like the tests have measured."""
+    return member in _BUILT
 
 
 @contextlib.contextmanager

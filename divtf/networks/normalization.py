@@ -57,6 +57,26 @@ def batch_normalize(
     return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
+def synchronized_batch_normalize(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """As `batch_normalize`, by the statistics of the batches of all replicas.
+
+    The gradient of a sum over replicas is the sum of the replicas' gradients: what comes of it is the
+    gradient of the loss summed over all of them, as for one device with the whole batch.
+    """
+
+    def total(value):
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    count = total(tf.cast(tf.size(x) // tf.shape(x)[-1], x.dtype))
+    mean = total(_channel_sum(x)) / count
+    centred = x - mean
+    variance = total(_channel_sum(centred * centred)) / count
+    y = centred * (gamma * tf.math.rsqrt(variance + epsilon)) + beta
+    return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
+
+
 def _first_derivative(d: tf.Tensor, batch: _Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Gradients to x, gamma and beta, differentiable with respect to d, x and gamma."""
 

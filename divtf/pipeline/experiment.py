@@ -19,7 +19,7 @@ from divtf.reporting import report
 from divtf.runtime import devices
 from divtf.runtime.logs import get_logger
 from divtf.runtime.workers import Team
-from divtf.storage import checked_json, run_directory
+from divtf.storage import checked_json, files, run_directory
 
 _LOG = get_logger(__name__)
 
@@ -39,8 +39,8 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
         wait: whether to wait for another process that holds the run directory.
 
     Returns:
-        The run directory: config.json, metrics.jsonl, checkpoints/, tensorboard/, results.json,
-        report.md, table.csv, pictures and, if asked for, saved_model/.
+        The run directory: config.json, metrics.jsonl, checkpoints/, tensorboard/, ensemble.keras,
+        results.json, report.md, table.csv, pictures and, if asked for, saved_model/.
 
     Raises:
         InputError: for input that does not fit, as another run's directory.
@@ -78,12 +78,21 @@ def _carry_out(plan: Plan, config: RunConfig, data: ImageData | None) -> None:
     if plan.work and data is not None:
         target, seconds = _train(config, data)
         if not plan.measured:
+            _keep(target, directory / run_directory.ENSEMBLE)
             record = make_record(config, data, target, seconds)
             checked_json.write_checked(directory / run_directory.RESULTS, record.to_json())
         if plan.exporting:
             exports.export(target, output)
     if not plan.measured or not (directory / report.REPORT).is_file():
         report.write_report(directory, [read_record(directory)])
+
+
+def _keep(target: Ensemble, path: Path) -> None:
+    """Write the ensemble for `keras.models.load_model`, without the state of its training."""
+    plain = Ensemble.from_config(target.get_config())
+    plain.set_weights(target.get_weights())
+    with files.atomic_path(path) as partial:
+        plain.save(partial)
 
 
 def _assist(config: RunConfig, team: Team) -> None:

@@ -41,6 +41,7 @@ def measure(table: Table, mark: str = "*") -> str:
     deviations = any(len(row.records) > 1 for row in table.rows)
     singles = any(len(row.records) == 1 for row in table.rows)
     saturated = max((result.saturated for result in results), default=0.0)
+    unmoved = max((result.unmoved or 0 for result in results), default=0)
     surrogates = sorted({result.surrogate for result in results} - {""})
     parts = [
         f"Images: {', '.join(images) or 'none'}",
@@ -49,6 +50,7 @@ def measure(table: Table, mark: str = "*") -> str:
         f"{mark}: strongest attack" if table.attacks else "",
         f"surrogate: {', '.join(surrogates)}" if surrogates else "",
         f"saturated images: up to {100 * saturated:.1f} %" if saturated else "",
+        f"images that an attack left unmoved: up to {unmoved}" if unmoved else "",
         _seeds(table.records),
     ]
     return "; ".join(part for part in parts if part)

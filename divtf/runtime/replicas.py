@@ -26,16 +26,17 @@ def sums(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def terms(objective: Any, members: Sequence[Any], x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Any:
-    """The objective's terms on this replica's images [b, ...] and labels [b], also if there are none.
+    """The objective's terms on this replica's images [b, ...] and labels, also if there are none.
 
     A replica without images takes a blank one, whose terms are cut off: TensorFlow's convolutions fail on an
     empty batch in the second-order gradient, and batch normalisation makes NaN of it.
     """
     if replicas() == 1:
         return objective(members, x, y, training=training)
-    blank = tf.cast(tf.equal(tf.size(y), 0), tf.int32)
+    count = tf.shape(y)[0]
+    blank = tf.cast(tf.equal(count, 0), tf.int32)
     filled = [tf.concat([part, tf.zeros([blank, *part.shape[1:]], part.dtype)], axis=0) for part in (x, y)]
-    return objective(members, *filled, training=training).first(tf.size(y))
+    return objective(members, *filled, training=training).first(count)
 
 
 def update_means(means: Mapping[str, keras.metrics.Mean], values: Mapping[str, tf.Tensor]) -> None:

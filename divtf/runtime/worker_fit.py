@@ -23,18 +23,18 @@ def shares(batches: tf.data.Dataset, first: int, count: int, replicas: int) -> t
     those of one process.
 
     Args:
-        batches: endless batches (images, labels).
+        batches: endless batches (images, labels), or with sample weights.
         first: the first replica whose shares are wanted.
         count: of so many replicas.
         replicas: in all.
     """
 
-    def cut(x, y):
-        size = tf.shape(x, tf.int64)[0]
+    def cut(*batch):
+        size = tf.shape(batch[0], tf.int64)[0]
 
         def share(replica):
             part = slice(size * replica // replicas, size * (replica + 1) // replicas)
-            return x[part], y[part]
+            return tuple(each[part] for each in batch)
 
         return tf.data.Dataset.range(first, first + count).map(share)
 

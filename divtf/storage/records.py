@@ -58,6 +58,7 @@ class TransferResult:
         total: images tried.
         saturated: share of the images for which every surrogate member's loss is below 1e-7.
         adversarial_set: digest of the images, so that equal inputs can be recognised.
+        unmoved: images that the attack left as they were, having no gradient there; None if not counted.
     """
 
     target: str
@@ -68,6 +69,7 @@ class TransferResult:
     total: int
     saturated: float = 0.0
     adversarial_set: str = ""
+    unmoved: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -92,6 +94,7 @@ class TransferResult:
             ValueError: if a value is of another type, or the counts are not those of a proportion.
         """
         names = [field.name for field in dataclasses.fields(cls)]
+        record = {"unmoved": None, **record}  # Before 0.3.0 it was not counted.
         result = checked(cls(**{name: record[name] for name in names}))
         _require_proportion(result.correct, result.total)
         return result

@@ -21,6 +21,7 @@ TRANSFER_MATRIX = "transfer.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 SAVED_MODEL = "saved_model"
+ENSEMBLE = "ensemble.keras"
 _LOCK = ".lock"
 
 

@@ -14,7 +14,8 @@ from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from keras import layers
 
-from divtf.attacks.attack import make_attack, relative_logits
+from divtf import TransferResult, evaluate_transfer
+from divtf.attacks.attack import make_attack
 from divtf.attacks.methods import ATTACKS, Method, Parameter
 from divtf.attacks.names import NAMES
 from divtf.attacks.threat import ThreatModel
@@ -162,9 +163,14 @@ def test_parameters_change_what_they_name(name, params):
 
 @pytest.fixture(name="curved")
 def fixture_curved():
-    """Logits of three members relative to the true class's, images, and each label once for every member."""
+    """Logits of three members, images, and each label once for every member."""
     x, y = (tf.constant(part) for part in images_and_labels(20))
-    return relative_logits(Ensemble(conv_members(3), CrossEntropy()), y), x, tf.repeat(y[:, None], 3, axis=1)
+    ensemble = Ensemble(conv_members(3), CrossEntropy())
+
+    def logits(images):
+        return tf.transpose(ensemble.member_logits(images), [1, 0, 2])
+
+    return logits, x, tf.repeat(y[:, None], 3, axis=1)
 
 
 def lead_up_to_fifty(labels, logits):
@@ -214,6 +220,7 @@ def test_defaults_are_those_of_section_4_1():
     }
     assert described["fgsm"] == {
         "attack": "fgsm",
+        "revision": 2,
         "params": {},
         "epsilon": 0.3,
         "norm": "linf",
@@ -657,9 +664,8 @@ def with_pixel(value):
         (images_and_labels()[0][:0], np.zeros(0, int), "at least one. Received: 0 and 0"),
         (images_and_labels()[0], [0, 1, 2, 3, 4, 0], "labels in [0, 4). Received: labels from 0 to 4"),
         (images_and_labels()[0], [0, 1, 2, -1, 0, 0], "labels in [0, 4). Received: labels from -1 to 2"),
-        (images_and_labels()[0], [[0]] * 6, "integer labels [B]"),
-        (images_and_labels()[0], np.eye(6, CLASSES), "integer labels [B]"),
-        (images_and_labels()[0], [0.5] * 6, "integer labels [B]"),
+        (images_and_labels()[0], np.ones((6, CLASSES)), "integer labels [n], or one-hot ones"),
+        (images_and_labels()[0], [0.5] * 6, "integer labels [n], or one-hot ones"),
     ],
 )
 def test_bad_images_and_labels_are_refused(x, y, expected):
@@ -688,3 +694,79 @@ def test_float64_images_are_taken():
 def test_flags_know_the_names_of_all_attacks():
     assert set(NAMES) == set(ATTACKS)
     assert make_attack("ifgsm", ThreatModel(0.1), steps=np.int64(3)).describe()["params"] == {"steps": 3}
+
+
+# Sure members, and the rim of the ball.
+
+
+@pytest.mark.parametrize("lead", [30.0, 100.0, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("name", ["fgsm", "rfgsm", "ifgsm", "mifgsm"])
+def test_members_of_any_sureness_are_attacked_along_the_least_sure_one(name, lead):
+    """Of members that lead by 1, 2 and 3 times `lead` the first one's loss counts: exp(-30) to 1."""
+    biases = np.zeros((3, CLASSES), "float32")
+    biases[:, 0], biases[:, 1] = [lead, 2 * lead, 3 * lead], 10
+    ensemble, closed = linear_ensemble(3, biases=biases)
+    x, y = images_and_labels(12)[0], np.zeros(12, int)
+    direction = np.sign(closed.weights[0, :, 1] - closed.weights[0, :, 0]).reshape(SHAPE)
+    x_adv = make_attack(name, ThreatModel(0.01))(ensemble, x, y, seed=SEED).numpy()
+    inner = np.clip(x + 0.01 * direction, 0, 1) if name != "rfgsm" else x_adv
+    agreeing = np.abs(x_adv - inner) < 1e-6
+    assert agreeing.mean() > 0.98, "class 1 leads the others by exp(10)"
+    assert (np.sign(x_adv - x) == direction)[(x > 0.02) & (x < 0.98)].mean() > 0.98
+
+
+def test_sure_surrogates_move_every_image_and_lower_the_accuracy_as_others():
+    x, y = images_and_labels(40)
+    accuracies = []
+    for scale in (1.0, 100.0, 1e4):
+        members = conv_members(2)
+        y = Ensemble(members, CrossEntropy()).predict(x, verbose=0).argmax(-1)
+        for member in members:
+            kernel, bias = member.layers[-1].get_weights()
+            member.layers[-1].set_weights([scale * kernel, scale * bias])
+        surrogate = Ensemble(members, CrossEntropy())
+        _, result, _ = evaluate_transfer(
+            surrogate, {"t": surrogate}, (x, y), make_attack("fgsm", ThreatModel(0.1))
+        )
+        assert result.unmoved == 0
+        accuracies.append(result.accuracy)
+    assert max(accuracies) - min(accuracies) < 0.1 and max(accuracies) < 1
+
+
+def test_images_without_any_gradient_are_counted():
+    """Of a member that is constant on dark images."""
+    images = keras.Input((4,))
+    bright = layers.Lambda(lambda x: tf.where(tf.reduce_max(x, 1, keepdims=True) > 0.5, x, tf.zeros_like(x)))(
+        images
+    )
+    member = keras.Model(images, layers.Dense(3)(bright))
+    x = np.full((5, 4), 0.1, "float32")
+    x[:2] = 0.9
+    _, result, worst = evaluate_transfer(
+        member, {"t": member}, (x, np.zeros(5, int)), make_attack("fgsm", ThreatModel(0.1))
+    )
+    assert (result.unmoved, worst.unmoved) == (3, None)
+    assert TransferResult.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("low", "high", "epsilon"),
+    [
+        (0, 1, 0.3),
+        (0, 255, 8),
+        (-1, 1, 0.06),
+        (-128, 127, 8),
+        (0, 65535, 3),
+        (0, 1e-3, 1e-4),
+        (1000, 1001, 0.1),
+    ],
+)
+def test_rounding_at_the_rim_is_no_breach_in_any_range(low, high, epsilon, name):
+    unit, y = images_and_labels(8)
+    x = np.clip(low + unit * (high - low) + 0.123 * epsilon, low, high).astype("float32")
+    threat = ThreatModel(epsilon, clip_min=low, clip_max=high)
+    x_adv = make_attack(name, threat)(conv_members(1)[0], x, y, seed=SEED).numpy()
+    assert low <= x_adv.min() and x_adv.max() <= high
+    ulp = np.spacing(np.float32(max(abs(low), abs(high), 1)))
+    assert np.abs(x_adv.astype("float64") - x).max() <= epsilon + 4 * ulp

@@ -375,9 +375,8 @@ def logits(x, classes=3):
     return layers.Dense(classes)(layers.Flatten()(x))
 
 
-class Subclassed(keras.Model):
-    def call(self, x):
-        return x
+def normalised_logits(x):
+    return logits(layers.BatchNormalization(name="bn")(layers.Conv2D(2, 3, activation="tanh")(x)))
 
 
 def two_inputs(name):
@@ -388,42 +387,40 @@ def two_inputs(name):
 BAD_MEMBERS = {
     "none": (lambda: [], r"at least 2 members for GradientAlignment. Received: 0"),
     "one": (lambda: [model(logits)], r"at least 2 members for GradientAlignment. Received: 1"),
-    "names": (lambda: [model(logits), model(logits)], r"distinct names. Received: \['one', 'one'\]"),
     "input shapes": (
         lambda: [model(logits), model(logits, "two", (6, 6, 3))],
         r"one input shape. Received: \[\(None, 6, 6, 1\), \(None, 6, 6, 3\)\]",
     ),
     "class counts": (
         lambda: [model(logits), model(lambda x: logits(x, 4), "two")],
-        r"one output shape. Received: \[\(None, 3\), \(None, 4\)\]",
+        r"one output shape. Received: \[\(3,\), \(4,\)\]",
     ),
     "one class": (
         lambda: [model(lambda x: logits(x, 1), name) for name in ("one", "two")],
-        r"logits \[B, C >= 2\]. Received: \(None, 1\)",
+        r"logits \[B, C >= 2\]. Received: \[B, \(1,\)\]",
     ),
     "images for logits": (
         lambda: [model(lambda x: layers.Conv2D(3, 1)(x), name) for name in ("one", "two")],
-        r"logits \[B, C >= 2\]. Received: \(None, 6, 6, 3\)",
+        r"logits \[B, C >= 2\]. Received: \[B, \(6, 6, 3\)\]",
     ),
     "two inputs": (lambda: [two_inputs("one"), two_inputs("two")], "members of one input. Received"),
     "two outputs": (
         lambda: [model(lambda x: [logits(x), logits(x)], name) for name in ("one", "two")],
-        r"logits \[B, C >= 2\]. Received",
+        r"members of one output. Received: member 'one' that gives a list",
     ),
     "softmax": (
         lambda: [model(logits), model(softmax_inside, "two")],
-        r"logits. Received: member 'two' with probabilities \(remove its softmax\)",
+        r"logits. Received: member 'two' with probabilities.*divtf.convert_member",
     ),
     "softmax as a layer": (
         lambda: [model(logits), model(lambda x: layers.Softmax()(logits(x)), "two")],
         "member 'two' with probabilities",
     ),
     "Keras batch normalisation": (
-        lambda: [model(logits), model(lambda x: logits(layers.BatchNormalization(name="bn")(x)), "two")],
-        "member 'two' with BatchNormalization 'bn'.*divtf.convert_member",
+        lambda: [model(logits), model(normalised_logits, "two")],
+        "member 'two' with .* in BatchNormalization 'bn'; divtf.convert_member",
     ),
-    "a function": (lambda: [model(logits), logits], "Keras functional models. Received: <function"),
-    "a subclassed model": (lambda: [model(logits), Subclassed()], "functional models. Received: <Subclassed"),
+    "a function": (lambda: [model(logits), logits], "Keras models. Received: <function"),
 }
 
 
@@ -487,21 +484,23 @@ def test_a_loss_is_refused(tiny_members):
         Ensemble(tiny_members(2)).compile(loss="mse")
 
 
-ONE_HOT = np.eye(3)[np.zeros(8, int)]
-
 BAD_LABELS = {
-    "too large": ([0, 1, 2, 3, 0, 1, 2, 0], r"labels in \[0, 3\). Received: labels from 0 to 3"),
-    "negative": ([0, 1, -1, 0, 0, 1, 2, 0], r"labels in \[0, 3\). Received: labels from -1 to 2"),
-    "one-hot": (ONE_HOT, r"class indices of shape \[batch\]. Received: float32 of shape \(.*3\)"),
-    "one-hot integers": (ONE_HOT.astype(int), r"Received: int64 of shape \(.*3\)"),
-    "floating point": (np.zeros(8, "float32"), r"Received: float32 of shape"),
+    "too large": ([0, 1, 2, 3, 0, 1, 2, 0], r"numbers in \[0, 3\). Received: labels from 0 to 3"),
+    "negative": ([0, 1, -1, 0, 0, 1, 2, 0], r"numbers in \[0, 3\). Received: labels from -1 to 2"),
+    "between": (np.full(8, 0.5), r"numbers in \[0, 3\). Received: labels from 0.5 to 0.5"),
+    "of other classes": (
+        np.eye(4)[np.zeros(8, int)],
+        r"labels \[batch, 3\]. Received: float32 of shape \(.*4\)",
+    ),
 }
 
 
 @pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("case", BAD_LABELS)
-def test_labels_that_are_not_class_indices_are_refused(case, method, eager, linear_ensemble, linear_batch):
+def test_labels_that_are_none_are_refused_and_move_no_weight(
+    case, method, eager, linear_ensemble, linear_batch
+):
     ensemble, _ = linear_ensemble(GradientAlignment())
     ensemble.compile(sgd(0.1), run_eagerly=eager)
     y, message = BAD_LABELS[case]
@@ -512,17 +511,11 @@ def test_labels_that_are_not_class_indices_are_refused(case, method, eager, line
         np.testing.assert_array_equal(weight, kept)
 
 
-def test_sample_weights_and_missing_labels_are_refused(linear_ensemble, linear_batch):
+def test_missing_labels_are_refused(linear_ensemble, linear_batch):
     ensemble, _ = linear_ensemble(GradientAlignment())
     ensemble.compile()
-    x, y, _ = linear_batch()
-    for arguments, received in (
-        ({"y": y, "sample_weight": np.ones(10)}, "sample weights"),
-        ({"y": y, "class_weight": {0: 1.0, 1: 2.0, 2: 1.0}}, "sample weights"),
-        ({}, "no labels"),
-    ):
-        with pytest.raises(InputError, match=rf"\(images, labels\) batches. Received: {received}"):
-            ensemble.fit(x, **arguments, verbose=0)
+    with pytest.raises(InputError, match=r"\(images, labels\) batches. Received: no labels"):
+        ensemble.fit(linear_batch()[0], verbose=0)
 
 
 @pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])

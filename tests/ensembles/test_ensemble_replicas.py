@@ -10,26 +10,37 @@ import tensorflow as tf
 
 from divtf import BatchNormalization, CrossEntropy, Ensemble, GradientAlignment
 
+# Objective and batch normalisation.
 CASES = {
-    "base": (CrossEntropy(), False),
-    "div": (GradientAlignment(0.5), False),
-    "normalised": (GradientAlignment(0.5), True),
+    "base": (CrossEntropy(), None),
+    "div": (GradientAlignment(0.5), None),
+    "weighted": (GradientAlignment(0.5, label_smoothing=0.1), None),
+    "normalised": (GradientAlignment(0.5), BatchNormalization),
+    "synchronized": (GradientAlignment(0.5), lambda: BatchNormalization(synchronized=True)),
 }
+# Examples of the two trainings, in batches of 4. A last batch of 1 leaves a replica without any, which batch
+# normalisation over all replicas does not allow for.
+COUNTS = {"normalised": (8, 8), "synchronized": (11, 10)}
 
 
 def ensemble(case, shape):
-    objective, normalised = CASES[case]
+    objective, normalization = CASES[case]
     members = []
     for index in range(2):
         keras.utils.set_random_seed(index)
         inputs = hidden = keras.Input(shape)
-        if normalised:
-            hidden = BatchNormalization()(hidden)
+        if normalization:
+            hidden = normalization()(hidden)
         hidden = keras.layers.Flatten()(hidden)
         hidden = keras.layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))(hidden)
         members.append(keras.Model(inputs, keras.layers.Dense(3)(hidden), name=f"member_{index}"))
     made = Ensemble(members, objective)
-    metric = keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top_2")  # A user's own.
+    kind = (
+        keras.metrics.TopKCategoricalAccuracy
+        if case == "weighted"
+        else keras.metrics.SparseTopKCategoricalAccuracy
+    )
+    metric = kind(k=2, name="top_2")  # A user's own.
     made.compile(keras.optimizers.SGD(0.5), metrics=[metric])
     return made
 
@@ -39,9 +50,12 @@ def trained(strategy, case, x, y):
     with strategy.scope():
         made = ensemble(case, x.shape[1:])
     results = []
-    for count in (11, 9) if case != "normalised" else (8, 8):
+    parts = (x, y)
+    if case == "weighted":
+        parts = (x, np.eye(3, dtype="float32")[y], np.linspace(0, 2, len(y)).astype("float32"))
+    for count in COUNTS.get(case, (11, 9)):
         # Batched globally: a strategy splits each batch over its replicas.
-        data = tf.data.Dataset.from_tensor_slices((x[:count], y[:count])).batch(4)
+        data = tf.data.Dataset.from_tensor_slices(tuple(part[:count] for part in parts)).batch(4)
         results.append(made.fit(data, epochs=2, verbose=0).history)
         results.append(made.evaluate(data, verbose=0, return_dict=True))
     return [weight.tolist() for weight in made.get_weights()], results
@@ -63,7 +77,12 @@ def train_on_one_and_two_devices(case, x, y):
 
 @pytest.mark.parametrize(
     "case",
-    ["div", pytest.param("base", marks=pytest.mark.slow), pytest.param("normalised", marks=pytest.mark.slow)],
+    [
+        "div",
+        "weighted",
+        "synchronized",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("base", "normalised")),
+    ],
 )
 def test_two_replicas_train_and_measure_as_one_device(case, tiny_batch):
     """SGD on 11 images in batches of 4, 4 and 3, then on 9 in batches of 4, 4 and 1: one replica has none."""

@@ -26,14 +26,17 @@ def run(function, graph, steps=0):
 @pytest.mark.parametrize(("labels", "low", "high"), [([0, 12, 3], 0, 12), ([2, -1, 1], -1, 2)])
 def test_labels_out_of_range_are_named_by_their_extremes(labels, low, high, graph):
     with pytest.raises(InputError) as caught:
-        run(lambda: step_checks.in_range(tf.constant(labels, tf.int64), 12), graph)
-    assert str(caught.value) == f"Expected labels in [0, 12). Received: labels from {low} to {high}"
+        run(lambda: step_checks.class_indices(tf.constant(labels, tf.int64), 12), graph)
+    assert (
+        str(caught.value)
+        == f"Expected labels as whole numbers in [0, 12). Received: labels from {low} to {high}"
+    )
     assert caught.value.__suppress_context__
 
 
 @MODES
 def test_labels_in_range_pass_as_they_are(graph):
-    labels = run(lambda: step_checks.in_range(tf.constant([0, 11, 3], tf.int64), 12), graph)
+    labels = run(lambda: step_checks.class_indices(tf.constant([0, 11, 3], tf.int64), 12), graph)
     np.testing.assert_array_equal(labels, [0, 11, 3])
 
 

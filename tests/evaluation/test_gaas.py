@@ -332,14 +332,17 @@ GOOD = {
         ),
         ({"y": [0]}, "Expected x [B, ...] and y [B] of equal length B >= 1. Received: x=(2, 4), y=(1,)"),
         (
-            {"y": [[1, 0, 0]] * 2},
-            "Expected x [B, ...] and y [B] of equal length B >= 1. Received: x=(2, 4), y=(2, 3)",
+            {"y": [[1, 1, 0]] * 2},
+            "Expected integer labels [n], or one-hot ones [n, C]. Received: int64 of shape (2, 3)",
         ),
         ({"x": np.full((2, 4), 255.0)}, "Expected x within [0.0, 1.0]. Received: min=255.0, max=255.0"),
         ({"x": np.full((2, 4), np.nan)}, "Expected x within [0.0, 1.0]. Received: min=nan"),
         ({"clip_min": 0.5}, "Expected x within [0.5, 1.0]. Received: min=0.2"),
         ({"clip_max": 0.5}, "Expected x within [0.0, 0.5]. Received: min=0.2"),
-        ({"y": [0.0, 0.0]}, "Expected integer labels y within [0, 3). Received: dtype=float64"),
+        (
+            {"y": [0.5, 0.0]},
+            "Expected integer labels [n], or one-hot ones [n, C]. Received: float64 of shape (2,)",
+        ),
         ({"y": [0, 3]}, "Expected integer labels y within [0, 3). Received: dtype=int64, min=0, max=3"),
         ({"y": [-1, 0]}, "Expected integer labels y within [0, 3). Received: dtype=int64, min=-1, max=0"),
         (

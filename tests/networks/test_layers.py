@@ -1,4 +1,4 @@
-"""Layers exact to second order, those that are not, and the conversion of one into the other."""
+"""Layers that are exact to second order, in the place of Keras's."""
 
 import keras
 import numpy as np
@@ -7,34 +7,35 @@ import reference
 import tensorflow as tf
 from keras import layers
 
-from divtf import BatchNormalization, GradientAlignment, InputError, convert_member
-from divtf.networks.layers import ParameterFreeShortcut
-from divtf.networks.second_order import (
-    flat_operations,
-    require_exact_to_second_order,
-    wrong_to_second_order,
+from divtf import (
+    BatchNormalization,
+    GradientAlignment,
+    GroupNormalization,
+    InputError,
+    LayerNormalization,
+    Resizing,
+    UpSampling2D,
 )
-from divtf.runtime.private_names import layers_of
+from divtf.networks.layers import ParameterFreeShortcut
 
 WRONG = {
     "BatchNormalization": lambda: layers.BatchNormalization(),
     "LayerNormalization": lambda: layers.LayerNormalization(),
     "GroupNormalization": lambda: layers.GroupNormalization(groups=2),
+    "Resizing": lambda: layers.Resizing(5, 9),
+    "UpSampling2D": lambda: layers.UpSampling2D(2, interpolation="bilinear"),
 }
-
-# Layers that a member of the user's own may well contain.
 RIGHT = {
-    "divtf BatchNormalization": lambda: BatchNormalization(),
-    "AveragePooling2D": lambda: layers.AveragePooling2D(2),
-    "Conv2DTranspose": lambda: layers.Conv2DTranspose(2, 3, activation="tanh"),
-    "DepthwiseConv2D": lambda: layers.DepthwiseConv2D(3, activation="tanh"),
-    "ELU": lambda: layers.ELU(),
-    "GELU": lambda: layers.Activation("gelu"),
-    "RMSNormalization": lambda: layers.RMSNormalization(),
-    "SeparableConv2D": lambda: layers.SeparableConv2D(3, 3, activation="tanh"),
-    "SiLU": lambda: layers.Activation("silu"),
-    "Softplus": lambda: layers.Activation("softplus"),
-    "UnitNormalization": lambda: layers.UnitNormalization(),
+    "BatchNormalization": lambda: BatchNormalization(),
+    "synchronized BatchNormalization": lambda: BatchNormalization(synchronized=True),
+    "LayerNormalization": lambda: LayerNormalization(),
+    "LayerNormalization of images": lambda: LayerNormalization(axis=(1, 2)),
+    "LayerNormalization without factors": lambda: LayerNormalization(center=False, scale=False),
+    "GroupNormalization": lambda: GroupNormalization(groups=2),
+    "GroupNormalization of each channel": lambda: GroupNormalization(groups=-1),
+    "Resizing": lambda: Resizing(5, 9),
+    "Resizing by the nearest": lambda: Resizing(5, 9, interpolation="nearest"),
+    "UpSampling2D": lambda: UpSampling2D(2, interpolation="bilinear"),
 }
 
 
@@ -56,13 +57,13 @@ def worst_error(layer, tiny_members, tiny_batch, gradient_errors):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_kerass_own_normalisations_are_wrong_to_second_order(name, tiny_members, tiny_batch, gradient_errors):
-    """Once this fails, Keras has mended the layer: take it off the list of layers refused."""
+def test_kerass_own_layers_are_wrong_to_second_order(name, tiny_members, tiny_batch, gradient_errors):
+    """Once this fails, Keras has mended the layer, which needs no replacement any more."""
     assert worst_error(WRONG[name], tiny_members, tiny_batch, gradient_errors) > 1e-3
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_layers_that_are_accepted_are_right_to_second_order(name, tiny_members, tiny_batch, gradient_errors):
+def test_layers_in_their_place_are_right_to_second_order(name, tiny_members, tiny_batch, gradient_errors):
     assert worst_error(RIGHT[name], tiny_members, tiny_batch, gradient_errors) < 1e-6
 
 
@@ -113,10 +114,82 @@ def test_batch_normalisation_keeps_statistics_in_float32_under_mixed_precision(r
     assert y.dtype == tf.bfloat16 and {w.dtype for w in layer.weights} == {"float32"}
 
 
-@pytest.mark.parametrize("option", ["synchronized", "renorm"])
-def test_batch_normalisation_refuses_what_it_does_not_do(option):
+@pytest.mark.parametrize(
+    ("layer", "option"),
+    [
+        (BatchNormalization, "renorm"),
+        (lambda **options: Resizing(4, 4, **options), "crop_to_aspect_ratio"),
+        (lambda **options: Resizing(4, 4, **options), "pad_to_aspect_ratio"),
+    ],
+)
+def test_layers_refuse_what_they_do_not_do(layer, option):
     with pytest.raises(InputError, match=f"Expected {option}=False.*Received: {option}=True"):
-        BatchNormalization(**{option: True})
+        layer(**{option: True})
+
+
+KERASS = {
+    "LayerNormalization": (LayerNormalization, layers.LayerNormalization),
+    "GroupNormalization": (GroupNormalization, layers.GroupNormalization),
+    "Resizing": (Resizing, layers.Resizing),
+    "UpSampling2D": (UpSampling2D, layers.UpSampling2D),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("LayerNormalization", {}),
+        ("LayerNormalization", {"axis": [1, 2], "epsilon": 0.1}),
+        ("LayerNormalization", {"center": False}),
+        ("LayerNormalization", {"scale": False}),
+        ("GroupNormalization", {"groups": 3}),
+        ("GroupNormalization", {"groups": 2, "axis": 1, "epsilon": 0.1}),
+        ("GroupNormalization", {"groups": -1, "scale": False}),
+        *(
+            ("Resizing", {"height": height, "width": width, "interpolation": kind, "antialias": antialias})
+            for height, width in ((3, 9), (8, 4))
+            for kind in ("bilinear", "nearest", "bicubic", "lanczos3")
+            for antialias in (False, True)
+        ),
+        ("Resizing", {"height": 7, "width": 2, "data_format": "channels_first"}),
+        *(
+            ("UpSampling2D", {"size": (2, 3), "interpolation": kind})
+            for kind in ("nearest", "bilinear", "bicubic")
+        ),
+        ("UpSampling2D", {"data_format": "channels_first", "interpolation": "bilinear"}),
+    ],
+    ids=str,
+)
+def test_layers_equal_kerass_in_value(name, options, dtype, rng):
+    ours, keras_own = (layer(**options, dtype=dtype) for layer in KERASS[name])
+    x = tf.constant(rng.normal(1, 2, size=(5, 4, 6, 6)), ours.compute_dtype)
+    found, expected = ours(x), keras_own(x)
+    tolerance = 0.05 if dtype == "mixed_bfloat16" else 2e-5
+    np.testing.assert_allclose(
+        tf.cast(found, tf.float64), tf.cast(expected, tf.float64), atol=tolerance, rtol=tolerance
+    )
+    assert found.dtype == ours.compute_dtype
+    assert found.shape == keras_own.compute_output_shape(x.shape)
+    assert (
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(ours)).get_config()
+        == ours.get_config()
+    )
+
+
+def test_resizing_of_one_image_and_of_whole_numbers():
+    image = np.arange(48).reshape(4, 4, 3)
+    np.testing.assert_allclose(
+        Resizing(2, 2)(image), layers.Resizing(2, 2, dtype="float32")(image.astype("f"))
+    )
+
+
+@pytest.mark.parametrize("layer", [Resizing(4, 4), UpSampling2D(2)], ids=["Resizing", "UpSampling2D"])
+def test_images_of_open_size_are_refused_by_the_resizings(layer):
+    with pytest.raises(
+        InputError, match=r"Expected images of known size.*Received: shape \(None, None, None, 3\)"
+    ):
+        layer(keras.Input((None, None, 3)))
 
 
 def test_batch_normalisation_refuses_a_mask():
@@ -160,115 +233,3 @@ def test_the_shortcut_subsamples_and_pads_with_zeros(shape, stride, rng):
 
 def test_the_shortcut_takes_images_of_unknown_size():
     assert ParameterFreeShortcut(2, 8).compute_output_shape((None, None, None, 3)) == (None, None, None, 8)
-
-
-def normalised_features(x):
-    """Batch normalisation twice, once inside a nested model."""
-    inner = keras.Input(x.shape[1:])
-    nested = keras.Model(inner, layers.BatchNormalization(name="deep")(layers.Conv2D(4, 3)(inner)), name="in")
-    return layers.Flatten()(nested(layers.BatchNormalization(name="first", momentum=0.8)(x)))
-
-
-def layer_names(member):
-    return [layer.name for layer in layers_of(member) if not isinstance(layer, layers.InputLayer)]
-
-
-def test_conversion_keeps_outputs_weights_names_and_the_original(tiny_members, tiny_batch):
-    (member,) = tiny_members(1, features=normalised_features)
-    x, _ = tiny_batch()
-    for _ in range(3):
-        member(x, training=True)  # moves the statistics
-    converted = convert_member(member)
-    np.testing.assert_allclose(converted(x), member(x), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(converted(x, training=True), member(x, training=True), rtol=1e-4, atol=1e-5)
-    assert converted.name == member.name
-    assert layer_names(converted) == layer_names(member)
-    assert [w.shape for w in converted.weights] == [w.shape for w in member.weights]
-    assert len(wrong_to_second_order(member)) == 2 and not wrong_to_second_order(converted)
-    replaced = {layer.name: layer for layer in layers_of(converted)}
-    assert type(replaced["first"]) is BatchNormalization and replaced["first"].momentum == 0.8
-    assert type(replaced["deep"]) is BatchNormalization
-
-
-def test_conversion_shares_no_weights_with_the_original(tiny_members, tiny_batch):
-    (member,) = tiny_members(1, features=normalised_features)
-    x, _ = tiny_batch()
-    before = member(x)
-    converted = convert_member(member)
-    converted.set_weights([w + 1 for w in converted.get_weights()])
-    np.testing.assert_array_equal(member(x), before)
-
-
-def test_a_converted_member_is_right_to_second_order(tiny_members, tiny_batch, gradient_errors):
-    def features(x):
-        x = layers.Conv2D(4, 3, activation="tanh")(x)
-        return layers.Dense(5, activation="tanh")(layers.Flatten()(layers.BatchNormalization()(x)))
-
-    members = [convert_member(member) for member in tiny_members(2, features=features, dtype="float64")]
-    x, y = tiny_batch(4)
-    x, y = tf.constant(x, tf.float64), tf.constant(y)
-
-    def loss():
-        return tf.reduce_mean(GradientAlignment(0.5)(members, x, y, training=True).loss)
-
-    assert max(gradient_errors(loss, members[0].trainable_variables).values()) < 1e-6
-
-
-def test_conversion_of_a_sequential_model(tiny_batch):
-    x, _ = tiny_batch()
-    member = keras.Sequential(
-        [keras.Input((6, 6, 1)), layers.BatchNormalization(), layers.Flatten(), layers.Dense(3)], name="mine"
-    )
-    converted = convert_member(member)
-    np.testing.assert_allclose(converted(x), member(x), rtol=1e-5, atol=1e-6)
-    assert converted.name == "mine" and not wrong_to_second_order(converted)
-
-
-@pytest.mark.parametrize(
-    ("make", "named"),
-    [
-        (lambda: layers.LayerNormalization(name="mine"), "LayerNormalization 'mine'"),
-        (lambda: layers.GroupNormalization(groups=1, name="mine"), "GroupNormalization 'mine'"),
-        (lambda: layers.BatchNormalization(synchronized=True, name="mine"), "BatchNormalization 'mine'"),
-        (lambda: layers.BatchNormalization(renorm=True, name="mine"), "BatchNormalization 'mine'"),
-    ],
-)
-def test_what_cannot_be_converted_is_refused(make, named, tiny_members):
-    (member,) = tiny_members(1, features=lambda x: layers.Flatten()(make()(x)))
-    with pytest.raises(InputError, match=f"not synchronized and has no renorm. Received: {named}"):
-        convert_member(member)
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_members_with_wrong_layers_are_refused_with_what_to_do(name, tiny_members):
-    (member,) = tiny_members(1, features=lambda x: layers.Flatten()(WRONG[name]()(layers.Conv2D(4, 3)(x))))
-    with pytest.raises(InputError, match=f"member 'member_0' with {name}.*divtf.convert_member"):
-        require_exact_to_second_order(member)
-
-
-def test_a_wrong_layer_deep_in_nested_models_is_found(tiny_members):
-    (member,) = tiny_members(1, features=normalised_features)
-    with pytest.raises(InputError, match=r"'first'.*'deep'"):
-        require_exact_to_second_order(member)
-
-
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize(
-    ("name", "operation"),
-    [
-        ("LayerNorm", keras.ops.layer_normalization),
-        ("Moments", lambda x: x - keras.ops.moments(x, axes=[1, 2], keepdims=True)[0]),
-    ],
-)
-def test_operations_outside_layers_are_refused_too(name, operation, nested):
-    images = keras.Input((4, 4, 2))
-    normalised = keras.Model(images, operation(images))(images) if nested else operation(images)
-    member = keras.Model(images, layers.Dense(3)(layers.Flatten()(normalised)))
-    with pytest.raises(InputError, match=rf"exact to second order.*{name}"):
-        require_exact_to_second_order(member)
-    assert any("MaxPool" in type(node).__name__ for node in flat_operations(_pooled()))
-
-
-def _pooled():
-    images = keras.Input((4, 4, 2))
-    return keras.Model(images, keras.ops.max_pool(images, 2))

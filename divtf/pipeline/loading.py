@@ -1,0 +1,77 @@
+"""From a run directory back to Python: its trained ensemble, its surrogate, and its images."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from divtf.data.datasets import ImageData
+from divtf.ensembles.ensemble import Ensemble
+from divtf.errors import require
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.pipeline import experiment, finished, shared_ensembles, shared_paths, trained
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.parts import DataPart
+from divtf.storage import run_directory
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A finished run.
+
+    Attributes:
+        ensemble: as it was measured, in float32, and compiled.
+        config: what the run was told, with the directory that it was loaded from.
+        data: the images as the run had them.
+        name: of the target, as "T_Div".
+    """
+
+    ensemble: Ensemble
+    config: RunConfig
+    data: ImageData
+
+    @property
+    def name(self) -> str:
+        """The target's name, as in tables."""
+        return self.config.target
+
+
+def load_run(directory: str | os.PathLike, *, data_dir: str | None = None) -> LoadedRun:
+    """The trained ensemble, configuration and images of a finished run.
+
+    Args:
+        directory: a run directory, wherever it lies now.
+        data_dir: data directory of tensorflow-datasets; None is the run's.
+
+    Raises:
+        InputError: if it holds no finished run of this version, or its images cannot be had.
+    """
+    config = _config(directory, data_dir)
+    data = experiment.load_data(config.part(DataPart))
+    return LoadedRun(trained.restore(config, data.spec, Path(config.run_dir)), config, data)
+
+
+def load_surrogate(directory: str | os.PathLike, *, data_dir: str | None = None) -> AdversarialSets:
+    """The surrogate that a finished run was attacked from, with the adversarial images made from it.
+
+    `.surrogate` is the ensemble. `evaluate_transfer` takes what this gives for a surrogate, and makes only
+    images that are not there yet.
+
+    Args:
+        directory: of the run; the surrogate lies in `shared-models` beside it.
+        data_dir: data directory of tensorflow-datasets; None is the run's.
+
+    Raises:
+        InputError: if there is no such run or surrogate.
+    """
+    config = _config(directory, data_dir)
+    data = experiment.load_data(config.part(DataPart))
+    place = shared_paths.directory_of(config, config.surrogate_seed)
+    surrogate = trained.restore(config.base(config.surrogate_seed), data.spec, place)
+    return shared_ensembles.adversarial_sets(surrogate, place)
+
+
+def _config(directory: str | os.PathLike, data_dir: str | None) -> RunConfig:
+    path = Path(directory) / run_directory.CONFIG
+    require(path.is_file(), f"a run directory, in which {path.name} lies", f"{directory}")
+    config = finished.read_config(Path(directory))
+    return dataclasses.replace(config, run_dir=str(directory), data_dir=data_dir or config.data_dir)
