@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from divtf.ensembles.exactness import TOLERANCE, measure
+from divtf.ensembles.exactness import measure
+from divtf.ensembles.slopes import TOLERANCE
 from divtf.errors import InputError
 from divtf.networks.conversion import convert_member
 from divtf.storage import checked_json, files

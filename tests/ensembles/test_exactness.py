@@ -8,8 +8,9 @@ from keras import layers
 
 from benchmarks import exactness as table
 from divtf import CrossEntropy, Ensemble, GradientAlignment, InputError, build_member
-from divtf.ensembles import exactness
-from divtf.ensembles.exactness import TOLERANCE, measure
+from divtf.ensembles import exactness, slopes
+from divtf.ensembles.exactness import measure
+from divtf.ensembles.slopes import TOLERANCE
 from divtf.networks.conversion import convert_member
 from divtf.networks.models import MODELS, is_built_here
 
@@ -198,7 +199,7 @@ def test_measuring_leaves_the_member_as_it_is():
 def test_members_of_the_same_layers_are_measured_once(members, measured, monkeypatch):
     calls = []
     monkeypatch.setattr(exactness, "_EXACT", set())
-    monkeypatch.setattr(exactness, "measure", lambda *_: calls.append(1) or exactness.Exactness(0.0))
+    monkeypatch.setattr(exactness, "measure", lambda *_: calls.append(1) or slopes.Exactness(0.0))
     Ensemble(members())
     assert len(calls) == measured
 
@@ -234,12 +235,12 @@ def test_a_wrong_slope_is_found_wherever_it_is(monkeypatch):
     """The measure itself, on a right member with a gradient that is made wrong by one per mille."""
     member = smooth(layers.Dense(4, "tanh"))
     assert measure(member, member.input_shape).exact
-    cosines = exactness._mean_cosine
+    cosines = slopes._mean_cosine
 
     @tf.custom_gradient
     def nearly(value):
         return value, lambda upstream: 1.001 * upstream
 
-    monkeypatch.setattr(exactness, "_mean_cosine", lambda *arguments: nearly(cosines(*arguments)))
+    monkeypatch.setattr(slopes, "_mean_cosine", lambda *arguments: nearly(cosines(*arguments)))
     found = measure(member, member.input_shape)
     assert not found.exact and 1e-4 < found.error < 1e-2
