@@ -273,18 +273,23 @@ FAMILIES: dict[str, Callable[[], keras.Model]] = {
 }
 
 
+def finite(error: float) -> float | None:
+    """An error for JSON, which knows no infinity."""
+    return error if math.isfinite(error) else None
+
+
 def measured(make: Callable[[], keras.Model]) -> dict:
     """What is measured of a member as Keras makes it, and of what `convert_member` makes of it."""
     try:
         member = make()
     except Exception as error:  # Of a layer that takes no such input, which the table should not have.
-        return {"error": math.nan, "reason": repr(error), "seconds": 0.0}
+        return {"error": None, "reason": repr(error), "seconds": 0.0}
     start = time.perf_counter()
     found = measure(member, member.input_shape)
-    row = {"error": found.error, "reason": found.reason, "seconds": time.perf_counter() - start}
+    row = {"error": finite(found.error), "reason": found.reason, "seconds": time.perf_counter() - start}
     if not found.exact:
         try:
-            row["converted"] = measure(convert_member(member), member.input_shape).error
+            row["converted"] = finite(measure(convert_member(member), member.input_shape).error)
         except InputError as error:
             row["refused"] = str(error)
     return row
@@ -325,9 +330,10 @@ def markdown(record: Mapping[str, Any]) -> str:
     for row in record["rows"]:
         error = row["reason"] or f"{row['error']:.1e}"
         shown = f"**{error}**" if "converted" in row or "refused" in row else error
-        after = f"exact, {row['converted']:.1e}" if row.get("converted", 1) <= TOLERANCE else "refused"
-        if "converted" not in row and "refused" not in row:
-            after = ""
+        after = ""
+        if "converted" in row or "refused" in row:
+            converted = row.get("converted")
+            after = f"exact, {converted:.1e}" if converted and converted <= TOLERANCE else "refused"
         lines.append(f"| {row['kind']} | {row['name']} | {shown} | {row['seconds']:.2f} | {after} |")
     return "\n".join([*lines, ""])
 
