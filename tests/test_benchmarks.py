@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from benchmarks import exactness
 from benchmarks.flops import layer_flops, step_flops
 from benchmarks.stages import split_run
 from benchmarks.timing import BestRate, Row, markdown, medians
@@ -109,7 +110,8 @@ def test_a_row_says_whether_its_target_is_met():
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_published_tables_are_made_of_their_records(path):
-    assert path.with_suffix(".md").read_text() == markdown(json.loads(path.read_text()))
+    made = exactness.markdown if path.stem == "exactness" else markdown
+    assert path.with_suffix(".md").read_text() == made(json.loads(path.read_text()))
 
 
 def test_tables_are_made_of_the_record():

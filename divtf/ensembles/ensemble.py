@@ -68,6 +68,7 @@ class Ensemble(BuildsItself, keras.Model):
         self.members = listed(members)
         check_objective(self.objective, len(self.members))
         self._check = check
+        self._label_shape: tuple[int | None, ...] = ()  # Of one label that `fit` was given last.
         self._accuracies = accuracy_names(self.members)
         names = ["loss", "cross_entropy", "gal", "coherence", "accuracy", *self._accuracies]
         self._measures = {name: replicas.ReplicatedMean(name=name) for name in names}
@@ -117,7 +118,7 @@ class Ensemble(BuildsItself, keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x=None, y=None, *args, **kwargs):
         """Train as `keras.Model.fit`; on several workers as `worker_fit.fit`, which takes less.
 
         Raises:
@@ -131,15 +132,15 @@ class Ensemble(BuildsItself, keras.Model):
             "the ensemble's own measures only, on several machines",
             "['metrics given to compile']",
         )
-        self._build_for(x)
+        self._build_for(x, y)
         with step_checks.clear_errors(self.optimizer):
-            return worker_fit.fit(self, x, *args, **kwargs) if several else super().fit(x, *args, **kwargs)
+            return worker_fit.fit(self, x, **kwargs) if several else super().fit(x, y, *args, **kwargs)
 
-    def evaluate(self, x=None, *args, **kwargs):
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """Measure as `keras.Model.evaluate`; raises InputError if a label is none."""
-        self._build_for(x)
+        self._build_for(x, y)
         with step_checks.clear_errors(self.optimizer):
-            return super().evaluate(x, *args, **kwargs)
+            return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """Log of the mean member probability of all images, [n, C], as `keras.Model.predict`."""
@@ -203,16 +204,16 @@ class Ensemble(BuildsItself, keras.Model):
         # They were measured when the ensemble was made.
         return cls(members, objective, check=False, **config)
 
-    def _build_for(self, x) -> None:
+    def _build_for(self, x, y=None) -> None:
         """Build by images in any form that tells their shape: an array, or a data set of batches."""
-        if self.built:
-            return
         if isinstance(x, tf.data.Dataset):
-            x = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(x.element_spec)
         elif isinstance(x, keras.utils.PyDataset):
-            x = keras.utils.unpack_x_y_sample_weight(x[0])[0]
-        if getattr(x, "shape", None) is not None:
-            self.build((None, *x.shape[1:]))
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(x[0])
+        self._label_shape = _shape_of_one(y) or ()
+        shape = _shape_of_one(x)
+        if not self.built and shape is not None:
+            self.build((None, *shape))
 
     def build_for_training(self) -> None:
         """Make the variables of the optimizer and of the metrics given to `compile`."""
@@ -221,7 +222,8 @@ class Ensemble(BuildsItself, keras.Model):
         with self.distribute_strategy.scope():
             for metric in self._given_metrics() if several else ():
                 if not getattr(metric, "built", True):
-                    metric.build(tf.zeros([1], tf.int64), tf.zeros([1, self.num_classes]))
+                    labels = tf.zeros([1, *self._label_shape])
+                    metric.build(labels, tf.zeros([1, self.num_classes]))
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
 
@@ -279,6 +281,12 @@ class Ensemble(BuildsItself, keras.Model):
             result = metric.result()
             results |= result if isinstance(result, dict) else {metric.name: result}
         return results
+
+
+def _shape_of_one(batch: Any) -> tuple[int | None, ...] | None:
+    """The shape of one example of an array, tensor or what specifies one; None if it does not tell."""
+    shape = getattr(batch, "shape", None)
+    return None if shape is None or getattr(shape, "rank", 1) is None else tuple(shape)[1:]
 
 
 def _hits(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

@@ -102,18 +102,30 @@ def parts_of(model: keras.Model) -> list[Any]:
     return parts
 
 
-def _clone(model: keras.Model, make: Callable[[Any], Any], dtype: str | None = None) -> keras.Model:
+def _clone(
+    model: keras.Model,
+    make: Callable[[Any], Any],
+    dtype: str | None = None,
+    copies: dict[int, Any] | None = None,
+) -> keras.Model:
     """A copy of a model without its weights: all layers, of nested models too, are made anew by `make`.
 
     Args:
         model: Functional or Sequential.
         make: from a layer to its copy.
         dtype: of the inputs; None is that of the model's.
+        copies: of layers that were made before, by identity: a layer may be in several of the models.
     """
+    copies = {} if copies is None else copies
 
     def copy(layer):
+        if id(layer) not in copies:
+            copies[id(layer)] = copy_anew(layer)
+        return copies[id(layer)]
+
+    def copy_anew(layer):
         if is_graph(layer):
-            return _clone(layer, make, dtype)
+            return _clone(layer, make, dtype, copies)
         if type(layer) is keras.layers.Lambda:  # Keras makes none from a configuration: it may bring code.
             dtype_policy = dtype or layer.dtype_policy
             return keras.layers.Lambda(

@@ -158,6 +158,18 @@ def test_copies_compute_the_same(part, tiny_batch):
     assert not [layer for layer in layers_of(converted) if type(layer) in REPLACEMENTS]
 
 
+def test_a_layer_in_several_models_is_one_in_the_copy(tiny_batch):
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    inner = net(shared, shape=(6, 6, 3))
+    images = keras.Input((6, 6, 3))
+    x = shared(inner(shared(images)))
+    member = keras.Model(images, layers.Dense(3)(layers.Flatten()(layers.BatchNormalization()(x))), name="m")
+    x, _ = tiny_batch(input_shape=(6, 6, 3))
+    converted = convert_member(member)
+    np.testing.assert_allclose(converted(x), member(x), atol=1e-5)
+    assert len(converted.trainable_variables) == len(member.trainable_variables) == 6
+
+
 class Block(layers.Layer):
     """Makes a layer in its own code."""
 
