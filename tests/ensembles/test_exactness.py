@@ -39,7 +39,9 @@ WRONG = (CONVERTED - NONE) | {
 }
 
 
-@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize(
+    "graph", [pytest.param(False, id="eager"), pytest.param(True, id="graph", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("shape", "name"), CASES, ids=lambda value: value if isinstance(value, str) else "")
 def test_each_layer_is_found_to_be_what_it_is(shape, name, graph):
     member = table.in_member(table.LAYERS[shape][name], shape)
