@@ -20,7 +20,29 @@ from divtf.networks.conversion import convert_member
 from divtf.storage import checked_json, files
 from divtf.storage.environment import environment
 
-IMAGES, SIGNALS, FEATURES = (8, 8, 3), (6, 4), (7,)
+VOLUMES, IMAGES, SIGNALS, FEATURES = (4, 8, 8, 3), (8, 8, 3), (6, 4), (7,)
+WAVES = (64,)
+KINDS = {VOLUMES: "volumes", IMAGES: "images", SIGNALS: "signals", FEATURES: "features", WAVES: "waves"}
+# Augmentations of images in [0, 1]. CutMix and MixUp take labels along; AugMix and RandAugment draw which of
+# these to use.
+AUGMENTATIONS = {
+    **{name: {"value_range": (0, 1)} for name in ("AutoContrast", "RandomInvert")},
+    "ContrastLimitedAdaptiveHistogramEqualization": {"value_range": (0, 1)},
+    "RandomColorDegeneration": {"factor": 0.5, "value_range": (0, 1)},
+    "RandomColorJitter": {"value_range": (0, 1), "brightness_factor": 0.1, "contrast_factor": 0.1},
+    "RandomElasticTransform": {"value_range": (0, 1)},
+    "RandomErasing": {"value_range": (0, 1)},
+    "RandomGaussianBlur": {"value_range": (0, 1)},
+    "RandomGrayscale": {},
+    "RandomHue": {"factor": 0.1, "value_range": (0, 1)},
+    "RandomPerspective": {},
+    "RandomPosterization": {"factor": 4, "value_range": (0, 1)},
+    "RandomSaturation": {"factor": 0.3, "value_range": (0, 1)},
+    "RandomSharpness": {"factor": 0.3, "value_range": (0, 1)},
+    "RandomShear": {"x_factor": 0.1, "y_factor": 0.1},
+    "RandomZoom": {"height_factor": 0.1},
+    "Solarization": {"value_range": (0, 1)},
+}
 
 ACTIVATIONS = (
     *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh"),
@@ -79,6 +101,13 @@ def _merged(kind, **options):
     return lambda x: kind(**options)([x, layers.Dense(x.shape[-1], activation="tanh")(x)])
 
 
+def _augmented(name):
+    """An augmentation of images in three colours."""
+    return lambda x: getattr(layers, name)(**AUGMENTATIONS[name])(
+        layers.Conv2D(3, 1, activation="sigmoid")(x)
+    )
+
+
 def _nested(x):
     inner = keras.Input(x.shape[1:])
     return keras.Model(inner, layers.Conv2D(3, 3, activation="tanh")(inner))(x)
@@ -96,7 +125,27 @@ def _remat(x):
 
 # By the kind of input: name -> a layer, or a function of a tensor in a functional graph.
 LAYERS: dict[tuple[int, ...], dict[str, Callable]] = {
+    VOLUMES: {
+        "Conv3D": lambda: layers.Conv3D(4, 3),
+        "Conv3DTranspose": lambda: layers.Conv3DTranspose(4, 3),
+        "AveragePooling3D": lambda: layers.AveragePooling3D(2),
+        "MaxPooling3D": lambda: layers.MaxPooling3D(2),
+        "AdaptiveAveragePooling3D": lambda: layers.AdaptiveAveragePooling3D(2),
+        "AdaptiveMaxPooling3D": lambda: layers.AdaptiveMaxPooling3D(2),
+        "GlobalAveragePooling3D": layers.GlobalAveragePooling3D,
+        "GlobalMaxPooling3D": layers.GlobalMaxPooling3D,
+        "Cropping3D": lambda: layers.Cropping3D(1),
+        "ZeroPadding3D": lambda: layers.ZeroPadding3D(1),
+        "UpSampling3D": lambda: layers.UpSampling3D(2),
+        "SpatialDropout3D": lambda: layers.SpatialDropout3D(0.3),
+        "ConvLSTM2D": lambda: layers.ConvLSTM2D(3, 3),
+    },
+    WAVES: {
+        "MelSpectrogram": lambda: layers.MelSpectrogram(8, 16, 8, sampling_rate=64),
+    },
     IMAGES: {
+        **{name: (lambda name=name: _augmented(name)) for name in AUGMENTATIONS},
+        "ConvLSTM1D": lambda: layers.ConvLSTM1D(3, 3),
         "AveragePooling2D": lambda: layers.AveragePooling2D(2),
         "MaxPooling2D": lambda: layers.MaxPooling2D(2),
         "GlobalAveragePooling2D": layers.GlobalAveragePooling2D,
@@ -161,6 +210,10 @@ LAYERS: dict[tuple[int, ...], dict[str, Callable]] = {
         "GlobalMaxPooling1D": layers.GlobalMaxPooling1D,
         "Cropping1D": lambda: layers.Cropping1D(1),
         "ZeroPadding1D": lambda: layers.ZeroPadding1D(1),
+        "AdaptiveAveragePooling1D": lambda: layers.AdaptiveAveragePooling1D(3),
+        "AdaptiveMaxPooling1D": lambda: layers.AdaptiveMaxPooling1D(3),
+        "LSTM after Masking": lambda: lambda x: layers.LSTM(3)(layers.Masking()(x)),
+        "STFTSpectrogram": lambda: layers.STFTSpectrogram(frame_length=4, frame_step=2, fft_length=4),
         "UpSampling1D": lambda: layers.UpSampling1D(2),
         "SimpleRNN": lambda: layers.SimpleRNN(4),
         "LSTM": lambda: layers.LSTM(4),
@@ -168,6 +221,9 @@ LAYERS: dict[tuple[int, ...], dict[str, Callable]] = {
         "LSTM, unrolled": lambda: layers.LSTM(4, unroll=True),
         "GRU, unrolled": lambda: layers.GRU(4, unroll=True),
         "Bidirectional(LSTM, unrolled)": lambda: layers.Bidirectional(layers.LSTM(4, unroll=True)),
+        "RNN(StackedRNNCells)": lambda: layers.RNN(
+            layers.StackedRNNCells([layers.GRUCell(4), layers.SimpleRNNCell(3)])
+        ),
         "RNN(LSTMCell)": lambda: layers.RNN(layers.LSTMCell(4)),
         "TimeDistributed(Dense)": lambda: layers.TimeDistributed(layers.Dense(4)),
         "MultiHeadAttention": lambda: _attention,
@@ -242,7 +298,9 @@ LAYERS: dict[tuple[int, ...], dict[str, Callable]] = {
 def in_member(make: Callable, shape: tuple[int, ...]) -> keras.Model:
     """A small smooth member with a layer or operation in its middle."""
     images = keras.Input(shape)
-    if len(shape) == 3:
+    if shape in (VOLUMES, WAVES):
+        x = ops.tanh(images * 1.5)
+    elif len(shape) == 3:
         x = layers.Conv2D(4, 3, padding="same", activation="tanh")(images)
     else:
         x = layers.Dense(4, activation="tanh")(images)
@@ -280,12 +338,12 @@ def finite(error: float) -> float | None:
 
 def measured(make: Callable[[], keras.Model]) -> dict:
     """What is measured of a member as Keras makes it, and of what `convert_member` makes of it."""
-    try:
-        member = make()
-    except Exception as error:  # Of a layer that takes no such input, which the table should not have.
-        return {"error": None, "reason": repr(error), "seconds": 0.0}
+    member = make()
     start = time.perf_counter()
-    found = measure(member, member.input_shape)
+    try:
+        found = measure(member, member.input_shape)
+    except InputError as error:
+        return {"error": None, "reason": f"not measured: {error}", "seconds": 0.0, "refused": str(error)}
     row = {"error": finite(found.error), "reason": found.reason, "seconds": time.perf_counter() - start}
     if not found.exact:
         try:
@@ -299,10 +357,9 @@ def rows() -> Iterator[dict]:
     """Every layer and operation, then every family."""
     for shape, makes in LAYERS.items():
         for name, make in makes.items():
-            kind = {3: "images", 2: "signals", 1: "features"}[len(shape)]
             yield {
                 "name": name,
-                "kind": kind,
+                "kind": KINDS[shape],
                 **measured(lambda make=make, shape=shape: in_member(make, shape)),
             }
     for name, make in FAMILIES.items():

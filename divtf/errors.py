@@ -4,6 +4,7 @@ import errno
 import math
 import numbers
 import os
+import re
 from typing import Any
 
 # Of a disk that is full or fails, and of files that are not to be had.
@@ -40,6 +41,17 @@ def require(holds: bool, expected: str, received: str = "", **values: Any) -> No
     if not holds:
         named = ", ".join(f"{name}={value}" for name, value in values.items())
         raise InputError(f"Expected {expected}. Received: {received or named}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line without a terminal's colours; its kind if it says nothing.
+
+    Keras begins with where an error came up, and says what came up in the next paragraph.
+    """
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    where = lines[0].startswith("Exception encountered when calling") and len(lines) > 1
+    return f"{lines[0]} {lines[1]}" if where else lines[0]
 
 
 def lacking_resource(error: Exception) -> str:

@@ -54,6 +54,18 @@ def transfer(images=IMAGES, labels=(0, 1), attacks=(), surrogate=None, target=No
     divtf.evaluate_transfer(surrogate or ensemble(), target, dataset, attacks, **options)
 
 
+def evaluated(labels):
+    made = ensemble()
+    made.compile()
+    made.test_on_batch(IMAGES, labels)
+
+
+def fit_generated():
+    made = ensemble(keras.Sequential([layers.Flatten(), layers.Dense(3)]))
+    made.compile()
+    made.fit(((IMAGES, np.array([0, 1])) for _ in range(2)), verbose=0)
+
+
 def lost():
     model = member("lost")
     model.set_weights([weight * np.nan for weight in model.get_weights()])
@@ -225,7 +237,36 @@ CASES = {
     "images of 255.5 in 255": lambda: divtf.make_attack("fgsm", divtf.ThreatModel(8, clip_max=255))(
         member(), IMAGES * 511, np.array([0, 1])
     ),
+    "a softmax in a list": lambda: transfer(
+        attacks=[fgsm()], surrogate=[member("a"), member("p", activation="softmax")]
+    ),
+    "other classes in a list": lambda: transfer(
+        attacks=[fgsm()], surrogate=[member("a"), member("b", classes=4)]
+    ),
+    "a surrogate without a gradient": lambda: attack(IMAGES, target=lambda x: np.zeros((len(x), 3))),
+    "images of another shape to attack": lambda: attack(IMAGES[:, :3]),
+    "subspaces of a softmax": lambda: divtf.gaas(member(activation="softmax"), IMAGES, np.array([0, 1])),
+    "subspaces without a gradient": lambda: divtf.gaas(
+        lambda x: np.zeros((len(x), 3)), IMAGES, np.array([0, 1])
+    ),
+    "subspaces at images of another shape": lambda: divtf.gaas(member(), IMAGES[:, :3], np.array([0, 1])),
+    "gradients of a softmax": lambda: divtf.gradient_statistics(
+        [member(activation="softmax"), member()], IMAGES, np.array([0, 1])
+    ),
+    "gradients at labels of other classes": lambda: divtf.gradient_statistics(
+        [member(), member()], IMAGES, np.array([0, 9])
+    ),
+    "gradients at too few labels": lambda: divtf.gradient_statistics([member()] * 2, IMAGES, np.array([0])),
+    "gradients at no images": lambda: divtf.gradient_statistics([member()] * 2, IMAGES[:0], np.zeros(0, int)),
+    "gradients of a list of one": lambda: divtf.gradient_statistics([member()], IMAGES, np.array([0, 1])),
+    "members of two precisions": lambda: ensemble(
+        member(),
+        keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3, dtype="float64")]),
+    ),
+    "labels of a batch beyond the classes": lambda: evaluated(np.array([0, 9])),
+    "images from a generator for members not built": lambda: fit_generated(),
     # Runs.
+    "no run": lambda: divtf.load_run(None),
     "a run that is not there": lambda: divtf.load_run(ROOT / "nothing"),
     "a run that is a file": lambda: divtf.load_run(__file__),
     "a directory without a run": lambda: divtf.load_run(ROOT),

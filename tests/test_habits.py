@@ -86,7 +86,7 @@ def models_with_layer_normalisation(_):
 
 def models_with_a_softmax(_):
     members = [model(head="softmax") for _ in range(2)]
-    with pytest.raises(divtf.InputError, match=r"divtf.convert_member\(member\) takes a softmax off"):
+    with pytest.raises(divtf.InputError, match=r"divtf.convert_member\(member\) takes its softmax off"):
         divtf.Ensemble(members)
     trained([divtf.convert_member(member) for member in members])
 

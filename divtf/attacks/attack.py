@@ -14,7 +14,7 @@ import tensorflow as tf
 from divtf.attacks.methods import ATTACKS, Method, random_start
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import is_number, require
-from divtf.networks.logits import are_probabilities, as_target, class_indices, member_logits
+from divtf.networks.logits import as_target, class_indices, member_logits, require_logits
 from divtf.runtime.devices import map_batches
 
 # A float32 image plus its perturbation may round to just outside the ball: by so much of its largest value.
@@ -95,7 +95,7 @@ class Attack:
         }
 
     def _trace(self, target, x: tf.Tensor) -> _Traced:
-        members, classes = _members_and_classes(target, x[:_FIRST])
+        members, classes = require_logits(target, x[:_FIRST])
         # The cache must not keep the target alive: a cycle through its own value would.
         reference = weakref.ref(target)
         signature = [
@@ -182,25 +182,6 @@ def _logits_of(target) -> Callable[[tf.Tensor], tf.Tensor]:
     With labels repeated to [B, N], the summed loss then has the sign gradient of the members' mean loss.
     """
     return lambda x: tf.transpose(member_logits(target, x), [1, 0, 2])
-
-
-def _members_and_classes(target, x: tf.Tensor) -> tuple[int, int]:
-    """How many members a target has, and how many classes it tells apart on images x.
-
-    Raises:
-        InputError: if a target without `member_logits` gives no logits; an Ensemble has held its members to
-            them before.
-    """
-    if not hasattr(target, "member_logits"):
-        outputs = np.asarray(target(x))
-        require(outputs.ndim == 2, "a target that gives logits [B, C]", f"outputs of shape {outputs.shape}")
-        require(
-            not are_probabilities(outputs),
-            "a target that gives logits",
-            "one that gives probabilities, whose gradients mislead attacks (remove its softmax)",
-        )
-    members, _, classes = member_logits(target, x).shape
-    return members, classes
 
 
 def _check_labels(y: np.ndarray, classes: int) -> None:

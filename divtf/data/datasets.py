@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from divtf.data.paper import EPSILONS
-from divtf.errors import InputError, require
+from divtf.errors import InputError, first_line, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +124,7 @@ def _from_tfds(name: str, data_dir: str | None) -> tuple[Arrays, Arrays]:
         train, test = [(part["image"].numpy(), part["label"].numpy()) for part in splits]
     # TFDS fails in as many ways as there are networks and file systems; the user needs one line.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"Expected {name} prepared by tensorflow-datasets in {data_dir or 'its data directory'}, or a "
             f"network to download it. Received: {type(error).__name__}: {reason[:160]}. Point --data_dir or "

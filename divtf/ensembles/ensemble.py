@@ -11,6 +11,7 @@ from divtf.ensembles.adam import Adam
 from divtf.ensembles.labels import checked_labels, likeliest_class
 from divtf.ensembles.members import (
     accuracy_names,
+    check_gradients,
     check_members,
     check_objective,
     common_input_shape,
@@ -21,7 +22,7 @@ from divtf.errors import InputError, require
 from divtf.networks.conversion import parts_of
 from divtf.networks.logits import at_least_float32, log_mean_probability
 from divtf.runtime import replicas, worker_fit
-from divtf.runtime.private_names import BuildsItself
+from divtf.runtime.private_names import BuildsItself, layers_of
 from divtf.runtime.workers import team_of
 
 
@@ -69,6 +70,8 @@ class Ensemble(BuildsItself, keras.Model):
         check_objective(self.objective, len(self.members))
         self._check = check
         self._label_shape: tuple[int | None, ...] = ()  # Of one label that `fit` was given last.
+        # Which layers were trained when the members were last measured.
+        self._exact_with: list[bool] | None = None
         self._accuracies = accuracy_names(self.members)
         names = ["loss", "cross_entropy", "gal", "coherence", "accuracy", *self._accuracies]
         self._measures = {name: replicas.ReplicatedMean(name=name) for name in names}
@@ -77,11 +80,13 @@ class Ensemble(BuildsItself, keras.Model):
 
     def build(self, input_shape) -> None:
         """Make ready for images [batch, ...]: build members that are not, and check all of them."""
+        self._input_shape = tuple(input_shape)
         if self._check:
-            check_members(self.members, input_shape, self.objective)
+            check_members(self.members, input_shape)
         for member in self.members:
             if not member.built:
                 member(keras.Input(batch_shape=input_shape))
+        self._check_gradients()
         self.num_classes = (
             self.members[0].compute_output_spec(keras.KerasTensor(input_shape, "float32")).shape[-1]
         )
@@ -133,6 +138,7 @@ class Ensemble(BuildsItself, keras.Model):
             "['metrics given to compile']",
         )
         self._build_for(x, y)
+        self._check_gradients()
         with step_checks.clear_errors(self.optimizer):
             return worker_fit.fit(self, x, **kwargs) if several else super().fit(x, y, *args, **kwargs)
 
@@ -150,8 +156,15 @@ class Ensemble(BuildsItself, keras.Model):
     def train_on_batch(self, x, *args, **kwargs):
         """Train as `keras.Model.train_on_batch`; raises InputError as `fit` does."""
         self._build_for(x)
+        self._check_gradients()
         with step_checks.clear_errors(self.optimizer):
             return super().train_on_batch(x, *args, **kwargs)
+
+    def test_on_batch(self, x, *args, **kwargs):
+        """Measure as `keras.Model.test_on_batch`; raises InputError if a label is none."""
+        self._build_for(x)
+        with step_checks.clear_errors(self.optimizer):
+            return super().test_on_batch(x, *args, **kwargs)
 
     def train_step(self, data) -> dict[str, Any]:
         """One step on (images [B, H, W, C], labels [B]): the outer tape of Equation 9's gradient."""
@@ -192,6 +205,9 @@ class Ensemble(BuildsItself, keras.Model):
             "members": [serialize(member) for member in self.members],
             "objective": serialize(self.objective),
             "name": self.name,
+            "check": self._check,
+            "is_checked": self.built,
+            "is_exact": self._exact_with is not None,
         }
 
     @classmethod
@@ -201,8 +217,23 @@ class Ensemble(BuildsItself, keras.Model):
         config = dict(config)
         members = [deserialize(member, custom_objects) for member in config.pop("members")]
         objective = deserialize(config.pop("objective"), custom_objects)
-        # They were measured when the ensemble was made.
-        return cls(members, objective, check=False, **config)
+        # Until 0.2.0 all members were checked when the ensemble was made.
+        check, is_checked = config.pop("check", True), config.pop("is_checked", True)
+        is_exact = config.pop("is_exact", isinstance(objective, GradientAlignment))
+        ensemble = cls(members, objective, check=check and not is_checked, **config)
+        ensemble._check = check
+        ensemble._exact_with = ensemble._trained_layers() if is_exact else None
+        return ensemble
+
+    def _check_gradients(self) -> None:
+        """Hold the members to exact gradients, unless they were measured as they are trained now."""
+        trained = self._trained_layers()
+        if self._check and isinstance(self.objective, GradientAlignment) and trained != self._exact_with:
+            check_gradients(self.members, self._input_shape)
+            self._exact_with = trained
+
+    def _trained_layers(self) -> list[bool]:
+        return [layer.trainable for member in self.members for layer in layers_of(member)]
 
     def _build_for(self, x, y=None) -> None:
         """Build by images in any form that tells their shape: an array, or a data set of batches."""
@@ -217,7 +248,8 @@ class Ensemble(BuildsItself, keras.Model):
 
     def build_for_training(self) -> None:
         """Make the variables of the optimizer and of the metrics given to `compile`."""
-        require(self.built, "members that are built: ensemble.build((None, ...)) builds them", "others")
+        unbuilt = [member.name for member in self.members if not member.built]
+        require(self.built, "built members: ensemble.build((None, ...)) builds them", f"{unbuilt} not built")
         several = self.distribute_strategy.num_replicas_in_sync > 1
         with self.distribute_strategy.scope():
             for metric in self._given_metrics() if several else ():
@@ -263,7 +295,8 @@ class Ensemble(BuildsItself, keras.Model):
         quantities = {"cross_entropy": tf.reduce_sum(terms.cross_entropy), "loss": tf.reduce_sum(terms.loss)}
         # Loss scaling expects overflowing gradients and skips such steps by itself.
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            quantities["gradient norm"] = tf.linalg.global_norm(gradients)
+            dtype = terms.loss.dtype
+            quantities["gradient norm"] = tf.linalg.global_norm([tf.cast(each, dtype) for each in gradients])
         # Summed, they stop every replica at the same step, and none waits for another one's gradients.
         summed = replicas.sums(list(quantities.values()))
         return step_checks.are_finite(dict(zip(quantities, summed, strict=True)))

@@ -14,13 +14,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.ensembles.slopes import EXAMPLES, Exactness, compare, first_line
-from divtf.errors import InputError
-from divtf.networks.conversion import REPLACEMENTS, float64_copy, is_graph, parts_of
-from divtf.runtime.private_names import layers_of
+from divtf.ensembles.slopes import EXAMPLES, Exactness, compare
+from divtf.errors import InputError, first_line
+from divtf.networks.conversion import (
+    float64_copy,
+    give_weights,
+    is_graph,
+    is_replaced,
+    parts_of,
+    random_images,
+    require_same,
+)
 
-# In place of sizes that the member leaves open.
-_OPEN_SIZE = 32
 # So many layers are named in an error.
 _NAMED = 3
 # Layers of members that were measured and found to be exact.
@@ -40,7 +45,9 @@ def measure(member: keras.Model, input_shape: Sequence[int | None], *, graph: bo
     Raises:
         InputError: if no copy of the member can be made.
     """
-    return _apart(_measure_copy, member, member.get_weights(), input_shape, graph)
+    images = random_images(input_shape, EXAMPLES)
+    outputs = member(images, training=False)
+    return _apart(_measure_copy, member, member.get_weights(), images, outputs, graph)
 
 
 def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -54,18 +61,20 @@ def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _measure_copy(
-    member: keras.Model, weights: Sequence[np.ndarray], input_shape: Sequence[int | None], graph: bool
+    member: keras.Model, weights: Sequence[np.ndarray], images: tf.Tensor, outputs: tf.Tensor, graph: bool
 ) -> Exactness:
+    images = tf.cast(images, tf.float64)
     try:
         copy = float64_copy(member)
-        copy.set_weights(weights)
+        give_weights(copy, weights)
+        found = copy(images, training=False)
     except Exception as error:  # Whatever the user's layers say.
         raise InputError(
-            f"Expected a member that can be made again from its get_config(), to measure it in float64, or "
-            f"check=False. Received: member {member.name!r}: {first_line(error)}"
+            f"Expected a member that can be copied in float64, to be measured, or check=False. "
+            f"Received: member {member.name!r}: {first_line(error):.200}"
         ) from error
-    images = np.random.default_rng(0).random((EXAMPLES, *_closed(input_shape)))
-    return compare(copy, [tf.constant(images)], copy.trainable_variables, graph=graph)
+    require_same(found, member, outputs)
+    return compare(copy, [images], copy.trainable_variables, graph=graph)
 
 
 def require_exact(members: Iterable[keras.Model], input_shape: Sequence[int | None]) -> None:
@@ -87,10 +96,17 @@ def require_exact(members: Iterable[keras.Model], input_shape: Sequence[int | No
 def _layers_told(member: keras.Model) -> str:
     """What a member is made of, if that is layers whose configurations tell what they compute; or else ""."""
     parts = parts_of(member)
-    known = all(type(part).__module__.startswith(("keras.", "divtf.")) for part in parts)
-    if not is_graph(member) or not known or any(type(part) is keras.layers.Lambda for part in parts):
+    sources = [type(member), *map(type, parts), *itertools.chain(*map(_functions_of, parts))]
+    known = all(source.__module__.startswith(("keras.", "divtf.")) for source in sources)
+    if not is_graph(member) or not known or keras.layers.Lambda in sources:
         return ""
     return str([(type(part), _without_names(part.get_config())) for part in parts])
+
+
+def _functions_of(part: Any) -> list[Any]:
+    """The activations of a layer, which may be anybody's; those that are objects by their classes."""
+    values = [getattr(part, name, None) for name in ("activation", "recurrent_activation")]
+    return [value if hasattr(value, "__module__") else type(value) for value in values if value is not None]
 
 
 def _without_names(config: Any) -> Any:
@@ -108,8 +124,7 @@ def _require_exact(member: keras.Model, input_shape: Sequence[int | None]) -> No
     layers = _apart(lambda: list(itertools.islice(inexact_layers(member), _NAMED + 1)))
     names = [f"{type(layer).__name__} {layer.name!r}" for layer in layers[:_NAMED]]
     where = f" in {', '.join(names)}{' and others' if len(layers) > _NAMED else ''}" if layers else ""
-    replaceable = any(type(layer) in REPLACEMENTS for layer in _with_parts(layers or [member]))
-    advice = "; divtf.convert_member(member) replaces it" if replaceable else ""
+    advice = "; divtf.convert_member(member) replaces it" if any(map(_is_converted, layers)) else ""
     raise InputError(
         f"Expected members whose gradients are exact to second order, as GAL's gradient needs. "
         f"Received: member {member.name!r} with {what}{where}{advice}"
@@ -134,25 +149,16 @@ def _nodes(model: keras.Model) -> list[Any]:
     return list(model.layers if isinstance(model, keras.Sequential) else model.operations)
 
 
-def _with_parts(layers: Sequence[Any]) -> list[Any]:
-    return [
-        *layers,
-        *(part for layer in layers if isinstance(layer, keras.layers.Layer) for part in layers_of(layer)),
-    ]
+def _is_converted(layer: Any) -> bool:
+    return is_replaced(layer.layer if isinstance(layer, keras.layers.Wrapper) else layer)
 
 
 def _measure_node(node: Any) -> Exactness:
     """One layer or operation by itself, with respect to its inputs and weights."""
     try:
         model = keras.Model(node.input, node.output)
-        rng = np.random.default_rng(0)
-        shapes = [_closed(tensor.shape) for tensor in model.inputs]
-        inputs = [tf.Variable(rng.random((EXAMPLES, *shape)), dtype="float64") for shape in shapes]
+        images = [random_images(tensor.shape, EXAMPLES) for tensor in model.inputs]
+        inputs = [tf.Variable(tf.cast(each, tf.float64)) for each in images]
         return compare(model, inputs, [*inputs, *model.trainable_variables])
     except Exception:  # What cannot be told apart is not named.
         return Exactness(0.0)
-
-
-def _closed(shape: Sequence[int | None]) -> list[int]:
-    """Sizes of one example, with numbers for those that are left open."""
-    return [_OPEN_SIZE if size is None else size for size in shape[1:]]

@@ -10,14 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.ensembles.exactness import require_exact
-from divtf.ensembles.objectives import CrossEntropy, GradientAlignment
-from divtf.errors import InputError, require
-from divtf.networks.logits import are_probabilities
+from divtf.ensembles.objectives import GradientAlignment
+from divtf.errors import InputError, first_line, require
+from divtf.networks.conversion import is_graph, random_images, softmax_heads
+from divtf.networks.logits import are_probabilities, at_least_float32
 from divtf.networks.models import is_built_here
 from divtf.runtime.private_names import layers_of
 
-# In place of sizes that members leave open.
-_OPEN_SIZE = 32
+# Of random images in [0, 1): logits of the most different ones are not all in [0, 1], but by chance.
+_SCALES = (1, -1, 30, -30, 1000, -1000)
 
 
 def listed(members: Any) -> list[keras.Model]:
@@ -64,42 +65,49 @@ def common_input_shape(members: Sequence[keras.Model]) -> tuple[int | None, ...]
     return (None, *known[0]) if len(known) == len(shapes) else None
 
 
-def check_members(
-    members: Sequence[keras.Model],
-    input_shape: Sequence[int | None],
-    objective: CrossEntropy | GradientAlignment,
-) -> None:
-    """Refuse members that do not fit together, give no logits, or cannot be trained by the objective rightly.
+def check_members(members: Sequence[keras.Model], input_shape: Sequence[int | None]) -> None:
+    """Refuse members that do not fit together, or give no logits.
 
     Args:
         members: built, or built here.
         input_shape: of their images, [batch, ...].
-        objective: of their training.
 
     Raises:
         InputError: says which, and what was expected.
     """
     outputs = [_outputs(member, input_shape) for member in members]
-    shapes = [each.shape[1:] for each in outputs]
+    types = {each.dtype.name for each in outputs if each.dtype.size >= 4}
+    require(len(types) <= 1, "members of one precision", f"outputs of {sorted(types)}")
+    shapes = [tuple(each.shape[1:]) for each in outputs]
     require(len(set(shapes)) == 1, "members of one output shape", f"{shapes}")
     require(
         len(shapes[0]) == 1 and shapes[0][0] >= 2, "members that give logits [B, C >= 2]", f"[B, {shapes[0]}]"
     )
     for member, output in zip(members, outputs, strict=True):
-        _check_outputs(member, output)
+        _check_outputs(member, output.numpy())
         _check_precision(member)
     _check_apart(members)
-    if isinstance(objective, GradientAlignment):
-        require_exact([member for member in members if not is_built_here(member)], input_shape)
+
+
+def check_gradients(members: Sequence[keras.Model], input_shape: Sequence[int | None]) -> None:
+    """Refuse members on which GAL would be minimised along a wrong gradient; those built here are not.
+
+    Raises:
+        InputError: as `exactness.require_exact`.
+    """
+    require_exact([member for member in members if not is_built_here(member)], input_shape)
 
 
 def accuracy_names(members: Sequence[keras.Model]) -> list[str]:
     """Names of the members' accuracies; those of members that share a name tell their positions."""
     counts = Counter(member.name for member in members)
-    return [
-        f"{member.name}_accuracy" if counts[member.name] == 1 else f"{member.name}_{position}_accuracy"
-        for position, member in enumerate(members)
+    numbered = [f"{member.name}_{position}" for position, member in enumerate(members)]
+    names = [
+        member.name if counts[member.name] == 1 else number
+        for member, number in zip(members, numbered, strict=True)
     ]
+    # A name may be what another one's number makes of it.
+    return [f"{name}_accuracy" for name in (names if len(set(names)) == len(names) else numbered)]
 
 
 def _input_shape(member: keras.Model) -> Any:
@@ -110,36 +118,38 @@ def _input_shape(member: keras.Model) -> Any:
     return None if shape is None else tuple(shape)
 
 
-def _outputs(member: keras.Model, input_shape: Sequence[int | None]) -> np.ndarray:
+def _outputs(member: keras.Model, input_shape: Sequence[int | None]) -> tf.Tensor:
     """What a member gives images of a wide range of values, [B, ...]; builds it if need be."""
-    rng = np.random.default_rng(0)
-    shape = [_OPEN_SIZE if size is None else size for size in input_shape[1:]]
-    images = [rng.random((4, *shape)), 20 * rng.normal(size=(4, *shape))]
+    images = random_images(input_shape)
     try:
         with tf.device("CPU:0"):
-            outputs = member(tf.constant(np.concatenate(images), tf.float32), training=False)
+            outputs = member(tf.concat([scale * images for scale in _SCALES], axis=0), training=False)
     except (TypeError, ValueError, tf.errors.OpError) as error:
         raise InputError(
-            f"Expected members that take images {[None, *shape]}. Received: member {member.name!r}, saying: "
-            f"{' '.join(str(error).split()):.200}"
+            f"Expected members that take images {[None, *images.shape[1:]]}. "
+            f"Received: member {member.name!r}, saying: {first_line(error):.200}"
         ) from error
     require(
         isinstance(outputs, tf.Tensor) and outputs.shape.rank is not None,
         "members of one output",
         f"member {member.name!r} that gives a {type(outputs).__name__}",
     )
-    return tf.cast(outputs, tf.float32).numpy()
+    return at_least_float32(outputs)
 
 
 def _check_outputs(member: keras.Model, outputs: np.ndarray) -> None:
     last = member.layers[-1] if member.layers else None
     sigmoid = getattr(last, "activation", None) is keras.activations.sigmoid
-    if sigmoid or are_probabilities(outputs):
+    # Of a softmax, a multiple of one, or a sigmoid; or of nothing else, if all are 0.
+    within = outputs.min() >= 0 and 0 < outputs.max() <= 1
+    if not is_built_here(member) and (sigmoid or within or are_probabilities(outputs)):
+        softmax = is_graph(member) and softmax_heads(member)
+        advice = "divtf.convert_member(member) takes its softmax off" if softmax else "remove what makes them"
         raise InputError(
             f"Expected members that give logits. Received: member {member.name!r} with probabilities, or "
-            f"other numbers in [0, 1] only; divtf.convert_member(member) takes a softmax off"
+            f"other numbers in [0, 1] only; {advice}"
         )
-    finite = np.isfinite(outputs[: len(outputs) // 2]).all()
+    finite = np.isfinite(outputs[: len(outputs) // len(_SCALES)]).all()
     require(finite, "members that give finite logits", f"member {member.name!r} with NaN or infinity")
 
 

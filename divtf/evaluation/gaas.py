@@ -21,7 +21,14 @@ import tensorflow as tf
 
 from divtf.errors import require
 from divtf.evaluation.hadamard import ORDERS, stretched_rows
-from divtf.networks.logits import aligned_loss, as_target, class_indices, member_logits, true_class_margin
+from divtf.networks.logits import (
+    aligned_loss,
+    as_target,
+    class_indices,
+    member_logits,
+    require_logits,
+    true_class_margin,
+)
 from divtf.runtime import progress
 
 
@@ -120,10 +127,10 @@ def _check(target: Any, x: Any, y: Any, low: float, high: float) -> tuple[np.nda
     require(paired, "x [B, ...] and y [B] of equal length B >= 1", x=x.shape, y=y.shape)
     inside = np.float32(low) <= x.min() and x.max() <= np.float32(high)
     require(inside and low < high, f"x within [{low}, {high}]", min=x.min(), max=x.max())
-    shape = tuple(tf.convert_to_tensor(target(tf.constant(x[:1]))).shape)
-    require(len(shape) == 2 and shape[0] == 1 < shape[1], "a target's logits [1, C >= 2]", shape=shape)
-    valid = y.dtype.kind in "iu" and y.min() >= 0 and y.max() < shape[1]
-    require(valid, f"integer labels y within [0, {shape[1]})", dtype=y.dtype, min=y.min(), max=y.max())
+    _, classes = require_logits(target, tf.constant(x[:1]))
+    require(classes >= 2, "a target's logits [B, C >= 2]", classes=classes)
+    valid = bool(y.min() >= 0 and y.max() < classes)
+    require(valid, f"labels y within [0, {classes})", min=y.min(), max=y.max())
     return x, y.astype(np.int32)
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from divtf.ensembles import alignment
 from divtf.errors import require
-from divtf.networks.logits import as_target, class_indices
+from divtf.networks.logits import MemberList, as_target, class_indices, require_logits
 from divtf.runtime import devices, progress
 
 
@@ -44,8 +44,13 @@ def gradient_statistics(
         batch_size: images at a time; it does not change the result.
     """
     ensemble = as_target(ensemble)
-    require(hasattr(ensemble, "members"), "an Ensemble, or a list of members", f"{ensemble!r:.80}")
+    several = len(getattr(ensemble, "members", ())) >= 2
+    require(several, "an Ensemble or a list of at least 2 members", f"{ensemble!r:.80}")
     x, y = np.asarray(x, "float32"), class_indices(y)
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    _, classes = require_logits(MemberList(ensemble.members), tf.constant(x[:1]))
+    inside = bool(y.min() >= 0 and y.max() < classes)
+    require(inside, f"labels in [0, {classes})", f"labels from {y.min()} to {y.max()}")
     measure = _measure_of(ensemble.members)
     starts = range(0, len(x), batch_size)
     batches = [(tf.constant(x[i : i + batch_size]), tf.constant(y[i : i + batch_size])) for i in starts]

@@ -12,7 +12,7 @@ from divtf.attacks.attack import Attack
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
-from divtf.networks.logits import as_target, class_indices
+from divtf.networks.logits import MemberList, as_target, class_indices, require_logits
 from divtf.runtime.logs import get_logger
 from divtf.storage.records import CLEAN, WORST_CASE, TransferResult
 
@@ -66,6 +66,9 @@ def evaluate_transfer(
     attacked = [sets.surrogate] if attacks else []
     for images, labels in ((x, y), (x_clean, y_clean)):
         _check(attacks, [*models.values(), *attacked], images, labels)
+    for model in [*models.values(), *attacked]:
+        if model in attacked or isinstance(model, MemberList):
+            require_logits(model, tf.constant(x[:1]))
     saturated = sets.saturated(x, y) if attacks else 0.0
     clean_hits = _hits(models, x_clean, y_clean, batch_size)
     outcomes: list[_Outcome] = []

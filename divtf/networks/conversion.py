@@ -1,9 +1,12 @@
 """Copies of members: with layers that are exact to second order, and in float64."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from divtf.errors import InputError, require
 from divtf.networks import layers as exact
@@ -34,26 +37,69 @@ def convert_member(member: keras.Model) -> keras.Model:
             would have to be replaced.
     """
     require(is_graph(member), "a Functional or Sequential model", f"{_shown(member)}")
-    heads = _softmax_heads(member)
+    heads = softmax_heads(member)
 
     def make(layer):
         if layer in heads:
             _LOG.info(f"takes the softmax off member {member.name!r}: it gives logits now")
             return _without_softmax(layer)
-        if isinstance(layer, keras.layers.Wrapper):
-            return _made_again(layer, layer=keras.saving.serialize_keras_object(make(layer.layer)))
-        return _made_again(layer, REPLACEMENTS.get(type(layer)))
+        return _made_again(layer, REPLACEMENTS[type(layer)] if is_replaced(layer) else type(layer))
 
     copy = _clone(member, make)
-    if within := [layer for layer in layers_of(copy) if type(layer) in REPLACEMENTS]:
+    if within := [layer for layer in layers_of(copy) if is_replaced(layer)]:
         replacements = {f"divtf.{REPLACEMENTS[type(layer)].__name__}" for layer in within}
         raise InputError(
             f"Expected layers that can be replaced from outside. Received: {', '.join(map(_shown, within))} "
             f"of member {member.name!r}, made by the code of a layer or model; use "
             f"{', '.join(sorted(replacements))} there"
         )
-    copy.set_weights(member.get_weights())
+    give_weights(copy, member.get_weights())
+    images = random_images(member.inputs[0].shape)
+    outputs = copy(images, training=False)
+    require_same(tf.nn.softmax(outputs) if heads else outputs, member, member(images, training=False))
     return copy
+
+
+def is_replaced(layer: Any) -> bool:
+    """Whether `convert_member` puts another layer in a layer's place."""
+    # To repeat rows and columns is exact.
+    repeats = type(layer) is keras.layers.UpSampling2D and layer.interpolation == "nearest"
+    return type(layer) in REPLACEMENTS and not repeats
+
+
+def give_weights(copy: keras.Model, weights: Sequence[np.ndarray]) -> None:
+    """Set a copy's weights, and what its layers keep that follows from them."""
+    copy.set_weights(weights)
+    for layer in layers_of(copy):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
+def random_images(input_shape: Sequence[int | None], count: int = 4) -> tf.Tensor:
+    """Images of a shape [batch, ...], uniform in [0, 1), the same ones each time; open sizes are 32."""
+    shape = [32 if size is None else size for size in input_shape[1:]]
+    return tf.constant(np.random.default_rng(0).random((count, *shape)), tf.float32)
+
+
+def require_same(outputs: Any, member: keras.Model, expected: Any) -> None:
+    """Refuse a copy that computes something else than its member: its code may not be in its layers.
+
+    Args:
+        outputs: what the copy gives some images.
+        member: what was copied.
+        expected: what the member gives them.
+
+    Raises:
+        InputError: if they differ by more than rounding.
+    """
+    found, expected = (tf.cast(each, tf.float64).numpy() for each in (outputs, expected))
+    narrow = any(layer.compute_dtype == "bfloat16" for layer in layers_of(member))
+    off = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
+    require(
+        bool(off <= (0.1 if narrow else 1e-3) * np.abs(expected).max()),
+        "a member that its layers and their configurations tell all of, or check=False",
+        f"{_shown(member)}, whose copy gives other outputs, off by {off:.1g}",
+    )
 
 
 def float64_copy(member: keras.Model) -> keras.Model:
@@ -64,19 +110,19 @@ def float64_copy(member: keras.Model) -> keras.Model:
     """
 
     def make(layer):
-        return type(layer).from_config(_in_float64(layer.get_config()))
+        return _made_again(layer, type(layer), precise=True)
 
-    if is_graph(member):
-        copy = _clone(member, make, dtype="float64")
-    else:
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("float64")
-        try:
-            copy = _subclass_again(member)
-            copy(keras.Input(batch_shape=member.get_build_config()["input_shape"]))
-        finally:
-            keras.config.set_dtype_policy(before)
-    return copy
+    before = keras.config.dtype_policy()
+    # For layers that others make in their own code.
+    keras.config.set_dtype_policy("float64")
+    try:
+        if is_graph(member):
+            return _clone(member, make, dtype="float64")
+        copy = _subclass_again(member)
+        copy(keras.Input(batch_shape=member.get_build_config()["input_shape"]))
+        return copy
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _subclass_again(model: keras.Model) -> keras.Model:
@@ -126,6 +172,9 @@ def _clone(
     def copy_anew(layer):
         if is_graph(layer):
             return _clone(layer, make, dtype, copies)
+        if isinstance(layer, keras.layers.Wrapper):
+            config = _config_of(layer, precise=dtype is not None)
+            return type(layer)(copy(layer.layer), **{key: config[key] for key in config if key != "layer"})
         if type(layer) is keras.layers.Lambda:  # Keras makes none from a configuration: it may bring code.
             dtype_policy = dtype or layer.dtype_policy
             return keras.layers.Lambda(
@@ -148,36 +197,51 @@ def _clone(
     return keras.models.clone_model(model, input_tensors=inputs, clone_function=copy)
 
 
-def _softmax_heads(model: keras.Model) -> list[Any]:
+def softmax_heads(model: keras.Model) -> list[Any]:
     """The layer or operation that gives a model's outputs, if that is a softmax."""
     # Operations come in the order of their computation.
     last = (model.layers if isinstance(model, keras.Sequential) else model.operations)[-1]
     if is_graph(last):
-        return _softmax_heads(last)
-    softmax = getattr(last, "activation", None) is keras.activations.softmax
+        return softmax_heads(last)
+    softmax = getattr(last, "activation", None) in (keras.activations.softmax, tf.nn.softmax)
     return [last] if softmax or type(last).__name__ == "Softmax" else []
 
 
 def _without_softmax(head: Any) -> Any:
     if hasattr(head, "activation"):
-        return _made_again(head, activation="linear")
+        return _made_again(head, type(head), activation="linear")
     return exact.Logits(name=head.name, dtype=getattr(head, "dtype_policy", None))
 
 
-def _made_again(original: Any, kind: Any = None, **changes: Any) -> Any:
-    """A layer of the same configuration, of another kind if one is given, with some arguments changed.
+def _made_again(layer: Any, kind: Any, *, precise: bool = False, **changes: Any) -> Any:
+    """A layer of the same configuration, of a kind that takes it, with some arguments changed.
+
+    Args:
+        layer: made again.
+        kind: its class, or another one.
+        precise: whether to compute in float64.
+        **changes: arguments that are others.
 
     Raises:
         InputError: if its configuration cannot be had, or is none of that kind.
     """
     try:
-        return (kind or type(original)).from_config(original.get_config() | changes)
+        return kind.from_config(_config_of(layer, precise=precise) | changes)
     except Exception as error:  # Whatever the layer says; Keras puts that into its own error's last line.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise InputError(
             f"Expected layers that can be made again from their get_config(). "
-            f"Received: {_shown(original)}: {reason}"
+            f"Received: {_shown(layer)}: {reason:.200}"
         ) from error
+
+
+def _config_of(layer: Any, *, precise: bool) -> dict[str, Any]:
+    """A layer's configuration, with its own functions in it: Keras may not find them again."""
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):
+        config = layer.get_config()  # It warns of saving a lambda: nothing is saved.
+    functions = {key: value for key in config if callable(value := getattr(layer, key, None))}
+    functions = {key: value for key, value in functions.items() if not isinstance(value, keras.layers.Layer)}
+    return (_in_float64(config) if precise else config) | functions
 
 
 def _in_float64(config: Any) -> Any:

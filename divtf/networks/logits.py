@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from divtf.errors import require
+from divtf.errors import InputError, first_line, require
 
 # Below a margin of about -87 the float32 loss gradient, sigmoid(margin) * d(margin), underflows to
 # zero although its direction is known. Differentiating loss + DIRECTION_FLOOR * margin keeps that
@@ -53,6 +53,50 @@ def as_target(target: Any) -> Any:
 
 
 _EXPECTED_TARGET = "an Ensemble, a list of members, or a callable that gives logits [B, C]"
+
+
+def require_logits(target: Any, x: tf.Tensor) -> tuple[int, int]:
+    """How many members a target has, and how many classes it tells apart, from a few images x [B, ...].
+
+    Raises:
+        InputError: if it, or one of a list of members, does not take the images or give them logits; an
+            Ensemble has held its members to them before.
+    """
+    if not isinstance(target, MemberList) and hasattr(target, "member_logits"):
+        logits = _tried(target.member_logits, x)
+        return logits.shape[0], logits.shape[2]
+    members = target.members if isinstance(target, MemberList) else [target]
+    classes = {_classes_of(member, x) for member in members}
+    require(len(classes) == 1, "members of one number of classes", f"{sorted(classes)}")
+    return len(members), classes.pop()
+
+
+def _classes_of(member: Callable[..., Any], x: tf.Tensor) -> int:
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = _tried(member, x)
+    require(logits.shape.rank == 2, "a target that gives logits [B, C]", f"outputs of shape {logits.shape}")
+    require(
+        tape.gradient(logits, x) is not None,
+        "a target that TensorFlow can differentiate",
+        "one that it cannot",
+    )
+    require(
+        not are_probabilities(logits.numpy()),
+        "a target that gives logits",
+        "one that gives probabilities, whose gradients mislead attacks (remove its softmax)",
+    )
+    return logits.shape[1]
+
+
+def _tried(function: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
+    try:
+        return tf.convert_to_tensor(function(x))
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        raise InputError(
+            f"Expected a target that takes images {[None, *x.shape[1:]]}. Received: one that says: "
+            f"{first_line(error):.200}"
+        ) from error
 
 
 def member_logits(target: Any, x: tf.Tensor) -> tf.Tensor:
@@ -148,10 +192,6 @@ def aligned_loss(margins: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether outputs [B, C] are probabilities, or a multiple of them, or each in [0, 1] as of a sigmoid.
-
-    Losses and attacks would take them for logits. Logits of several images that are neither negative nor
-    above 1 are taken for probabilities too, unless all of them are 0.
-    """
+    """Whether outputs [B, C] are probabilities, which losses and attacks would take for logits."""
     outputs = outputs.astype("float64")
-    return bool(outputs.min() >= 0 and outputs.max() > 0 and outputs.max() <= 1 + 1e-3)
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3))

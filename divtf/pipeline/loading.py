@@ -71,6 +71,7 @@ def load_surrogate(directory: str | os.PathLike, *, data_dir: str | None = None)
 
 
 def _config(directory: str | os.PathLike, data_dir: str | None) -> RunConfig:
+    require(isinstance(directory, str | os.PathLike), "a run directory", f"{directory!r}")
     path = Path(directory) / run_directory.CONFIG
     require(path.is_file(), f"a run directory, in which {path.name} lies", f"{directory}")
     config = finished.read_config(Path(directory))

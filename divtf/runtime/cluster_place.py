@@ -7,7 +7,7 @@ import re
 
 import tensorflow as tf
 
-from divtf.errors import InputError
+from divtf.errors import InputError, first_line
 from divtf.runtime.logs import get_logger
 
 _LOG = get_logger(__name__)
@@ -38,7 +38,7 @@ def join() -> tf.distribute.Strategy:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"Expected to join the cluster of TF_CONFIG as {place}. Received: {reason}"
         ) from None

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from divtf.ensembles.ensemble import Ensemble
-from divtf.errors import InputError, require
+from divtf.errors import InputError, first_line, require
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, digests, files
 
@@ -161,7 +161,7 @@ def _load(path: Path) -> Ensemble:
         # In safe mode Keras runs no code that a file brings.
         model = keras.saving.load_model(path, safe_mode=True)
     except Exception as error:  # A file that Keras did not write may fail in any way.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"Expected a checkpoint that Keras can load. Received: {path}: {reason}") from error
     require(isinstance(model, Ensemble), "a checkpoint of an ensemble", f"{path} of a {type(model).__name__}")
     return model

@@ -253,3 +253,18 @@ def test_compile_takes_no_loss_nor_its_weights(given):
     ensemble = Ensemble([functional((7,), "a"), functional((7,), "b")], GradientAlignment())
     with pytest.raises(InputError, match=f"Expected no {given}: the objective is the loss"):
         ensemble.compile(**{given: [1.0, 2.0]})
+
+
+def test_no_two_members_have_one_measure():
+    ensemble = Ensemble([functional((7,), name) for name in ("a", "a", "a_0")], CrossEntropy())
+    names = [name for name in ensemble._measures if name.endswith("_accuracy")]
+    assert names == ["a_0_accuracy", "a_1_accuracy", "a_0_2_accuracy"]
+
+
+def test_layers_of_several_precisions_train(rng):
+    member = keras.Sequential(
+        [keras.Input((7,)), layers.Dense(4, "tanh", dtype="float64"), layers.Dense(3)], name="both"
+    )
+    ensemble = Ensemble([member, functional((7,), "a")])
+    ensemble.compile()
+    ensemble.fit(rng.random((8, 7), dtype="float32"), rng.integers(3, size=8), verbose=0)

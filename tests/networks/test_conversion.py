@@ -8,7 +8,7 @@ from keras import layers
 from logged import logged
 
 from divtf import BatchNormalization, GradientAlignment, InputError, convert_member
-from divtf.networks.conversion import REPLACEMENTS, float64_copy
+from divtf.networks.conversion import float64_copy, give_weights, is_replaced
 from divtf.runtime.private_names import layers_of
 
 
@@ -155,7 +155,7 @@ def test_copies_compute_the_same(part, tiny_batch):
         assert len(copy.trainable_variables) == len(member.trainable_variables)
     policies = [[layer.dtype_policy.name for layer in model.layers] for model in (converted, member)]
     assert policies[0] == policies[1]
-    assert not [layer for layer in layers_of(converted) if type(layer) in REPLACEMENTS]
+    assert not [layer for layer in layers_of(converted) if is_replaced(layer)]
 
 
 def test_a_layer_in_several_models_is_one_in_the_copy(tiny_batch):
@@ -221,5 +221,73 @@ REFUSED = {
 def test_what_cannot_be_converted_is_one_line(case):
     make, message = REFUSED[case]
     with pytest.raises(InputError, match=message) as raised:
+        convert_member(make())
+    assert "\n" not in str(raised.value)
+
+
+def adapted():
+    layer = layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(5, 9, size=(16, 6, 6, 3)).astype("float32"))
+    return layer
+
+
+def curve(x):
+    return tf.nn.softplus(x)
+
+
+OWN = {
+    "an adapted Normalization": adapted,
+    "an activation of the user's": lambda: layers.Conv2D(2, 3, activation=curve),
+    "an activation without a name": lambda: layers.Conv2D(2, 3, activation=lambda x: x * tf.tanh(x)),
+    "a regularizer without a name": lambda: layers.Conv2D(
+        2, 3, kernel_regularizer=lambda w: tf.reduce_sum(w * w)
+    ),
+    "an initializer of the user's": lambda: layers.Conv2D(
+        2, 3, bias_initializer=lambda shape, dtype=None: tf.ones(shape, dtype)
+    ),
+    "a model in a wrapper": lambda: layers.TimeDistributed(
+        net(layers.Dense(4), layers.LayerNormalization(), shape=(6, 3))
+    ),
+    "nearest upsampling": lambda: layers.UpSampling2D(2),
+}
+
+
+@pytest.mark.parametrize("part", OWN)
+def test_what_is_the_user_s_own_is_copied_too(part, tiny_batch):
+    member = net(OWN[part](), layers.Flatten(), layers.Dense(3))
+    x, _ = tiny_batch(input_shape=(6, 6, 3))
+    copy = float64_copy(member)
+    give_weights(copy, member.get_weights())
+    for made, images in ((convert_member(member), x), (copy, tf.cast(x, tf.float64))):
+        np.testing.assert_allclose(made(images), member(x), rtol=1e-4, atol=1e-4)
+    assert not [layer for layer in layers_of(convert_member(member)) if is_replaced(layer)]
+
+
+def test_upsampling_by_repeating_may_be_of_any_size():
+    images = keras.Input((None, None, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.UpSampling2D(2)(images))
+    convert_member(keras.Model(images, layers.Dense(3)(pooled)))
+
+
+class OtherCall(keras.Sequential):
+    """Its layers do not tell what it computes."""
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(tf.square(inputs), training=training)
+
+
+def softmax_used_twice():
+    head = layers.Dense(3, activation="softmax")
+    images = keras.Input((3,))
+    return keras.Model(images, head(head(images)), name="twice")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: OtherCall([keras.Input((6,)), layers.Dense(3)], name="other"), softmax_used_twice],
+    ids=["a call of its own", "a softmax within and at the end"],
+)
+def test_copies_that_compute_something_else_are_refused(make):
+    with pytest.raises(InputError, match=r"whose copy gives other outputs, off by") as raised:
         convert_member(make())
     assert "\n" not in str(raised.value)
