@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 
 import numpy as np
 import pytest
@@ -34,6 +35,21 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """What is imported is never garbage: to look through it takes half a second each time."""
     gc.freeze()
+
+
+_collected = time.monotonic()
+
+
+def pytest_runtest_teardown():
+    """Iterators of training that an error ended are garbage, and the longer they live, the longer to free.
+
+    TensorFlow's tuning thread of an iterator sleeps twice as long each time, for up to a minute, and
+    sometimes misses that it is to end; whoever frees the iterator waits for it.
+    """
+    global _collected
+    if time.monotonic() > _collected + 5:
+        gc.collect()
+        _collected = time.monotonic()
 
 
 @pytest.fixture(scope="module")

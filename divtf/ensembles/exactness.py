@@ -45,9 +45,15 @@ def measure(member: keras.Model, input_shape: Sequence[int | None], *, graph: bo
     Raises:
         InputError: if no copy of the member can be made.
     """
-    images = random_images(input_shape, EXAMPLES)
+    images = random_images(input_shape, _examples(member))
     outputs = member(images, training=False)
     return _apart(_measure_copy, member, member.get_weights(), images, outputs, graph)
+
+
+def _examples(model: keras.Model) -> int:
+    """To how many images a model is given: more where chance may leave each as it is (RandomPerspective)."""
+    draws = any("seed_generator" in variable.path for variable in model.non_trainable_variables)
+    return 3 * EXAMPLES if draws else EXAMPLES
 
 
 def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -157,7 +163,7 @@ def _measure_node(node: Any) -> Exactness:
     """One layer or operation by itself, with respect to its inputs and weights."""
     try:
         model = keras.Model(node.input, node.output)
-        images = [random_images(tensor.shape, EXAMPLES) for tensor in model.inputs]
+        images = [random_images(tensor.shape, _examples(model)) for tensor in model.inputs]
         inputs = [tf.Variable(tf.cast(each, tf.float64)) for each in images]
         return compare(model, inputs, [*inputs, *model.trainable_variables])
     except Exception:  # What cannot be told apart is not named.

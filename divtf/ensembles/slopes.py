@@ -56,7 +56,7 @@ def compare(
 
     Args:
         model: in float64; its variables are left changed.
-        inputs: tensors or variables [EXAMPLES, ...], one for each of its inputs.
+        inputs: tensors or variables [B, ...], one for each of its inputs; EXAMPLES or more.
         variables: along which the slope is taken: weights, or inputs that are variables.
         graph: whether to differentiate in a tf.function, as `fit` does, rather than eagerly.
     """

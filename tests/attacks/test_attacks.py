@@ -749,7 +749,9 @@ def test_images_without_any_gradient_are_counted():
     assert TransferResult.from_json(result.to_json()) == result
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[] if each == "mifgsm" else pytest.mark.slow) for each in ATTACKS]
+)
 @pytest.mark.parametrize(
     ("low", "high", "epsilon"),
     [

@@ -112,6 +112,7 @@ def vision_transformer(norm):
     return keras.Model(images, layers.Dense(5)(layers.GlobalAveragePooling1D()(x)), name="vit")
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_is_converted_and_trains(rng):
     member = vision_transformer(layers.LayerNormalization)
     assert not measure(member, member.input_shape).exact

@@ -1,5 +1,7 @@
 """Members as people have them, and those that are refused."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -55,17 +57,22 @@ KINDS = {
     "subclassed, not built": lambda shape, name: Subclassed(name=name),
 }
 SHAPES = {"images": (5, 5, 2), "signals": (6, 3), "features": (7,)}
+# Each kind and each shape once; the other pairs are slow.
+QUICK = {
+    *(("functional", "features"), ("sequential", "images"), ("sequential, not built", "signals")),
+    *(("subclassed", "signals"), ("subclassed, not built", "images")),
+}
 
 
-@pytest.fixture(params=SHAPES)
-def data(request, rng):
-    x = rng.random((12, *SHAPES[request.param]), dtype="float32")
-    return x, rng.integers(3, size=12)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_any_model_trains_is_attacked_and_comes_back(kind, data, tmp_path):
-    x, y = data
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
+        for pair in itertools.product(KINDS, SHAPES)
+    ],
+)
+def test_any_model_trains_is_attacked_and_comes_back(kind, shape, rng, tmp_path):
+    x, y = rng.random((12, *SHAPES[shape]), dtype="float32"), rng.integers(3, size=12)
     ensemble = Ensemble([KINDS[kind](x.shape[1:], name) for name in "ab"])
     ensemble.compile(keras.optimizers.Adam(0.1))
     history = ensemble.fit(x, y, epochs=8, verbose=0).history

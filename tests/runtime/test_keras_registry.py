@@ -35,7 +35,13 @@ def saved(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("order", ORDERS)
+# A process each, which takes its time to import TensorFlow.
+QUICK = ("divtf first", "Keras first")
+
+
+@pytest.mark.parametrize(
+    "order", [pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow) for each in ORDERS]
+)
 def test_a_new_process_loads_them(order, saved):
     code = (
         f"{ORDERS[order]}\n"
