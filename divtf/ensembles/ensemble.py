@@ -176,7 +176,8 @@ class Ensemble(BuildsItself, keras.Model):
         gradients = tape.gradient(scaled, self.trainable_variables)
         replicas.share_statistics(self.members, tf.shape(y)[0])
         with tf.control_dependencies(self._finite(terms, gradients)):
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            if gradients:  # Keras takes models that are frozen altogether.
+                self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._measure(y, weights, terms, penalty)
 
     def test_step(self, data) -> dict[str, Any]:

@@ -169,6 +169,19 @@ def test_regularisers_of_the_members_are_added_as_their_mean(linear_ensemble, li
         np.testing.assert_allclose(member.get_weights()[0], expected, rtol=1e-6, atol=1e-8)
 
 
+def test_members_that_are_all_frozen_are_measured_and_stay_as_they_are(tiny_members, tiny_batch):
+    ensemble = Ensemble(tiny_members(2))
+    ensemble.trainable = False
+    ensemble.compile(sgd(0.1))
+    x, y = tiny_batch()
+    before = ensemble.get_weights()
+    history = fit(ensemble, x, y)
+    measured = ensemble.evaluate(x, y, verbose=0, return_dict=True)
+    assert history["loss"][0] == pytest.approx(measured["loss"])
+    for weight, start in zip(ensemble.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, start)
+
+
 def test_frozen_members_stay_as_they_are(tiny_members, tiny_batch):
     members, (x, y) = tiny_members(2), tiny_batch()
     members[0].trainable = False
