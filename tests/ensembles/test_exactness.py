@@ -65,6 +65,18 @@ def test_each_layer_is_found_to_be_what_it_is(shape, name, graph):
         assert found.error < TOLERANCE
 
 
+@pytest.mark.parametrize("seed", [22, 44, 53])
+def test_chance_hides_no_layer(seed):
+    """With these seeds the layer leaves four images as they are."""
+    member = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(3, 3, activation="tanh"), layers.RandomPerspective()]
+    )
+    member.add(layers.Flatten())
+    member.add(layers.Dense(3))
+    keras.utils.set_random_seed(seed)
+    assert not measure(member, member.input_shape).exact
+
+
 @pytest.mark.parametrize("name", sorted(CONVERTED))
 def test_what_is_converted_is_exact(name):
     for shape, makes in table.LAYERS.items():
