@@ -343,7 +343,8 @@ def measured(make: Callable[[], keras.Model]) -> dict:
     try:
         found = measure(member, member.input_shape)
     except InputError as error:
-        return {"error": None, "reason": f"not measured: {error}", "seconds": 0.0, "refused": str(error)}
+        reason = str(error).rpartition("Received: ")[2]
+        return {"error": None, "reason": f"not measured: {reason}", "seconds": 0.0, "refused": str(error)}
     row = {"error": finite(found.error), "reason": found.reason, "seconds": time.perf_counter() - start}
     if not found.exact:
         try:
