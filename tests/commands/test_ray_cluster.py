@@ -227,7 +227,6 @@ def test_node_that_does_not_see_the_storage_refuses_the_part(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @needs_ray
 def test_cluster_that_is_not_there_is_one_line(tmp_path):
     code, output = ended(run_table(tmp_path, "127.0.0.1:9", "--modes=base"))

@@ -75,9 +75,10 @@ def train_on_one_and_two_devices(case, x, y):
 @pytest.mark.parametrize(
     "case",
     [
+        "div",
         "weighted",
         "synchronized",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("base", "div", "normalised")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("base", "normalised")),
     ],
 )
 def test_two_replicas_train_and_measure_as_one_device(case, tiny_batch):

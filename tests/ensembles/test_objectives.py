@@ -82,9 +82,7 @@ def test_parameter_gradients_equal_finite_differences(
     assert max(errors.values()) < 1e-6, errors
 
 
-@pytest.mark.parametrize(
-    "graph", [pytest.param(False, id="eager", marks=pytest.mark.slow), pytest.param(True, id="graph")]
-)
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("model", ["conv3", "resnet8"])
 def test_parameter_gradients_of_the_papers_networks_equal_finite_differences(
     model, graph, tiny_batch, gradient_errors, monkeypatch

@@ -93,9 +93,7 @@ def test_variables_of_an_optimizer_are_the_weights_that_it_was_built_on():
     assert [id(weight) for weight in private_names.variables_of(optimizer)] == list(map(id, weights))
 
 
-@pytest.mark.parametrize(
-    ("setting", "expected"), [("0", "False"), pytest.param("1", "True", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("setting", "expected"), [("0", "False"), ("1", "True")])
 def test_onednn_is_enabled_as_its_environment_variable_says(setting, expected):
     """In a process of its own: TensorFlow reads the variable once."""
     script = "from divtf.runtime.private_names import onednn_enabled; print(onednn_enabled())"
