@@ -15,7 +15,7 @@ import tensorflow as tf
 from divtf.ensembles.alignment import cosine_similarities
 from divtf.errors import first_line
 
-# A right slope is off its differences by 1e-7 and less, a wrong one by some tenths of a per mille and more.
+# In benchmarks/results/exactness.md right slopes are off by less than this, wrong ones by 3e-3 and more.
 TOLERANCE = 1e-5
 # Relative to the weights. A deep network with batch normalisation bends within 1e-6; the long steps are for
 # operations that compute in float32 in any case.

@@ -66,9 +66,9 @@ def evaluate_transfer(
     attacked = [sets.surrogate] if attacks else []
     for images, labels in ((x, y), (x_clean, y_clean)):
         _check(attacks, [*models.values(), *attacked], images, labels)
-    for model in [*models.values(), *attacked]:
-        if model in attacked or isinstance(model, MemberList):
-            require_logits(model, tf.constant(x[:1]))
+    # Any other target may give whatever its largest entry tells the class of.
+    for model in [*attacked, *(each for each in models.values() if isinstance(each, MemberList))]:
+        require_logits(model, tf.constant(x[:1]))
     saturated = sets.saturated(x, y) if attacks else 0.0
     clean_hits = _hits(models, x_clean, y_clean, batch_size)
     outcomes: list[_Outcome] = []
