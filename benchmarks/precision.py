@@ -22,7 +22,7 @@ from divtf import (
     input_gradients,
     load_dataset,
 )
-from divtf.data.datasets import as_float
+from divtf.data.images import as_float
 from divtf.data.paper import SETUPS
 
 MODELS = options.models(["conv3"], "Models to measure.")

@@ -1,4 +1,4 @@
-"""The image data sets: what they are, and how to get them as arrays.
+"""The image data sets: what they are, and how to get their images.
 
 NumPy and TensorFlow are imported only where a data set is read: `--help` knows names and shapes without them.
 """
@@ -6,11 +6,12 @@ NumPy and TensorFlow are imported only where a data set is read: `--help` knows 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from divtf.data import own
 from divtf.data.paper import EPSILONS
-from divtf.errors import InputError, first_line, require
+from divtf.errors import require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,10 +26,13 @@ class DatasetSpec:
     Attributes:
         image_shape: height, width, channels.
         num_classes: labels are 0 ... num_classes - 1.
-        epsilons: the paper's l_inf budgets, in units of the image range [0, 1]; ascending.
+        epsilons: the paper's l_inf budgets, in units of the image range [0, 1]; ascending. Empty where no
+            paper gives any.
         flips: whether a mirrored image is still an image of its class.
         load: gives training and test (images, labels), the images in uint8; None takes them from TFDS,
             which has the data set under the same name.
+        class_names: what the labels mean; empty where nobody says.
+        fingerprint: tells a user's images from others under the same name; "" for those of `DATASETS`.
     """
 
     image_shape: tuple[int, int, int]
@@ -36,42 +40,52 @@ class DatasetSpec:
     epsilons: tuple[float, ...]
     flips: bool
     load: Callable[[], tuple[Arrays, Arrays]] | None = None
+    class_names: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageData:
-    """A data set in memory. Images are uint8 [n, H, W, C], labels int64 [n]."""
+    """A data set. Images are uint8 [n, H, W, C], labels int64 [n].
+
+    Images that may be larger than memory are `LazyImages`, or arrays that are mapped from a file; both are
+    indexed like arrays, and `np.asarray` reads them.
+    """
 
     name: str
     spec: DatasetSpec
-    x_train: np.ndarray
+    x_train: Any
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: Any
     y_test: np.ndarray
 
-    def test_set(self, limit: int | None = None) -> Arrays:
+    def test_set(self, limit: int | None = None) -> tuple[Any, np.ndarray]:
         """The first `limit` test images (all, if None) as float32 in [0, 1], and their labels."""
+        from divtf.data.images import as_float
+
         return as_float(self.x_test[:limit]), self.y_test[:limit]
-
-
-def as_float(images: np.ndarray) -> np.ndarray:
-    """Images in uint8 as float32 in [0, 1]."""
-    return images.astype("float32") / 255
 
 
 def load_dataset(
     name: str,
     *,
     data_dir: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    flips: bool | None = None,
     max_train_examples: int | None = None,
     max_test_examples: int | None = None,
 ) -> ImageData:
-    """Read a data set into memory.
+    """Find a data set's images; those of a folder, and others as far as may be, are read when asked for.
 
     Args:
-        name: one of `DATASETS`.
+        name: one of `DATASETS`; or images of your own: PATH.npz with the arrays x_train, y_train, x_test,
+            y_test (and class_names, if you like); a directory with train/CLASS/file and test/CLASS/file; or
+            tfds:NAME, or tfds:NAME,TRAIN,TEST with splits as tensorflow-datasets writes them.
         data_dir: where TFDS keeps prepared data; None is TFDS's own choice (TFDS_DATA_DIR, or the home
             directory).
+        image_size: height and width to which images of a folder or of TFDS are resized, bilinearly; None
+            where they all have one.
+        flips: whether a mirrored image is still one of its class; None is the data set's own, no for yours.
         max_train_examples: keep only the first training images, in the data set's own fixed order.
         max_test_examples: keep only the first test images.
 
@@ -79,17 +93,47 @@ def load_dataset(
         InputError: for an unknown name, a limit below 1, data that cannot be had, or images or labels
             that do not fit the specification.
     """
-    require(name in DATASETS, f"dataset as one of {sorted(DATASETS)}", f"dataset={name!r}")
     for limit in (max_train_examples, max_test_examples):
         require(limit is None or limit >= 1, "at least one example", f"max_examples={limit}")
-    spec = DATASETS[name]
-    train, test = spec.load() if spec.load else _from_tfds(name, data_dir)
+    spec, train, test = _own(name, data_dir, image_size) if own.is_own(name) else _known(name, data_dir)
+    require(
+        image_size is None or tuple(image_size) == spec.image_shape[:2],
+        f"--image_size with a directory or tfds:NAME; images of {name} have {spec.image_shape[:2]}",
+        f"image_size={image_size}",
+    )
+    if flips is not None:
+        spec = dataclasses.replace(spec, flips=flips)
     arrays = []
     for split, (x, y), limit in (("train", train, max_train_examples), ("test", test, max_test_examples)):
         x, y = x[:limit], y[:limit]
         check_images(spec, x, y, where=f"{name}'s {split} split")
         arrays += [x, y.astype("int64")]
     return ImageData(name, spec, *arrays)
+
+
+def _known(name: str, data_dir: str | None) -> tuple[DatasetSpec, Any, Any]:
+    """Specification, training and test images of one of `DATASETS`."""
+    require(name in DATASETS, f"dataset as one of {sorted(DATASETS)}", f"dataset={name!r}")
+    spec = DATASETS[name]
+    from divtf.data import tfds_sets
+
+    train, test = spec.load() if spec.load else tfds_sets.known(name, data_dir)
+    return spec, train, test
+
+
+def _own(name: str, data_dir: str | None, image_size: tuple[int, int] | None) -> tuple[DatasetSpec, Any, Any]:
+    """The same of a user's images."""
+    splits = own.load(name, data_dir, image_size)
+    images, _ = splits.train
+    spec = DatasetSpec(
+        image_shape=images.shape[1:],
+        num_classes=len(splits.class_names),
+        epsilons=(),
+        flips=False,
+        class_names=splits.class_names,
+        fingerprint=splits.fingerprint,
+    )
+    return spec, splits.train, splits.test
 
 
 def check_images(spec: DatasetSpec, x: np.ndarray, y: np.ndarray, *, where: str) -> None:
@@ -110,39 +154,6 @@ def check_images(spec: DatasetSpec, x: np.ndarray, y: np.ndarray, *, where: str)
         f"labels in [0, {spec.num_classes}) in {where}",
         f"labels from {low} to {high}",
     )
-
-
-def _from_tfds(name: str, data_dir: str | None) -> tuple[Arrays, Arrays]:
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-        if not builder.is_prepared():
-            _require_network(builder.url_infos)
-            builder.download_and_prepare()
-        splits = [builder.as_dataset(split=split, batch_size=-1) for split in ("train", "test")]
-        train, test = [(part["image"].numpy(), part["label"].numpy()) for part in splits]
-    # TFDS fails in as many ways as there are networks and file systems; the user needs one line.
-    except Exception as error:
-        reason = first_line(error)
-        raise InputError(
-            f"Expected {name} prepared by tensorflow-datasets in {data_dir or 'its data directory'}, or a "
-            f"network to download it. Received: {type(error).__name__}: {reason[:160]}. Point --data_dir or "
-            f"TFDS_DATA_DIR to prepared data, or take the embedded --dataset=mnist5k"
-        ) from error
-    return train, test
-
-
-def _require_network(urls: Iterable[str]) -> None:
-    """Fail within seconds where TFDS would retry for minutes; behind a proxy, leave it to TFDS."""
-    import socket
-    import urllib.parse
-    import urllib.request
-
-    if urllib.request.getproxies():
-        return
-    for host in {urllib.parse.urlsplit(url).hostname for url in urls}:
-        socket.create_connection((host, 443), timeout=10).close()
 
 
 def _mnist5k() -> tuple[Arrays, Arrays]:

@@ -4,7 +4,9 @@ A batch is a function of (seed, step) and nothing else, so that training may sto
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,21 +14,23 @@ import tensorflow as tf
 from divtf.data.datasets import ImageData
 from divtf.errors import require
 
+_THREADS = os.cpu_count() or 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """All that a source may make its images of.
+    """All that a source may make an image of.
 
     Attributes:
-        images: clean images, float32 [B, H, W, C] in [0, 1].
-        seed: of the stream to draw from, integer [2].
+        image: clean, float32 [H, W, C] in [0, 1].
+        seed: of the stream to draw from, integer [2]; each image of each step has its own.
         epsilon: the largest l_inf budget.
         flips: whether a mirrored image is still an image of its class.
-        signs: sign of the static model's loss gradient at each image, float32 [B, H, W, C]; None where no
+        signs: sign of the static model's loss gradient at the image, float32 [H, W, C]; None where no
             source is "adversarial".
     """
 
-    images: tf.Tensor
+    image: tf.Tensor
     seed: tf.Tensor
     epsilon: float
     flips: bool
@@ -43,8 +47,8 @@ class Mixture:
         epsilon: the largest l_inf budget; noise and adversarial steps have sigma = epsilon / 2.
         batch_size: images a step, over all replicas.
         seed: of shuffling, augmentation and noise.
-        signs: sign of the static model's loss gradient at each training image, int8 [n, H, W, C]; for
-            the source "adversarial".
+        signs: sign of the static model's loss gradient at each training image, int8 [n, H, W, C], an array
+            or `LazyImages`; for the source "adversarial".
     """
 
     data: ImageData
@@ -52,7 +56,7 @@ class Mixture:
     epsilon: float
     batch_size: int
     seed: int
-    signs: np.ndarray | None = None
+    signs: Any = None
 
     def __post_init__(self):
         for source in self.sources:
@@ -74,80 +78,100 @@ class Mixture:
         """Batches an epoch; the last one may be smaller."""
         return -(-self.examples_per_epoch // self.batch_size)
 
-    def batches(self, first_step: int = 0) -> tf.data.Dataset:
+    def batches(self, first_step: int = 0, cut: Callable[[Any], Any] | None = None) -> tf.data.Dataset:
         """Endless batches (images float32 [B, H, W, C] in [0, 1], labels int64 [B]) from a step on.
+
+        What is in a batch is decided before anything is read: a worker reads and augments its share only.
 
         Args:
             first_step: batches that came before, counted over all epochs.
+            cut: makes of a data set of tuples of arrays [B] one of a worker's shares of each; None takes all.
         """
-        x_train, y_train = tf.constant(self.data.x_train), tf.constant(self.data.y_train)
-        signs = None if self.signs is None else tf.constant(self.signs)
-        count = tf.shape(x_train, tf.int64)[0]
+        plan = self._plan(first_step)
+        # Threads, since what they wait for is files and Pillow, and order, since that is the seed's.
+        batches = (cut(plan) if cut else plan).map(
+            self._make, num_parallel_calls=_THREADS, deterministic=True
+        )
+        return batches.prefetch(2)
+
+    def _plan(self, first_step: int) -> tf.data.Dataset:
+        """Endless batches (step, place in the batch, number of the example), each int64 [B]."""
         first_epoch, skipped = divmod(first_step, self.steps_per_epoch)
 
         # Without control flow on tensors: converting it would take longer than all the rest.
         @tf.autograph.experimental.do_not_convert
-        def epoch_indices(epoch):
+        def examples(epoch):
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(self.examples_per_epoch, dtype=tf.int64), seed=tf.stack([self.seed, epoch])
             )
             return tf.data.Dataset.from_tensor_slices(order).batch(self.batch_size)
 
         @tf.autograph.experimental.do_not_convert
-        def make_batch(step, indices):
-            source, image = indices // count, indices % count
-            seed = tf.stack([tf.constant(self.seed, tf.int64), step])
-            clean = Draw(
-                images=tf.cast(tf.gather(x_train, image), tf.float32) / 255,
-                seed=seed,
-                epsilon=self.epsilon,
-                flips=self.data.spec.flips,
-                signs=None if signs is None else tf.cast(tf.gather(signs, image), tf.float32),
-            )
-            result = clean.images
-            for number, name in enumerate(self.sources):
-                # Each source of each step draws from a stream of its own.
-                stream = tf.random.experimental.stateless_fold_in(seed, number)
-                drawn = SOURCES[name](dataclasses.replace(clean, seed=stream))
-                result = tf.where(_per_image(source == number), drawn, result)
-            return result, tf.gather(y_train, image)
+        def with_places(step, numbers):
+            places = tf.range(tf.shape(numbers, tf.int64)[0])
+            return tf.fill(tf.shape(numbers), step), places, numbers
 
-        indices = tf.data.Dataset.counter(first_epoch).flat_map(epoch_indices).skip(skipped)
-        numbered = tf.data.Dataset.zip(tf.data.Dataset.counter(first_step), indices)
-        return numbered.map(make_batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+        numbers = tf.data.Dataset.counter(first_epoch).flat_map(examples).skip(skipped)
+        return tf.data.Dataset.zip(tf.data.Dataset.counter(first_step), numbers).map(with_places)
+
+    @tf.autograph.experimental.do_not_convert
+    def _make(self, steps: tf.Tensor, places: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and labels of the examples, each drawn by its own stream of (seed, step, place)."""
+        count = len(self.data.x_train)
+        source, image = numbers // count, numbers % count
+        clean = tf.cast(_read(self.data.x_train, image), tf.float32) / 255
+        signs = clean if self.signs is None else tf.cast(_read(self.signs, image), tf.float32)
+
+        def make_one(example):
+            image, sign, source, step, place = example
+            stream = tf.random.experimental.stateless_fold_in([self.seed, step], place)
+            draw = Draw(image, stream, self.epsilon, self.data.spec.flips, sign)
+            made = [lambda name=name: SOURCES[name](draw) for name in self.sources]
+            return tf.switch_case(tf.cast(source, tf.int32), made)
+
+        images = tf.map_fn(
+            make_one,
+            (clean, signs, source, steps, places),
+            fn_output_signature=tf.TensorSpec(self.data.spec.image_shape),
+        )
+        return images, _read(self.data.y_train, image)
+
+
+def _read(array: Any, numbers: tf.Tensor) -> tf.Tensor:
+    """The entries of these numbers of what is indexed like an array; they never are part of a graph."""
+    entries = tf.numpy_function(lambda wanted: array[wanted], [numbers], tf.as_dtype(array.dtype))
+    return tf.ensure_shape(entries, [None, *array.shape[1:]])
+
+
+def clean_batches(
+    images: Any, labels: np.ndarray, batch_size: int, cut: Callable[[Any], Any] | None = None
+) -> tf.data.Dataset:
+    """Batches (images, labels) in order, once; the arguments are as those of `Mixture.batches`."""
+    plan = tf.data.Dataset.range(len(images)).batch(batch_size).map(lambda numbers: (numbers,))
+    batches = (cut(plan) if cut else plan).map(
+        lambda numbers: (_read(images, numbers), _read(labels, numbers))
+    )
+    return batches.prefetch(1)
 
 
 def augmented(draw: Draw) -> tf.Tensor:
-    """D': images shifted by up to an eighth of their size, cropped to it; mirrored if flips are fair.
+    """D': an image shifted by up to an eighth of its size, cropped to it; mirrored if flips are fair.
 
     Pixels that come in from outside are zero. Padding and cropping at random is both the random shift
     and the random crop of section 4.1.
     """
-    shift_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(draw.seed, 2))
-    down_seed, right_seed = tf.unstack(tf.random.experimental.stateless_split(shift_seed, 2))
-    images = _shifted(_shifted(draw.images, 1, down_seed), 2, right_seed)
-    if draw.flips:
-        mirrored = tf.random.stateless_uniform([tf.shape(images)[0]], flip_seed) < 0.5
-        images = tf.where(_per_image(mirrored), images[:, :, ::-1], images)
-    return images
-
-
-def _shifted(images: tf.Tensor, axis: int, seed: tf.Tensor) -> tf.Tensor:
-    """Each image moved along an axis, 1 or 2, by up to an eighth of its size; zeros come in."""
-    size = images.shape[axis]
-    reach = size // 8
-    offsets = tf.random.stateless_uniform([tf.shape(images)[0], 1], seed, 0, 2 * reach + 1, tf.int32)
-    padded = tf.pad(images, [[reach, reach] if i == axis else [0, 0] for i in range(4)])
-    # `gather` takes from the first axis after the images' own: axis 2 changes places with axis 1 for it.
-    order = [0, axis, 3 - axis, 3]
-    moved = tf.gather(tf.transpose(padded, order), offsets + tf.range(size), batch_dims=1)
-    return tf.transpose(moved, order)
+    crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(draw.seed, 2))
+    height, width, channels = draw.image.shape
+    rows, columns = height // 8, width // 8
+    padded = tf.pad(draw.image, [[rows, rows], [columns, columns], [0, 0]])
+    image = tf.image.stateless_random_crop(padded, [height, width, channels], crop_seed)
+    return tf.image.stateless_random_flip_left_right(image, flip_seed) if draw.flips else image
 
 
 def noisy(draw: Draw) -> tf.Tensor:
-    """D_noise: images + normal noise (sigma = epsilon / 2, cut at 2 sigma), clipped; section 4.1."""
-    noise = tf.random.stateless_truncated_normal(tf.shape(draw.images), draw.seed, stddev=draw.epsilon / 2)
-    return tf.clip_by_value(draw.images + noise, 0, 1)
+    """D_noise: an image + normal noise (sigma = epsilon / 2, cut at 2 sigma), clipped; section 4.1."""
+    noise = tf.random.stateless_truncated_normal(draw.image.shape, draw.seed, stddev=draw.epsilon / 2)
+    return tf.clip_by_value(draw.image + noise, 0, 1)
 
 
 def adversarial(draw: Draw) -> tf.Tensor:
@@ -157,9 +181,8 @@ def adversarial(draw: Draw) -> tf.Tensor:
     al. 2017). Since the static model and the clean images stay as they are, so does the sign of the
     gradient: it is computed once, and a new epoch costs only new budgets.
     """
-    shape = [tf.shape(draw.images)[0], 1, 1, 1]
-    budgets = tf.abs(tf.random.stateless_truncated_normal(shape, draw.seed, stddev=draw.epsilon / 2))
-    return tf.clip_by_value(draw.images + budgets * draw.signs, 0, 1)
+    budget = tf.abs(tf.random.stateless_truncated_normal([], draw.seed, stddev=draw.epsilon / 2))
+    return tf.clip_by_value(draw.image + budget * draw.signs, 0, 1)
 
 
 SOURCES: dict[str, Callable[[Draw], tf.Tensor]] = {
@@ -167,7 +190,3 @@ SOURCES: dict[str, Callable[[Draw], tf.Tensor]] = {
     "noise": noisy,
     "adversarial": adversarial,
 }
-
-
-def _per_image(values: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(values, [-1, 1, 1, 1])

@@ -52,7 +52,9 @@ def are_finite(quantities: Mapping[str, tf.Tensor]) -> Sequence[tf.Tensor]:
 
 @contextlib.contextmanager
 def clear_errors(optimizer: keras.optimizers.Optimizer | None) -> Iterator[None]:
-    """Make a failed check an InputError that says what was expected; other errors pass.
+    """Make a failed check, or an InputError of who reads the images, the InputError that it is.
+
+    Other errors pass.
 
     Args:
         optimizer: counts the steps that were taken; None, as in evaluation alone, counts as none.
@@ -60,6 +62,9 @@ def clear_errors(optimizer: keras.optimizers.Optimizer | None) -> Iterator[None]
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
+        # TensorFlow tells of what Python code inside a graph has raised by its text only.
+        if raised := re.search(r"InputError: (Expected .*)", str(error)):
+            raise InputError(raised[1]) from None
         _, begin, rest = str(error).partition(_BEGIN)
         if not begin:
             raise

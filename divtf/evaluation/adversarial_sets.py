@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.attacks.attack import Attack
+from divtf.data.images import images_digest
 from divtf.errors import require
 from divtf.evaluation.model_digests import model_digest
 from divtf.networks.logits import as_target, member_logits, true_class_margin
@@ -58,10 +59,13 @@ class AdversarialSets:
         self._batch_size = batch_size
         self._surrogate_digest = model_digest(self.surrogate) if directory else ""
 
-    def images(self, attack: Attack, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
-        """Adversarial images of x, float32 in its shape, and the digest of their file ("" if not kept)."""
+    def images(self, attack: Attack, x: Any, y: np.ndarray) -> tuple[np.ndarray, str]:
+        """Adversarial images of x, float32 in its shape, and the digest of their file ("" if not kept).
+
+        What is kept is mapped from its file: neither it nor `x`, an array or `LazyImages`, need be in memory.
+        """
         if self._directory is None:
-            return self._make(attack, x, y), ""
+            return np.concatenate(list(self._make(attack, x, y))), ""
         manifest = self._manifest(attack, x, y)
         path = self._directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
         if stored := _read(path, manifest, x.shape):
@@ -72,39 +76,44 @@ class AdversarialSets:
                 return stored
             if path.with_suffix(".json").exists():
                 _LOG.info(f"{path} is not the file of its manifest; making it again")
-            return self._write(path, manifest, self._make(attack, x, y))
+            return self._write(path, manifest, x.shape, self._make(attack, x, y))
 
-    def saturated(self, x: np.ndarray, y: np.ndarray) -> float:
+    def saturated(self, x: Any, y: np.ndarray) -> float:
         """Share of the images for which the loss of every surrogate member is below 1e-7."""
         losses = []
         for i in range(0, len(x), self._batch_size):
-            logits = member_logits(self.surrogate, tf.constant(x[i : i + self._batch_size]))
+            logits = member_logits(self.surrogate, tf.constant(np.asarray(x[i : i + self._batch_size])))
             labels = tf.broadcast_to(y[i : i + self._batch_size], logits.shape[:-1])
             losses.append(tf.nn.softplus(true_class_margin(logits, labels)).numpy())
         return float((np.concatenate(losses, axis=1).max(axis=0) < SATURATED_LOSS).mean())
 
-    def _make(self, attack, x, y):
+    def _make(self, attack: Attack, x: Any, y: np.ndarray) -> Iterator[np.ndarray]:
+        """The adversarial images of x, batch by batch."""
         size = self._batch_size
-        batches = [(x[i : i + size], y[i : i + size], self._seed + i) for i in range(0, len(x), size)]
-        parts = []
-        with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(batches)) as bar:
+        starts = range(0, len(x), size)
+        batches = ((np.asarray(x[i : i + size]), y[i : i + size], self._seed + i) for i in starts)
+        with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(starts)) as bar:
             for x_adv in attack.on_batches(self.surrogate, batches, devices_of(self.surrogate)):
-                parts.append(x_adv.numpy())
+                yield x_adv.numpy()
                 bar.update(1)
-        return np.concatenate(parts)
 
-    def _write(self, path: Path, manifest: Mapping[str, Any], x_adv: np.ndarray) -> tuple[np.ndarray, str]:
+    def _write(
+        self, path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...], batches: Iterable[np.ndarray]
+    ) -> tuple[np.ndarray, str]:
         """Keep a set; it counts once its manifest is there."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         with files.atomic_path(path) as partial, partial.open("wb") as handle:
-            np.save(handle, x_adv, allow_pickle=False)
+            np.lib.format.write_array_header_1_0(handle, header)
+            for batch in batches:
+                handle.write(batch.astype("<f4").tobytes())
         sha256 = digests.file_digest(path)
         checked_json.write_json(path.with_suffix(".json"), {**manifest, "sha256": sha256})
-        return x_adv, sha256
+        return np.load(path, mmap_mode="r", allow_pickle=False), sha256
 
     def _manifest(self, attack, x, y) -> dict[str, Any]:
         return attack.describe() | {
             "surrogate": self._surrogate_digest,
-            "images": array_digest(x),
+            "images": images_digest(x),
             "labels": array_digest(y),
             "count": len(x),
             "seed": self._seed,
@@ -121,7 +130,7 @@ def _read(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tu
         if recorded != {**manifest, "sha256": sha256}:
             return None
         # Forged together, file and manifest may agree: nothing is unpickled, nor taken in another shape.
-        images = np.load(path, allow_pickle=False)
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
         return (images, sha256) if (images.dtype, images.shape) == (np.float32, shape) else None
     except (OSError, ValueError, AttributeError, RecursionError, MemoryError):
         return None

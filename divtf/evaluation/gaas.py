@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from divtf.data.images import as_images, value_range
 from divtf.errors import require
 from divtf.evaluation.hadamard import ORDERS, stretched_rows
 from divtf.networks.logits import (
@@ -121,13 +122,14 @@ def _check_settings(epsilons: Sequence[float], orders: Sequence[int], batch_size
     require(len(orders) * batch_size > 0, "orders, batch_size > 0", orders=orders, batch_size=batch_size)
 
 
-def _check(target: Any, x: Any, y: Any, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(x, np.float32), class_indices(y)
-    paired = x.ndim >= 2 and y.ndim == 1 and len(x) == len(y) and x.size > 0
+def _check(target: Any, x: Any, y: Any, low: float, high: float) -> tuple[Any, np.ndarray]:
+    x, y = as_images(x), class_indices(y)
+    paired = x.ndim >= 2 and y.ndim == 1 and len(x) == len(y) and 0 not in x.shape
     require(paired, "x [B, ...] and y [B] of equal length B >= 1", x=x.shape, y=y.shape)
-    inside = np.float32(low) <= x.min() and x.max() <= np.float32(high)
-    require(inside and low < high, f"x within [{low}, {high}]", min=x.min(), max=x.max())
-    _, classes = require_logits(target, tf.constant(x[:1]))
+    least, most = value_range(x)
+    inside = bool(np.float32(low) <= least and most <= np.float32(high))
+    require(inside and low < high, f"x within [{low}, {high}]", min=least, max=most)
+    _, classes = require_logits(target, tf.constant(np.asarray(x[:1])))
     require(classes >= 2, "a target's logits [B, C >= 2]", classes=classes)
     valid = bool(y.min() >= 0 and y.max() < classes)
     require(valid, f"labels y within [0, {classes})", min=y.min(), max=y.max())
@@ -202,7 +204,7 @@ def gaas(
         target: an `Ensemble` (callable x -> log-probabilities [B, C], with `member_logits(x)` -> [N, B, C]),
             a list of members, or any callable, differentiable in x, that gives logits [B, C]; x arrives as
             float32.
-        x: images [B, ...] within [clip_min, clip_max].
+        x: images [B, ...] within [clip_min, clip_max], an array or `LazyImages`.
         y: true labels: indices [B] or [B, 1], or one-hot [B, C].
         epsilons: l_inf norms of the perturbations, in units of the image range.
         orders: numbers of orthogonal directions, each one of `ORDERS` and at most the input dimension.
@@ -219,7 +221,8 @@ def gaas(
     _check_settings(epsilons, orders, batch_size)
     target = as_target(target)
     x, y = _check(target, x, y, clip_min, clip_max)
-    rows = {int(order): stretched_rows(order, x[0].size).reshape(order, *x.shape[1:]) for order in orders}
+    size = math.prod(x.shape[1:])
+    rows = {int(order): stretched_rows(order, size).reshape(order, *x.shape[1:]) for order in orders}
     differentiate, predict_perturbed = _graphs(target, x.shape[1:], float(clip_min), float(clip_max))
     counts = _Counts(
         {(float(epsilon), order): np.zeros(order + 1, int) for epsilon in epsilons for order in rows}
@@ -228,7 +231,7 @@ def gaas(
     with progress.bar("gaas", total=len(starts)) as bar:
         for start in starts:
             batch = slice(start, start + batch_size)
-            images, labels, gradients = _correct(differentiate, x[batch], y[batch], start)
+            images, labels, gradients = _correct(differentiate, np.asarray(x[batch]), y[batch], start)
             counts.add_images(gradients)
             if len(images):
                 for (epsilon, order), histogram in counts.successes.items():

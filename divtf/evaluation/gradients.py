@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from divtf.data.images import as_images, blocks
 from divtf.ensembles import alignment
 from divtf.errors import require
 from divtf.networks.logits import MemberList, as_target, class_indices, require_logits
@@ -32,30 +34,28 @@ class GradientStatistics:
     zero_products: float
 
 
-def gradient_statistics(
-    ensemble, x: np.ndarray, y: np.ndarray, *, batch_size: int = 250
-) -> GradientStatistics:
+def gradient_statistics(ensemble, x: Any, y: np.ndarray, *, batch_size: int = 250) -> GradientStatistics:
     """Measure the members' cross-entropy gradients in inference mode.
 
     Args:
         ensemble: has `members`, at least 2; or a list of these.
-        x: images, float32 [n, ...].
+        x: images, float32 [n, ...], an array or `LazyImages`.
         y: labels: indices [n] or [n, 1], or one-hot [n, C].
         batch_size: images at a time; it does not change the result.
     """
     ensemble = as_target(ensemble)
     several = len(getattr(ensemble, "members", ())) >= 2
     require(several, "an Ensemble or a list of at least 2 members", f"{ensemble!r:.80}")
-    x, y = np.asarray(x, "float32"), class_indices(y)
+    x, y = as_images(x), class_indices(y)
     require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
-    _, classes = require_logits(MemberList(ensemble.members), tf.constant(x[:1]))
+    _, classes = require_logits(MemberList(ensemble.members), tf.constant(np.asarray(x[:1])))
     inside = bool(y.min() >= 0 and y.max() < classes)
     require(inside, f"labels in [0, {classes})", f"labels from {y.min()} to {y.max()}")
     measure = _measure_of(ensemble.members)
-    starts = range(0, len(x), batch_size)
-    batches = [(tf.constant(x[i : i + batch_size]), tf.constant(y[i : i + batch_size])) for i in starts]
+    pairs = zip(blocks(x, batch_size), blocks(y, batch_size), strict=True)
+    batches = ((tf.constant(images), tf.constant(labels)) for images, labels in pairs)
     measured = []
-    with progress.bar("input gradients", total=len(batches)) as bar:
+    with progress.bar("input gradients", total=-(-len(x) // batch_size)) as bar:
         for results in devices.map_batches(measure, batches, devices.devices_of(ensemble)):
             measured.append([result.numpy() for result in results])
             bar.update(1)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from divtf.data.images import blocks
 from divtf.errors import require
 from divtf.networks.logits import as_target
 from divtf.runtime.devices import devices_of, map_batches
@@ -15,7 +16,7 @@ from divtf.runtime.devices import devices_of, map_batches
 _PREDICTIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
+def predictions(target, x: Any, batch_size: int = 250) -> np.ndarray:
     """Class indices [n] that the target gives the images.
 
     Raises:
@@ -27,13 +28,15 @@ def predictions(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
     return scores.argmax(axis=-1)
 
 
-def outputs(target, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
+def outputs(target, x: Any, batch_size: int = 250) -> np.ndarray:
     """What the target gives the images, [n, C]: an Ensemble the logarithms of its mean probabilities."""
     target = as_target(target)
     devices = devices_of(target)
     if isinstance(target, keras.Model) and not devices:
-        return target.predict(x, batch_size=batch_size, verbose=0)
-    batches = [(tf.constant(x[i : i + batch_size]),) for i in range(0, len(x), batch_size)]
+        return np.concatenate(
+            [target.predict(block, batch_size=batch_size, verbose=0) for block in blocks(x, 8 * batch_size)]
+        )
+    batches = ((tf.constant(block),) for block in blocks(x, batch_size))
     # Keras would split each batch over the devices, and sums may depend on how much is summed at once.
     outputs = map_batches(_prediction(target, x.shape[1:]) if devices else target, batches, devices)
     return np.concatenate([np.asarray(output) for output in outputs])

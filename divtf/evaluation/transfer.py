@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.attacks.attack import Attack
+from divtf.data.images import as_images, blocks, value_range
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
@@ -39,8 +40,8 @@ def evaluate_transfer(
         targets: such models, one or several: a mapping from names, or a sequence (then each goes by its
             `name`); or what `load_run` gives.
         dataset: images [n, ...] in the attacks' range and labels [n], [n, 1] or one-hot [n, C] to attack: a
-            pair of arrays, or a tf.data.Dataset of batches, as pairs or as dictionaries with `image` and
-            `label`.
+            pair of arrays, of which the first may be `LazyImages`, or a tf.data.Dataset of batches, as pairs
+            or as dictionaries with `image` and `label`.
         attacks: made by `make_attack`, one or several.
         clean: images and labels for clean accuracy; None takes `dataset`.
         directory: keeps the adversarial sets for further calls; None keeps nothing. Those of
@@ -68,7 +69,7 @@ def evaluate_transfer(
         _check(attacks, [*models.values(), *attacked], images, labels)
     # Any other target may give whatever its largest entry tells the class of.
     for model in [*attacked, *(each for each in models.values() if isinstance(each, MemberList))]:
-        require_logits(model, tf.constant(x[:1]))
+        require_logits(model, tf.constant(np.asarray(x[:1])))
     saturated = sets.saturated(x, y) if attacks else 0.0
     clean_hits = _hits(models, x_clean, y_clean, batch_size)
     outcomes: list[_Outcome] = []
@@ -77,8 +78,7 @@ def evaluate_transfer(
         _LOG.info(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
         x_adv, file_digest = sets.images(attack, x, y)
         hits = _hits(models, x_adv, y, batch_size)
-        moved = np.any(x_adv != x, axis=tuple(range(1, x.ndim)))
-        outcomes.append(_Outcome(attack.name, epsilon, hits, len(x) - int(moved.sum()), file_digest))
+        outcomes.append(_Outcome(attack.name, epsilon, hits, _unmoved(x, x_adv), file_digest))
     outcomes += _worst_cases(outcomes)
     results: list[TransferResult] = []
     for name in models:
@@ -130,13 +130,19 @@ def _worst_cases(outcomes: Sequence[_Outcome]) -> list[_Outcome]:
     return worst
 
 
+def _unmoved(x: Any, x_adv: np.ndarray) -> int:
+    """How many images are as they were."""
+    pairs = zip(blocks(x), blocks(x_adv), strict=True)
+    return sum(int((clean == moved).all(axis=tuple(range(1, clean.ndim))).sum()) for clean, moved in pairs)
+
+
 def _clean_result(target: str, hits: np.ndarray) -> TransferResult:
     return TransferResult(
         target=target, surrogate="", attack=CLEAN, epsilon=0.0, correct=int(hits.sum()), total=len(hits)
     )
 
 
-def _hits(models: Mapping[str, Any], x: np.ndarray, y: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+def _hits(models: Mapping[str, Any], x: Any, y: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
     """For each model, by name, whether it classifies each image as labelled: bool [n]."""
     return {name: predictions(model, x, batch_size) == y for name, model in models.items()}
 
@@ -148,7 +154,7 @@ def _listed(attacks: Iterable[Attack] | Attack) -> list[Attack]:
     return attacks
 
 
-def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(dataset) -> tuple[Any, np.ndarray]:
     if isinstance(dataset, tf.data.Dataset):
         endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
         require(not endless, "a dataset that ends", "an endless one, as .repeat() makes it")
@@ -157,7 +163,7 @@ def _arrays(dataset) -> tuple[np.ndarray, np.ndarray]:
         require(not unbatched, "a dataset of batches, as .batch(250) makes them", "one of single images")
         require(len(batches) > 0, "a dataset with at least one batch", "none")
         dataset = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
-    x, y = np.asarray(dataset[0], "float32"), np.asarray(dataset[1])
+    x, y = as_images(dataset[0]), np.asarray(dataset[1])
     require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
     return x, class_indices(y)
 
@@ -172,9 +178,9 @@ def _pair(batch) -> tuple[Any, Any]:
     return batch
 
 
-def _check(attacks: Sequence[Attack], models: Sequence[Any], x: np.ndarray, y: np.ndarray) -> None:
+def _check(attacks: Sequence[Attack], models: Sequence[Any], x: Any, y: np.ndarray) -> None:
     """Hold images to the attacks' range, or [0, 1], and the models' shape, and labels to their classes."""
-    low, high = float(x.min()), float(x.max())
+    low, high = value_range(x)
     least = min((attack.threat.clip_min for attack in attacks), default=0.0)
     most = max((attack.threat.clip_max for attack in attacks), default=1.0)
     in_range = bool(np.float32(least) <= low and high <= np.float32(most))

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from divtf.data.datasets import ImageData, load_dataset
+from divtf.data.images import LazyImages
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.pipeline import exports, preflight, shared_ensembles, trained
@@ -110,7 +110,7 @@ def _assist(config: RunConfig, team: Team) -> None:
 
 
 def _train(config: RunConfig, data: ImageData) -> tuple[Ensemble, float]:
-    signs: np.ndarray | None = None
+    signs: LazyImages | None = None
     if config.defence.adversarial:
         signs = shared_ensembles.static_signs(config, data)
     return trained.train(config, data, Path(config.run_dir), signs=signs)

@@ -7,7 +7,8 @@ import numpy as np
 
 from divtf.attacks.attack import make_attack
 from divtf.attacks.threat import ThreatModel
-from divtf.data.datasets import ImageData, as_float
+from divtf.data.datasets import ImageData
+from divtf.data.images import LazyImages, as_float
 from divtf.ensembles.ensemble import Ensemble
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import outputs
@@ -41,7 +42,7 @@ def adversarial_sets(model: Ensemble, directory: Path) -> AdversarialSets:
     return AdversarialSets(model, directory / ADVERSARIAL, batch_size=BATCH)
 
 
-def static_signs(config: RunConfig, data: ImageData) -> np.ndarray:
+def static_signs(config: RunConfig, data: ImageData) -> LazyImages:
     """Signs of the steps that attack the static ensemble at every training image, int8; section 4.2.
 
     With --static_attack=fgsm they ascend the loss of the true class, so they depend on it, and what trains on
@@ -63,4 +64,9 @@ def static_signs(config: RunConfig, data: ImageData) -> np.ndarray:
         team.require_same(array_digest(y), "the chief's least likely classes", "other ones here")
     with team.chief_first():
         x_adv, _ = adversarial_sets(static, directory).images(fgsm, x, y)
-    return np.rint(x - x_adv if config.least_likely else x_adv - x).astype("int8")
+    direction = -1 if config.least_likely else 1
+
+    def signs(numbers: np.ndarray) -> np.ndarray:
+        return np.rint(direction * (x_adv[numbers] - as_float(data.x_train[numbers]))).astype("int8")
+
+    return LazyImages(signs, len(x), data.spec.image_shape, dtype="int8")

@@ -2,8 +2,7 @@
 
 import contextlib
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from divtf.data.datasets import DatasetSpec, ImageData
 from divtf.data.mixture import Mixture
@@ -44,7 +43,7 @@ def build_ensemble(part: EnsemblePart, spec: DatasetSpec, *, precision: str = "f
 
 
 def train(
-    config: RunConfig, data: ImageData, directory: Path, *, signs: np.ndarray | None = None
+    config: RunConfig, data: ImageData, directory: Path, *, signs: Any = None
 ) -> tuple[Ensemble, float]:
     """Train the configuration's ensemble, or go on from the newest checkpoint in the directory.
 
@@ -53,7 +52,8 @@ def train(
         data: training and test images.
         directory: a run directory that this process holds; on several workers, that the chief holds, and
             that all of them can read.
-        signs: gradient signs of the static model at the training images, for modes ens and ens_div.
+        signs: gradient signs of the static model at the training images, as `Mixture` takes them, for modes
+            ens and ens_div.
 
     Returns:
         The trained ensemble in float32, whatever the precision of its training, and the seconds spent

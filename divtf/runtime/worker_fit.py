@@ -14,16 +14,18 @@ import tensorflow as tf
 from divtf.errors import require
 from divtf.runtime.workers import team_of
 
+Batches = Callable[[Callable[[tf.data.Dataset], tf.data.Dataset]], tf.data.Dataset]
+"""Makes a data set of batches, given the function that leaves of each what one worker is to have."""
+
 
 def shares(batches: tf.data.Dataset, first: int, count: int, replicas: int) -> tf.data.Dataset:
     """Of every batch the shares of some replicas, one after another.
 
-    All shares together are the batch, and none is larger than another by more than one image; in a batch with
-    fewer images than replicas some are empty. The batch is made whole before it is cut: its random draws are
-    those of one process.
+    All shares together are the batch, and none is larger than another by more than one example; in a batch
+    with fewer examples than replicas some are empty.
 
     Args:
-        batches: endless batches (images, labels), or with sample weights.
+        batches: tuples of tensors [B], as the numbers of the images, which nobody has read yet.
         first: the first replica whose shares are wanted.
         count: of so many replicas.
         replicas: in all.
@@ -38,19 +40,17 @@ def shares(batches: tf.data.Dataset, first: int, count: int, replicas: int) -> t
 
         return tf.data.Dataset.range(first, first + count).map(share)
 
-    endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
-    return batches.flat_map(cut).apply(endless).prefetch(2)
+    return batches.flat_map(cut)
 
 
 def fit(
     ensemble: Any,
-    batches: tf.data.Dataset,
+    batches: Batches,
     *,
     steps_per_epoch: int,
     epochs: int = 1,
     initial_epoch: int = 0,
-    validation_data: tuple[Any, Any] | None = None,
-    validation_batch_size: int = 32,
+    validation_data: Batches | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
     shuffle: bool = False,
@@ -59,12 +59,11 @@ def fit(
 
     Args:
         ensemble: compiled, and made in the strategy's scope.
-        batches: endless global batches, the same on every worker, which trains on its share of each.
+        batches: makes endless batches, the same on every worker but for its share of each.
         steps_per_epoch: batches an epoch.
         epochs: the epoch before which to stop, counted from 0.
         initial_epoch: the first one.
-        validation_data: arrays of images and labels to measure after each epoch, shared out like batches.
-        validation_batch_size: of these batches, over all replicas.
+        validation_data: makes the batches to measure after each epoch, shared out in the same way.
         callbacks: of this worker.
         verbose: 0; progress is the callbacks' affair.
         shuffle: False; so is the order of the batches' maker.
@@ -84,8 +83,8 @@ def fit(
     training = iter(_shares_of_worker(strategy, batches))
     testing, tests = None, 0
     if validation_data is not None:
-        images = tf.data.Dataset.from_tensor_slices(validation_data).batch(validation_batch_size)
-        testing, tests = iter(_shares_of_worker(strategy, images.repeat())), int(images.cardinality())
+        testing = iter(_shares_of_worker(strategy, validation_data))
+        tests = int(validation_data(lambda plan: plan).cardinality())
     with team.clear_errors():
         ensemble.stop_training = False
         listeners.on_train_begin()
@@ -121,12 +120,15 @@ def _test(ensemble: Any, batches: Any, steps: int, listeners: keras.callbacks.Ca
     return {f"val_{name}": value for name, value in results.items()}
 
 
-def _shares_of_worker(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
-    """This worker's shares of the batches, as the strategy hands them to its replicas."""
+def _shares_of_worker(strategy: tf.distribute.Strategy, batches: Batches) -> Any:
+    """This worker's shares of the batches, again and again, as the strategy hands them to its replicas."""
 
     def make(worker: tf.distribute.InputContext) -> tf.data.Dataset:
         count = worker.num_replicas_in_sync // worker.num_input_pipelines
-        return shares(batches, worker.input_pipeline_id * count, count, worker.num_replicas_in_sync)
+        first = worker.input_pipeline_id * count
+        own = batches(lambda plan: shares(plan, first, count, worker.num_replicas_in_sync))
+        endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
+        return own.repeat().apply(endless).prefetch(2)
 
     return strategy.distribute_datasets_from_function(make)
 

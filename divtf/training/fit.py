@@ -1,13 +1,14 @@
 """Fitting an ensemble to a mixture of images in a run directory, from any step on."""
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from divtf.data.mixture import Mixture
+from divtf.data.mixture import Mixture, clean_batches
 from divtf.ensembles.adam import Adam
 from divtf.errors import InputError
 from divtf.runtime import progress
@@ -57,10 +58,14 @@ def fit(
         callbacks = [counter, Progress(state, settings.epochs, per_epoch, bar)]
         try:
             if done:  # The rest of an interrupted epoch is an epoch of fewer steps to Keras.
-                _fit_epochs(state, mixture, callbacks, first=epoch, last=epoch + 1, steps=per_epoch - done)
+                _fit_epochs(
+                    state, mixture, callbacks, team, first=epoch, last=epoch + 1, steps=per_epoch - done
+                )
                 epoch += 1
             if epoch < settings.epochs:
-                _fit_epochs(state, mixture, callbacks, first=epoch, last=settings.epochs, steps=per_epoch)
+                _fit_epochs(
+                    state, mixture, callbacks, team, first=epoch, last=settings.epochs, steps=per_epoch
+                )
         except InputError as error:
             if not team.is_chief:
                 raise
@@ -70,16 +75,20 @@ def fit(
 
 
 def _fit_epochs(
-    state: State, mixture: Mixture, callbacks: list, *, first: int, last: int, steps: int
+    state: State, mixture: Mixture, callbacks: list, team: Team, *, first: int, last: int, steps: int
 ) -> None:
     """Epochs `first` to `last`, counted from 0, the last one left out, of so many steps each."""
+    images, labels = mixture.data.test_set(_monitored(mixture.examples_per_epoch))
+    training: Any = functools.partial(mixture.batches, state.step)
+    testing: Any = functools.partial(clean_batches, images, labels, mixture.batch_size)
+    if not team.has_several:  # On several workers each makes its own shares of them.
+        training, testing = _whole(training()), _whole(testing())
     state.ensemble.fit(
-        _split_by_batch(mixture.batches(state.step)),
+        training,
         initial_epoch=first,
         epochs=last,
         steps_per_epoch=steps,
-        validation_data=mixture.data.test_set(_monitored(mixture.examples_per_epoch)),
-        validation_batch_size=mixture.batch_size,
+        validation_data=testing,
         callbacks=callbacks,
         shuffle=False,  # The mixture shuffles by itself.
         verbose=0,
@@ -91,7 +100,7 @@ def _monitored(examples_per_epoch: int) -> int:
     return min(_MOST_MONITORED, max(_FEWEST_MONITORED, examples_per_epoch // _EPOCH_PER_MONITORED))
 
 
-def _split_by_batch(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def _whole(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The dataset, to be split batch by batch over the replicas rather than by files.
 
     Without tuning: it has nothing to tune, and TensorFlow's tuning thread, where it misses that it is to end,

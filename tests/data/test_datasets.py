@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from divtf.data.datasets import DATASETS, DatasetSpec, as_float, check_images, load_dataset
+from divtf.data.datasets import DATASETS, DatasetSpec, check_images, load_dataset
+from divtf.data.images import as_float
 from divtf.errors import InputError
 
 TFDS_DIR = Path(

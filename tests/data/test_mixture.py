@@ -1,5 +1,6 @@
 """Training batches: what each source does to an image, and which images come when."""
 
+import dataclasses
 import itertools
 import math
 
@@ -8,8 +9,10 @@ import pytest
 import tensorflow as tf
 
 from divtf.data.datasets import DatasetSpec, ImageData
+from divtf.data.images import LazyImages
 from divtf.data.mixture import SOURCES, Draw, Mixture
 from divtf.errors import InputError
+from divtf.runtime import worker_fit
 
 # Standard deviation of a unit normal cut at 2 sigma: 1 - 2 * 2 phi(2) / (2 Phi(2) - 1).
 _PHI = math.exp(-2) / math.sqrt(2 * math.pi)
@@ -36,8 +39,15 @@ def mixture(images, sources, *, flips=False, epsilon=0.2, batch_size=8, seed=0, 
 
 def apply(source, images, *, flips=False, epsilon=0.2, seed=0, signs=None):
     """What the source makes of float images [B, H, W, C]."""
-    stream = tf.constant([seed, 5], tf.int64)
-    return SOURCES[source](Draw(tf.constant(images, tf.float32), stream, epsilon, flips, signs)).numpy()
+    signs = [None] * len(images) if signs is None else signs
+
+    def one(number):
+        stream = tf.constant([seed, number], tf.int64)
+        return SOURCES[source](
+            Draw(tf.constant(images[number], tf.float32), stream, epsilon, flips, signs[number])
+        )
+
+    return np.stack([one(number).numpy() for number in range(len(images))])
 
 
 def take(batches, count):
@@ -219,7 +229,7 @@ def all_sources(count=11, batch_size=4, seed=0):
 def marking_sources(monkeypatch):
     """Sources that leave the image as it is and add 0.25 x their number, to see who made it."""
     for number, name in enumerate(ALL):
-        monkeypatch.setitem(SOURCES, name, lambda draw, n=number: draw.images + 0.25 * n)
+        monkeypatch.setitem(SOURCES, name, lambda draw, n=number: draw.image + 0.25 * n)
 
 
 def test_each_epoch_passes_exactly_once_over_every_image_of_every_source(monkeypatch):
@@ -297,16 +307,42 @@ def test_no_two_batches_share_their_noise():
     assert correlations.max() < 0.85
 
 
-def test_each_source_of_each_step_draws_from_a_stream_of_its_own(monkeypatch):
+def test_each_image_of_each_step_draws_from_a_stream_of_its_own(monkeypatch):
     def first_draw(draw):
-        return tf.zeros_like(draw.images) + tf.random.stateless_uniform([], draw.seed)
+        return tf.zeros_like(draw.image) + tf.random.stateless_uniform([], draw.seed)
 
     for name in ALL:
         monkeypatch.setitem(SOURCES, name, first_draw)
     # A batch holds the whole epoch, and so all three sources.
     draws = [np.unique(x) for x, _ in take(all_sources(batch_size=33).batches(), 5)]
-    assert [len(values) for values in draws] == [3] * 5
-    assert len(np.unique(draws)) == 15
+    assert [len(values) for values in draws] == [33] * 5
+    assert len(np.unique(draws)) == 165
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 5])
+def test_shares_of_workers_make_up_the_batch_and_each_reads_its_own_only(replicas):
+    """Batches of 4, the last of an epoch of 1 image, of which some workers have none."""
+    whole = take(all_sources().batches(5), 10)
+    shares = []
+    for worker in range(replicas):
+        union, read = all_sources(), []
+        images = union.data.x_train
+
+        def reading(numbers, images=images, read=read):
+            read.append(len(numbers))
+            return images[numbers]
+
+        lazy = LazyImages(reading, len(images), images.shape[1:])
+        union = dataclasses.replace(union, data=dataclasses.replace(union.data, x_train=lazy))
+        batches = union.batches(5, lambda plan, worker=worker: worker_fit.shares(plan, worker, 1, replicas))
+        own = take(batches, 10)
+        assert read[:10] == [len(y) for _, y in own]
+        shares.append(own)
+    for step, (x, y) in enumerate(whole):
+        parts = [own[step] for own in shares]
+        np.testing.assert_array_equal(np.concatenate([part for part, _ in parts]), x)
+        np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), y)
+        assert max(len(part) for part, _ in parts) == -(-len(y) // replicas)
 
 
 def test_batch_larger_than_the_epoch_holds_the_epoch():
