@@ -157,7 +157,7 @@ def _families(paths: Iterable[Path], data_dir: str | None = None) -> list[dict[P
     for path in paths:
         # It may lie elsewhere now than where it was made.
         config = dataclasses.replace(finished.read_config(path), run_dir=str(path), data_dir=data_dir)
-        families.setdefault((config.model, config.dataset, config.seed), {})[path] = config
+        families.setdefault((config.model, config.dataset_name, config.seed), {})[path] = config
     return list(families.values())
 
 

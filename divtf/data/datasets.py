@@ -6,7 +6,7 @@ NumPy and TensorFlow are imported only where a data set is read: `--help` knows 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from divtf.data import own
@@ -70,7 +70,7 @@ def load_dataset(
     name: str,
     *,
     data_dir: str | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: Sequence[int] | None = None,
     flips: bool | None = None,
     max_train_examples: int | None = None,
     max_test_examples: int | None = None,
@@ -121,7 +121,7 @@ def _known(name: str, data_dir: str | None) -> tuple[DatasetSpec, Any, Any]:
     return spec, train, test
 
 
-def _own(name: str, data_dir: str | None, image_size: tuple[int, int] | None) -> tuple[DatasetSpec, Any, Any]:
+def _own(name: str, data_dir: str | None, image_size: Sequence[int] | None) -> tuple[DatasetSpec, Any, Any]:
     """The same of a user's images."""
     splits = own.load(name, data_dir, image_size)
     images, _ = splits.train
@@ -175,8 +175,12 @@ def _mnist5k() -> tuple[Arrays, Arrays]:
     return part(by_class[:, :400]), part(by_class[:, 400:])
 
 
+_CIFAR10 = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 DATASETS: dict[str, DatasetSpec] = {
     "mnist": DatasetSpec((28, 28, 1), 10, EPSILONS["mnist"], flips=False),
-    "cifar10": DatasetSpec((32, 32, 3), 10, EPSILONS["cifar10"], flips=True),
+    "cifar10": DatasetSpec((32, 32, 3), 10, EPSILONS["cifar10"], flips=True, class_names=_CIFAR10),
     "mnist5k": DatasetSpec((28, 28, 1), 10, EPSILONS["mnist"], flips=False, load=_mnist5k),
 }

@@ -25,7 +25,7 @@ _GREY, _COLOUR = frozenset({"1", "L"}), frozenset({"LA", "P", "PA", "RGB", "RGBA
 _ORDER = 20190128
 
 
-def load(root: Path, image_size: tuple[int, int] | None) -> Splits:
+def load(root: Path, image_size: Sequence[int] | None) -> Splits:
     """The images of a folder.
 
     Those that are all grey have one channel, others three. Files of other kinds than images are left out, and
@@ -113,7 +113,7 @@ class _Reader:
             raise _broken(path, error) from error
 
 
-def _reader(paths: Sequence[str], image_size: tuple[int, int] | None) -> _Reader:
+def _reader(paths: Sequence[str], image_size: Sequence[int] | None) -> _Reader:
     """A reader of files whose headers have been read: they tell sizes and colours.
 
     Raises:
@@ -130,8 +130,9 @@ def _reader(paths: Sequence[str], image_size: tuple[int, int] | None) -> _Reader
         examples = [f"{height} x {width} ({path})" for (width, height), path in sizes.items()][:2]
         require(len(sizes) == 1, "--image_size=HEIGHT,WIDTH for images of several sizes", ", ".join(examples))
         ((width, height),) = sizes
-        image_size = height, width
-    return _Reader((*image_size, 1 if modes <= _GREY else 3))
+    else:
+        height, width = image_size
+    return _Reader((height, width, 1 if modes <= _GREY else 3))
 
 
 def _size_and_mode(path: str) -> tuple[tuple[int, int], str]:

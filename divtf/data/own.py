@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def short_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", own) or "images"
 
 
-def load(name: str, data_dir: str | None, image_size: tuple[int, int] | None) -> Splits:
+def load(name: str, data_dir: str | None, image_size: Sequence[int] | None) -> Splits:
     """Find the images of a name for which `is_own` holds.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def known(name: str, data_dir: str | None) -> tuple[tuple[np.ndarray, np.ndarray
     return train, test
 
 
-def load(text: str, data_dir: str | None, image_size: tuple[int, int] | None) -> Splits:
+def load(text: str, data_dir: str | None, image_size: Sequence[int] | None) -> Splits:
     """The images of any set that has an image and a class label for each example.
 
     Args:
@@ -136,11 +136,11 @@ def _splits(name: str, info: Any) -> tuple[str, str]:
     return TRAIN, test
 
 
-def _shape(name: str, shape: tuple, image_size: tuple[int, int] | None) -> tuple[int, int, int]:
-    size = image_size or shape[:2]
-    sized = None not in (*size, shape[2])
+def _shape(name: str, shape: tuple, image_size: Sequence[int] | None) -> tuple[int, int, int]:
+    height, width = image_size or shape[:2]
+    sized = None not in (height, width, shape[2])
     require(sized, f"--image_size=HEIGHT,WIDTH for tfds:{name}, whose images have several", f"shape {shape}")
-    return (*size, shape[2])
+    return height, width, shape[2]
 
 
 def _resized(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -78,11 +78,11 @@ def evaluate_transfer(
         _LOG.info(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
         x_adv, file_digest = sets.images(attack, x, y)
         hits = _hits(models, x_adv, y, batch_size)
-        outcomes.append(_Outcome(attack.name, epsilon, hits, _unmoved(x, x_adv), file_digest))
-    outcomes += _worst_cases(outcomes)
+        outcomes.append(_Outcome(attack.name, epsilon, hits, y, _unmoved(x, x_adv), file_digest))
+    outcomes += _worst_cases(outcomes, y)
     results: list[TransferResult] = []
     for name in models:
-        results.append(_clean_result(name, clean_hits[name]))
+        results.append(TransferResult(name, "", CLEAN, epsilon=0.0, **_counts(clean_hits[name], y_clean)))
         results += [outcome.result(name, surrogate_name, saturated) for outcome in outcomes]
     return results
 
@@ -95,6 +95,7 @@ class _Outcome:
         attack: its name in results.
         epsilon: its budget.
         hits: for each target, by name, whether it classifies each image as labelled: bool [n].
+        y: the labels [n].
         unmoved: images that the attack left as they were; None for all attacks of one epsilon.
         adversarial_set: digest of the images' file; "" without one.
     """
@@ -102,6 +103,7 @@ class _Outcome:
     attack: str
     epsilon: float
     hits: Mapping[str, np.ndarray]
+    y: np.ndarray
     unmoved: int | None = None
     adversarial_set: str = ""
 
@@ -112,21 +114,20 @@ class _Outcome:
             surrogate=surrogate,
             attack=self.attack,
             epsilon=self.epsilon,
-            correct=int(self.hits[target].sum()),
-            total=len(self.hits[target]),
+            **_counts(self.hits[target], self.y),
             saturated=saturated,
             adversarial_set=self.adversarial_set,
             unmoved=self.unmoved,
         )
 
 
-def _worst_cases(outcomes: Sequence[_Outcome]) -> list[_Outcome]:
+def _worst_cases(outcomes: Sequence[_Outcome], y: np.ndarray) -> list[_Outcome]:
     """For each epsilon the images that are classified as labelled under all of its attacks."""
     worst = []
     for epsilon in dict.fromkeys(outcome.epsilon for outcome in outcomes):
         several = [outcome.hits for outcome in outcomes if outcome.epsilon == epsilon]
         hits = {name: np.all([each[name] for each in several], axis=0) for name in several[0]}
-        worst.append(_Outcome(WORST_CASE, epsilon, hits))
+        worst.append(_Outcome(WORST_CASE, epsilon, hits, y))
     return worst
 
 
@@ -136,10 +137,14 @@ def _unmoved(x: Any, x_adv: np.ndarray) -> int:
     return sum(int((clean == moved).all(axis=tuple(range(1, clean.ndim))).sum()) for clean, moved in pairs)
 
 
-def _clean_result(target: str, hits: np.ndarray) -> TransferResult:
-    return TransferResult(
-        target=target, surrogate="", attack=CLEAN, epsilon=0.0, correct=int(hits.sum()), total=len(hits)
-    )
+def _counts(hits: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """How many of the images are correct, and of those of each class."""
+    return {
+        "correct": int(hits.sum()),
+        "total": len(hits),
+        "correct_by_class": tuple(np.bincount(y[hits], minlength=int(y.max()) + 1).tolist()),
+        "total_by_class": tuple(np.bincount(y).tolist()),
+    }
 
 
 def _hits(models: Mapping[str, Any], x: Any, y: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ _TRAINED_BY = ("batch_size", "learning_rate", "weight_decay", "schedule", "gal_w
 
 def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
     """What a run may spend and how it trains; `reduced` where that is less than the paper's (section 4.1)."""
-    paper = RunConfig(model=config.model, dataset=config.dataset)
+    paper = RunConfig(model=config.model)
     static = {"static seed": config.static_seed, "static attack": config.static_attack}
     # Not all of them count in every mode.
     trained_by = config.training()

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from divtf.data import own
 from divtf.data.datasets import DATASETS
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.data.paper import SETUPS
@@ -26,8 +27,10 @@ from divtf.pipeline.fields import (
     PATH_OR_NOTHING,
     POSITIVE,
     SEED,
+    SIZE,
     SLOPE,
     SWITCH,
+    Check,
     adopt,
     check_value,
     flag,
@@ -56,6 +59,13 @@ def _grouped(values: Mapping[str, str]) -> str:
 _DATASETS = _grouped({name: setup.dataset for name, setup in SETUPS.items()})
 _EPOCHS = _grouped({name: str(setup.epochs) for name, setup in SETUPS.items()})
 _EPSILONS = _grouped({name: ",".join(map(str, spec.epsilons)) for name, spec in DATASETS.items()})
+_DATASET = Check(
+    lambda name: name in DATASETS or (own.is_own(name) and DATA_DIR.holds(name)),
+    f"one of {{{', '.join(DATASETS)}}}, PATH.npz, a directory with train/CLASS/file, or tfds:NAME",
+    DATASETS,
+)
+# What runs of earlier versions lack, and stay the same runs as long as it is not given.
+_LATER = ("image_size", "flips")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +88,25 @@ class RunConfig:
     negative_slope: float = flag(0.1, "Slope of LeakyReLU below zero.", SLOPE)
     gal_weight: float = flag(0.5, "lambda of Equation 9.", NOT_NEGATIVE)
     # On what. The types of fields that begin as None are those after it was filled in.
-    dataset: str = flag(None, "Data set.", one_of(DATASETS), stands_for=f"the paper's: {_DATASETS}")
+    dataset: str = flag(
+        None,
+        "Data set; or your images: PATH.npz, a directory with train/CLASS/file and test/CLASS/file, or "
+        "tfds:NAME of tensorflow-datasets.",
+        _DATASET,
+        stands_for=f"the paper's: {_DATASETS}",
+    )
+    image_size: tuple[int, ...] | None = flag(
+        None,
+        "Height and width to which images of a directory or of tfds:NAME are resized.",
+        SIZE,
+        stands_for="the size that they all have",
+    )
+    flips: bool | None = flag(
+        None,
+        "Mirror training images at random.",
+        SWITCH,
+        stands_for="yes for cifar10, no for others",
+    )
     data_dir: str | None = flag(
         None,
         "Data directory of tensorflow-datasets.",
@@ -110,7 +138,10 @@ class RunConfig:
     # Attacked how.
     attacks: tuple[str, ...] = flag(PAPER_ATTACKS, "Attacks on the surrogate.", ATTACKS)
     epsilons: tuple[float, ...] = flag(
-        None, "l_inf budgets.", EPSILONS, stands_for=f"the paper's: {_EPSILONS}"
+        None,
+        "l_inf budgets, in units of the image range [0, 1]; asked for with images of your own.",
+        EPSILONS,
+        stands_for=f"the paper's: {_EPSILONS}",
     )
     max_attack_examples: int | None = flag(
         None, "Attack the first test images only.", COUNT, stands_for="all of them"
@@ -171,11 +202,22 @@ class RunConfig:
     def _fill_in(self) -> None:
         """Put the paper's values in place of None (section 4.1), and a name for the run directory."""
         setup = SETUPS[self.model]
-        dataset = self.dataset or setup.dataset
-        paper = {"dataset": dataset, "epochs": setup.epochs, "epsilons": DATASETS[dataset].epsilons}
+        given = self.dataset or setup.dataset
+        dataset = given if given in DATASETS else own.absolute(given)
+        epsilons = DATASETS[dataset].epsilons if dataset in DATASETS else None
+        paper = {"epochs": setup.epochs, "epsilons": epsilons}
+        object.__setattr__(self, "dataset", dataset)
         for name, value in paper.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        require(
+            self.epsilons is not None,
+            f"--epsilons for --dataset={given}, for which the paper gives none, in units of the image range "
+            "[0, 1], as --epsilons=0.03,0.09",
+            "none",
+        )
+        if self.image_size is not None and len(self.image_size) == 1:
+            object.__setattr__(self, "image_size", 2 * self.image_size)
         if self.run_dir is None:
             object.__setattr__(self, "run_dir", f"runs/{self.name}")
 
@@ -201,15 +243,23 @@ class RunConfig:
         return self.defence.target + (f" ({', '.join(ablations)})" if ablations else "")
 
     @property
+    def dataset_name(self) -> str:
+        """The data set's name in records, tables and directories; of images of one's own a short one."""
+        return self.dataset if self.dataset in DATASETS else own.short_name(self.dataset)
+
+    @property
     def name(self) -> str:
         """A name for the run, for directories."""
         ablations = ("-relu" if self.rectified else "") + ("-step_ll" if self.least_likely else "")
-        return f"{self.dataset}-{self.model}-{self.mode}{ablations}-seed{self.seed}"
+        return f"{self.dataset_name}-{self.model}-{self.mode}{ablations}-seed{self.seed}"
 
     @property
     def largest_epsilon(self) -> float:
-        """epsilon of D_noise and D_adv: the paper's largest for the data set, whatever is attacked."""
-        return DATASETS[self.dataset].epsilons[-1]
+        """epsilon of D_noise and D_adv: the paper's largest for the data set, whatever is attacked.
+
+        The largest of `epsilons` for images of one's own.
+        """
+        return DATASETS[self.dataset].epsilons[-1] if self.dataset in DATASETS else max(self.epsilons)
 
     def part(self, kind: type[Part]) -> Part:
         """The part of the configuration that a stage needs: its values for the fields of a dataclass."""
@@ -222,7 +272,10 @@ class RunConfig:
             left_out.add("static_seed")
         if not self.defence.gal:
             left_out.add("gal_weight")
-        return {name: value for name, value in self.identity().items() if name not in left_out}
+        values = {name: value for name, value in self.identity().items() if name not in left_out}
+        perturbed = set(self.defence.sources) - {"augmented"}
+        own_budget = {"largest_epsilon": self.largest_epsilon} if perturbed else {}
+        return values | (own_budget if self.dataset not in DATASETS else {})
 
     def base(self, seed: int) -> "RunConfig":
         """The same set-up trained in mode base from another seed: a surrogate or static ensemble."""
@@ -237,6 +290,7 @@ class RunConfig:
         names = [field.name for field in dataclasses.fields(self) if field.metadata.get("identity", True)]
         if not self.least_likely:  # Runs of 0.1.0 lack it, and stay the same runs.
             names.remove("static_attack")
+        names = [name for name in names if name not in _LATER or getattr(self, name) is not None]
         return json.loads(json.dumps({name: getattr(self, name) for name in names}))
 
     @classmethod

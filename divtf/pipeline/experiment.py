@@ -148,6 +148,8 @@ def load_data(part: DataPart) -> ImageData:
     return load_dataset(
         part.dataset,
         data_dir=part.data_dir,
+        image_size=part.image_size,
+        flips=part.flips,
         max_train_examples=part.max_train_examples,
         max_test_examples=part.max_test_examples,
     )

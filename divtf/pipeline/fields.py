@@ -48,6 +48,10 @@ ATTACKS = Check(
     f"distinct names of {{{', '.join(ATTACK_NAMES)}}}",
     ATTACK_NAMES,
 )
+SIZE = Check(
+    lambda sides: len(sides) in (1, 2) and all(4 <= side <= 4096 for side in sides),
+    "HEIGHT,WIDTH, or one number for both, in [4, 4096]",
+)
 EPSILONS = Check(
     lambda values: 0 < len(set(values)) == len(values) and all(0 < value <= 1 for value in values),
     "distinct numbers in (0, 1], at least one",

@@ -52,7 +52,7 @@ def read_record(directory: Path) -> TargetRecord:
     require(bool(record.results), f"at least one result in {path}", "none")
     config = read_config(directory)
     recorded = record.model, record.dataset, record.seed
-    configured = config.model, config.dataset, config.seed
+    configured = config.model, config.dataset_name, config.seed
     expected = f"results of {configured}, the run's model, data set and seed, in {path}"
     require(recorded == configured, expected, f"{recorded}")
     # Runs of 0.1.0 are called "T_Div" with ReLU members too; their configuration tells them apart.

@@ -13,6 +13,8 @@ class DataPart:
 
     dataset: str
     data_dir: str | None
+    image_size: tuple[int, ...] | None
+    flips: bool | None
     max_train_examples: int | None
     max_test_examples: int | None
 

@@ -37,10 +37,11 @@ def make_record(config: RunConfig, data: ImageData, target: Ensemble, seconds: f
     return TargetRecord(
         target=config.target,
         model=config.model,
-        dataset=config.dataset,
+        dataset=config.dataset_name,
         seed=config.seed,
         results=tuple(results),
         budget=budget(config, data),
+        class_names=data.spec.class_names,
         provenance=run_directory.environment_of(directory) | trained,
         **alignment,
     )

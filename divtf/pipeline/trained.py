@@ -8,7 +8,7 @@ from divtf.data.datasets import DatasetSpec, ImageData
 from divtf.data.mixture import Mixture
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy, GradientAlignment
-from divtf.errors import InputError
+from divtf.errors import InputError, require
 from divtf.networks.models import build_members
 from divtf.pipeline import preflight
 from divtf.pipeline.config import RunConfig
@@ -71,13 +71,12 @@ def train(
     checkpoints = _checkpoints(config, directory)
     if team.is_chief:
         checkpoints.mend_metrics(directory / run_directory.METRICS)
-    _require_agreement(team, config, checkpoints, directory)
+    _require_agreement(team, config, checkpoints, directory, data.spec.fingerprint)
     with team.scope():
         state = checkpoints.restore()
         if state is None:
-            state = State(
-                ensemble=build_ensemble(config.part(EnsemblePart), data.spec, precision=config.precision)
-            )
+            ensemble = build_ensemble(config.part(EnsemblePart), data.spec, precision=config.precision)
+            state = State(ensemble=ensemble, images=data.spec.fingerprint)
             state.ensemble.compile(fit.optimizer(settings, total))
             # Otherwise the first step makes its variables, and has to be traced a second time without that.
             state.ensemble.optimizer.build(state.ensemble.trainable_variables)
@@ -85,6 +84,11 @@ def train(
             _LOG.info(f"goes on from step {state.step} of {total}")
         else:
             _LOG.info(f"was trained before: step {state.step} of {total}")
+    require(
+        state.images == data.spec.fingerprint,
+        f"the images of {config.dataset} as they were when training in {directory} began",
+        "other ones; another --run_dir trains on them",
+    )
     # Outside the scope: what Keras makes on the way, as to save, would take all workers.
     if state.step < total:
         images = f"{mixture.examples_per_epoch} images"
@@ -121,8 +125,10 @@ def _checkpoints(config: RunConfig, directory: Path) -> Checkpoints:
     return Checkpoints(directory / run_directory.CHECKPOINTS, run=digest(config.training()))
 
 
-def _require_agreement(team: Team, config: RunConfig, checkpoints: Checkpoints, directory: Path) -> None:
-    """Hold all workers to the chief's configuration and checkpoint, before they make anything together.
+def _require_agreement(
+    team: Team, config: RunConfig, checkpoints: Checkpoints, directory: Path, images: str
+) -> None:
+    """Hold all workers to the chief's configuration, images and checkpoint, before they make anything.
 
     Raises:
         InputError: on a worker that has others; the chief then learns that it is gone.
@@ -133,6 +139,7 @@ def _require_agreement(team: Team, config: RunConfig, checkpoints: Checkpoints, 
     team.require_same(
         training, "the chief's configuration on every worker", f"another one: {digest(training)}"
     )
+    team.require_same(images, f"the chief's images of {config.dataset} on every worker", "other ones here")
     step = checkpoints.newest_step()
     chiefs = team.from_chief(step)
     team.require_same(

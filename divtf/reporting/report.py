@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from matplotlib.figure import Figure
 
+from divtf.reporting.classes import classes_markdown, has_classes
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
 from divtf.reporting.figures.pair_cosines import pair_cosine_figure
@@ -111,5 +112,7 @@ def _report(records: Sequence[TargetRecord], pictures: Sequence[str], against_pa
     parts = ["# Transfer robustness", "Made by:", "```\n" + "\n".join(commands) + "\n```"]
     parts += ["## Accuracy under transfer attacks (paper, Table 2)"]
     parts += [table_markdown(records, against_paper=against_paper).rstrip()]
+    if has_classes(records):
+        parts += ["## Accuracy by class", classes_markdown(records)]
     parts += [f"## {PICTURES[name].title}\n\n![{PICTURES[name].title}]({name}.png)" for name in pictures]
     return "\n\n".join([*parts, READING])

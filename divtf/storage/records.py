@@ -59,6 +59,7 @@ class TransferResult:
         saturated: share of the images for which every surrogate member's loss is below 1e-7.
         adversarial_set: digest of the images, so that equal inputs can be recognised.
         unmoved: images that the attack left as they were, having no gradient there; None if not counted.
+        correct_by_class, total_by_class: the same counts for each class; empty if not counted.
     """
 
     target: str
@@ -70,6 +71,8 @@ class TransferResult:
     saturated: float = 0.0
     adversarial_set: str = ""
     unmoved: int | None = None
+    correct_by_class: tuple[int, ...] = ()
+    total_by_class: tuple[int, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -94,9 +97,12 @@ class TransferResult:
             ValueError: if a value is of another type, or the counts are not those of a proportion.
         """
         names = [field.name for field in dataclasses.fields(cls)]
-        record = {"unmoved": None, **record}  # Before 0.3.0 it was not counted.
-        result = checked(cls(**{name: record[name] for name in names}))
+        # Before 0.3.0 these were not counted.
+        record = {"unmoved": None, "correct_by_class": (), "total_by_class": (), **record}
+        result = checked(cls(**{name: as_tuples(record[name]) for name in names}))
         _require_proportion(result.correct, result.total)
+        for correct, total in zip(result.correct_by_class, result.total_by_class, strict=True):
+            _require_proportion(correct, max(total, 1))  # Of a class there may be no image.
         return result
 
 
@@ -183,11 +189,13 @@ class TargetRecord(ScoredRecord):
         pair_cosines: mean of Eq. 6 over the same images, [N][N], ones on the diagonal.
         gradients: means over the same images: "gal" (Eq. 8), and the shares of zero entries and of zero
             product terms in the input gradients (section 3.4).
+        class_names: what the labels mean; empty where nobody says.
     """
 
     coherence: tuple[float, ...] = ()
     pair_cosines: tuple[tuple[float, ...], ...] = ()
     gradients: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
         if any(len(row) != len(self.pair_cosines) for row in self.pair_cosines):

@@ -30,6 +30,7 @@ class State:
         seconds: time spent.
         history: one mapping of metrics an epoch.
         measures: total and count of every measure of the epoch under way.
+        images: fingerprint of the images that it is trained on, see `DatasetSpec`.
         ensemble: the ensemble as restored; None for a new one.
     """
 
@@ -37,6 +38,7 @@ class State:
     seconds: float = 0.0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     measures: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    images: str = ""
     ensemble: Any = None
 
 
@@ -61,7 +63,7 @@ class Checkpoints:
         model_path = self._directory / f"step-{state.step:08d}.keras"
         with files.atomic_path(model_path) as partial:
             ensemble.save(partial)
-        values = {name: getattr(state, name) for name in ("step", "seconds", "history", "measures")}
+        values = {name: getattr(state, name) for name in ("step", "seconds", "history", "measures", "images")}
         values |= {"run": self._run, "sha256": digests.file_digest(model_path)}
         checked_json.write_checked(model_path.with_suffix(".json"), values)
         self.newest = model_path
