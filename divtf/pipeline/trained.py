@@ -82,10 +82,12 @@ def train(
             state.ensemble.optimizer.build(state.ensemble.trainable_variables)
         elif state.step < total:
             _LOG.info(f"goes on from step {state.step} of {total}")
+            if state.images is None:
+                _LOG.info("an earlier version began it: from here on other shifts and noise are drawn")
         else:
             _LOG.info(f"was trained before: step {state.step} of {total}")
     require(
-        state.images == data.spec.fingerprint,
+        (state.images or "") == data.spec.fingerprint,
         f"the images of {config.dataset} as they were when training in {directory} began",
         "other ones; another --run_dir trains on them",
     )

@@ -30,7 +30,8 @@ class State:
         seconds: time spent.
         history: one mapping of metrics an epoch.
         measures: total and count of every measure of the epoch under way.
-        images: fingerprint of the images that it is trained on, see `DatasetSpec`.
+        images: fingerprint of the images that it is trained on, see `DatasetSpec`; None of a checkpoint of
+            0.2.0 or before.
         ensemble: the ensemble as restored; None for a new one.
     """
 
@@ -38,7 +39,7 @@ class State:
     seconds: float = 0.0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     measures: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    images: str = ""
+    images: str | None = None
     ensemble: Any = None
 
 

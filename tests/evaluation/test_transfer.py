@@ -49,6 +49,7 @@ def fixture_calls(monkeypatch):
     made, attack = [], Attack.on_batches
 
     def counting(self, target, batches, *args):
+        batches = list(batches)
         made.extend((self.name, len(x)) for x, _, _ in batches)
         return attack(self, target, batches, *args)
 
@@ -292,7 +293,8 @@ def kept(directory, surrogate=None, attack=None, x=None, y=None, **options):
     default_x, default_y = images_and_labels()
     sets = AdversarialSets(surrogate or made_ensemble(), directory, **{"batch_size": 4} | options)
     attack = attack or make_attack("rfgsm", ThreatModel(0.1))
-    return sets.images(attack, default_x if x is None else x, default_y if y is None else y)
+    images, digest = sets.images(attack, default_x if x is None else x, default_y if y is None else y)
+    return np.array(images), digest  # Mapped, they would not outlive what tests do to the file.
 
 
 def test_set_is_made_once_for_all_targets(calls, tmp_path):

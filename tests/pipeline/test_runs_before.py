@@ -10,7 +10,8 @@ from logged import logged
 
 from divtf.commands import figure5, transfer_matrix
 from divtf.pipeline import experiment, finished, trained
-from divtf.storage import run_directory
+from divtf.storage import checked_json, run_directory
+from divtf.storage.digests import digest
 
 BEFORE = Path(__file__).parents[1] / "data" / "0.2.0" / "runs"
 NAME = "stripes-tiny-div-seed0"
@@ -73,7 +74,7 @@ def test_lost_results_are_measured_again_on_its_weights_and_its_surrogates(root,
 
 
 def test_it_is_gone_on_with(root, tmp_path):
-    """Its identity is the same, so another budget is refused, and with more epochs its training goes on."""
+    """Its identity is the same, and its training goes on, with the draws of this version from there on."""
     copy = shutil.copytree(root, tmp_path / "runs")
     identity = json.loads((copy / NAME / run_directory.CONFIG).read_text())
     assert identity == config(copy).identity()
@@ -82,5 +83,19 @@ def test_it_is_gone_on_with(root, tmp_path):
     with logged() as lines:
         experiment.run(config(copy))
     assert any(line.startswith("trains T_Div") for line in lines)
-    found = json.loads((copy / NAME / run_directory.RESULTS).read_text())["provenance"]["weights"]
-    assert found == finished.read_record(root / NAME).provenance["weights"]
+    known, found = finished.read_record(root / NAME), finished.read_record(copy / NAME)
+    assert found.provenance["weights"] != known.provenance["weights"]
+    assert [result.total for result in found.results] == [result.total for result in known.results]
+
+
+def test_a_checkpoint_of_before_says_that_draws_are_others_from_there_on(root, tmp_path):
+    copy = shutil.copytree(root, tmp_path / "runs")
+    (copy / NAME / run_directory.RESULTS).unlink()
+    (copy / NAME / run_directory.CONFIG).write_text(json.dumps(config(copy, epochs=2).identity()))
+    state = copy / NAME / "checkpoints" / "step-00000018.json"
+    values = checked_json.read_checked(state)
+    checked_json.write_checked(state, values | {"run": digest(config(copy, epochs=2).training())})
+    with logged() as lines:
+        experiment.run(config(copy, epochs=2))
+    assert any("an earlier version" in line for line in lines)
+    assert finished.read_record(copy / NAME).budget["epochs"] == 2

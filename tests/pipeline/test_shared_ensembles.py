@@ -36,7 +36,7 @@ def static(tmp_path_factory):
 
 
 def signs(config):
-    return shared_ensembles.static_signs(config, tiny.data()).reshape(72, -1)
+    return np.asarray(shared_ensembles.static_signs(config, tiny.data())).reshape(72, -1)
 
 
 def test_fgsm_climbs_the_loss_of_the_true_class(static):
