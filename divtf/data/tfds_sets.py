@@ -159,8 +159,8 @@ def _by_number(builder: Any, split: str, image: str, label: str, shape: tuple[in
     import tensorflow_datasets as tfds
 
     source = builder.as_data_source(split=split)
-    only = builder.as_data_source(split=split, decoders=tfds.decode.PartialDecoding({label: True}))
-    labels = np.asarray([int(example[label]) for example in only], "int64")
+    undecoded = builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
+    labels = np.asarray([int(example[label]) for example in undecoded], "int64")
     read = functools.partial(_read, source, image, shape)
     return LazyImages(read, len(labels), shape), labels
 

@@ -117,7 +117,11 @@ def test_help_lists_every_field_with_its_text():
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
     text = " ".join(done.stdout.split())
     for field in dataclasses.fields(RunConfig):
-        name = f"--[no]{field.name}" if field.name in ("resume", "deterministic", "export", "flips") else field.name
+        name = (
+            f"--[no]{field.name}"
+            if field.name in ("resume", "deterministic", "export", "flips")
+            else field.name
+        )
         assert field.metadata["help"].strip(), field.name
         names = field.metadata["check"].names
         values = f"<{'|'.join(names)}>: " if names else ""
