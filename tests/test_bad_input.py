@@ -76,6 +76,10 @@ FLAGS = [
     *("--epsilons=0", "--epsilons=-0.1", "--epsilons=1.5", "--epsilons=8", "--epsilons=0.1,0.1"),
     *("--epsilons=", "--epsilons=a", "--epsilons=0.1;0.3", "--epsilons=nan", "--epsilons=inf"),
     *("--epsilons=1e-400", "--epsilons=0.1,", "--learning_rate=1e-400", "--learning_rate=1e999"),
+    # Images of one's own: epsilons are asked for, sizes are two numbers.
+    *("--dataset=tfds:mnist", "--dataset=/tmp", "--dataset=./mnist5k", "--dataset=digits.npz"),
+    *("--image_size=", "--image_size=big", "--image_size=0", "--image_size=32,", "--image_size=32,32,3"),
+    *("--image_size=-8,8", "--image_size=8.5", "--image_size=5000", "--flips=perhaps", "--noflips=1"),
     # Absurd sizes.
     *("--num_members=1001", "--num_members=1000000", "--batch_size=2147483648", "--epochs=2147483648"),
     *("--max_train_examples=2147483648", "--max_test_examples=99999999999999999999"),
