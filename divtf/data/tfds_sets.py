@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -161,15 +161,18 @@ def _by_number(builder: Any, split: str, image: str, label: str, shape: tuple[in
     source = builder.as_data_source(split=split)
     undecoded = builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
     labels = np.asarray([int(example[label]) for example in undecoded], "int64")
-    read = functools.partial(_read, source, image, shape)
+    threads = ThreadPoolExecutor()
+
+    def read_one(number: int) -> np.ndarray:
+        return _resized(source[int(number)][image], shape)
+
+    def read(numbers: np.ndarray) -> np.ndarray:
+        images = np.empty((len(numbers), *shape), "uint8")
+        for place, one in enumerate(threads.map(read_one, numbers)):
+            images[place] = one
+        return images
+
     return LazyImages(read, len(labels), shape), labels
-
-
-def _read(source: Any, image: str, shape: tuple[int, int, int], numbers: np.ndarray) -> np.ndarray:
-    """The images of these numbers, uint8 [b, H, W, C]."""
-    examples = source.__getitems__([int(number) for number in numbers])
-    images = [_resized(example[image], shape) for example in examples]
-    return np.stack(images) if images else np.empty((0, *shape), "uint8")
 
 
 def _in_memory(builder: Any, split: str, image: str, label: str, shape: tuple[int, int, int]) -> tuple:
