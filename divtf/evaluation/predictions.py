@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.data.images import blocks
+from divtf.data.images import LazyImages, blocks
 from divtf.errors import require
 from divtf.networks.logits import as_target
 from divtf.runtime.devices import devices_of, map_batches
@@ -33,9 +33,9 @@ def outputs(target, x: Any, batch_size: int = 250) -> np.ndarray:
     target = as_target(target)
     devices = devices_of(target)
     if isinstance(target, keras.Model) and not devices:
-        return np.concatenate(
-            [target.predict(block, batch_size=batch_size, verbose=0) for block in blocks(x, 8 * batch_size)]
-        )
+        # Keras would copy what is mapped or read later into memory.
+        parts = blocks(x, batch_size) if isinstance(x, LazyImages | np.memmap) else [x]
+        return np.concatenate([target.predict(part, batch_size=batch_size, verbose=0) for part in parts])
     batches = ((tf.constant(block),) for block in blocks(x, batch_size))
     # Keras would split each batch over the devices, and sums may depend on how much is summed at once.
     outputs = map_batches(_prediction(target, x.shape[1:]) if devices else target, batches, devices)

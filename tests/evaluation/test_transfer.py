@@ -13,6 +13,7 @@ from keras import layers
 from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.methods import ATTACKS, Method
 from divtf.attacks.threat import ThreatModel
+from divtf.data.images import LazyImages
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy
 from divtf.errors import InputError
@@ -295,6 +296,28 @@ def kept(directory, surrogate=None, attack=None, x=None, y=None, **options):
     attack = attack or make_attack("rfgsm", ThreatModel(0.1))
     images, digest = sets.images(attack, default_x if x is None else x, default_y if y is None else y)
     return np.array(images), digest  # Mapped, they would not outlive what tests do to the file.
+
+
+def test_images_that_are_read_by_number_never_are_in_memory_together(tmp_path):
+    """600 images: the same results as of the array, and at most 250 of them are read at a time."""
+    ensemble, (x, y) = made_ensemble(), images_and_labels(600)
+    read = []
+
+    def reading(numbers):
+        read.append(len(numbers))
+        return x[numbers]
+
+    lazy = LazyImages(reading, len(x), x.shape[1:], dtype="float32")
+    attacks = [make_attack("rfgsm", ThreatModel(0.1))]
+    found, expected = (
+        evaluate_transfer(ensemble, ensemble, (images, y), attacks, directory=tmp_path / kind)
+        for kind, images in (("lazy", lazy), ("array", x))
+    )
+    assert found == expected and max(read) == 250
+    assert [len(part) for part in (found[0].correct_by_class, found[0].total_by_class)] == [CLASSES] * 2
+    predicted = ensemble.predict(x, verbose=0).argmax(-1)
+    by_class = [int((predicted[y == label] == label).sum()) for label in range(CLASSES)]
+    assert list(found[0].correct_by_class) == by_class
 
 
 def test_set_is_made_once_for_all_targets(calls, tmp_path):
