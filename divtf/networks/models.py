@@ -212,7 +212,7 @@ def _own_members(
     activation: str = "leaky_relu",
     negative_slope: float = 0.1,
 ) -> list[keras.Model]:
-    """Members that have their own activations, and computed in a precision of their own when they were saved."""
+    """Members with activations of their own, and where they were saved with a precision of their own."""
     require(
         (activation, negative_slope) == ("leaky_relu", 0.1),
         f"activation and negative_slope with the paper's models only, not with {model}",

@@ -271,7 +271,7 @@ def _load(file: names.SavedModel) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # A file that Keras did not write may fail in any way.
         raise InputError(
-            f"Expected a model that Keras has saved, of layers that it knows; MODULE:FUNCTION may load others. "
+            f"Expected a model that Keras saved, of layers that it knows (MODULE:FUNCTION may load others). "
             f"Received: {path}: {first_line(error):.200}"
         ) from error
 

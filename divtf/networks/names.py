@@ -103,7 +103,7 @@ def members_in(model: str) -> int | None:
 
 
 def short(model: str, taken: Collection[str] = ()) -> str:
-    """A short name of a model of the user's own, for directories and tables; "own-" before one that is taken."""
+    """A short name of a user's own model, for directories and tables; "own-" before one that is taken."""
     stems = [file.path.stem for file in files_of(model)] or [re.split(r"[:.]", model)[-1]]
     name = "+".join(stems)
     if len(name) > _LONGEST:
