@@ -223,9 +223,8 @@ def _application(model: str, shape: tuple[int, ...], num_classes: int) -> keras.
     hint = f"; did you mean {near[0]}?" if near else ""
     require(name in known, f"--model={names.KERAS}NAME of keras.applications", f"{name}{hint}")
     try:
-        made = known[name](
-            weights=None, input_shape=shape, classes=num_classes, classifier_activation=None, name=name
-        )
+        # Some look up by their name what they are made of, and fail where it is another one.
+        made = known[name](weights=None, input_shape=shape, classes=num_classes, classifier_activation=None)
     except Exception as error:  # What an application does not take it says in its own way.
         raise InputError(
             f"Expected images and classes that {model} takes. "

@@ -13,10 +13,7 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
 
     It is None for a model of the user's own: the paper has no budget for it.
     """
-    # What a model of the user's own needs, the paper does not give.
-    paper = RunConfig(
-        model=config.model, dataset=config.dataset, epochs=config.epochs if config.is_own else None
-    )
+    paper = RunConfig() if config.is_own else RunConfig(model=config.model, dataset=config.dataset)
     static = {"static seed": config.static_seed, "static attack": config.static_attack}
     # Not all of them count in every mode.
     trained_by = config.training()

@@ -288,8 +288,15 @@ class RunConfig:
         """
         # The other seeds have no meaning there; they only have to differ.
         others = iter(s for s in (0, 1, 2) if s != seed)
-        seeds = {"seed": seed, "surrogate_seed": next(others), "static_seed": next(others)}
-        return dataclasses.replace(self, model=names.anew(self.model), mode="base", export=None, **seeds)
+        return dataclasses.replace(
+            self,
+            model=names.anew(self.model),
+            mode="base",
+            seed=seed,
+            surrogate_seed=next(others),
+            static_seed=next(others),
+            export=None,
+        )
 
     def identity(self) -> dict[str, Any]:
         """The values that make this run what it is, as JSON has them."""
