@@ -8,6 +8,7 @@ import inspect
 import os
 import random
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ def drawn_anew(model: keras.Model, seed: int, name: str) -> keras.Model:
     except Exception as error:  # Whatever the user's layers say.
         raise InputError(
             f"Expected a model that can be made again from its get_config(). "
-            f"Received: {model.name!r}: {first_line(error):.200}"
+            f"Received: {model.name!r}: {reason(error)}"
         ) from error
     return copy
 
@@ -110,6 +111,11 @@ def are_alike(one: keras.Model, other: keras.Model) -> bool:
     kinds = [[type(layer).__name__ for layer in layers_of(model)] for model in (one, other)]
     shapes = [[tuple(weight.shape) for weight in model.weights] for model in (one, other)]
     return kinds[0] == kinds[1] and shapes[0] == shapes[1]
+
+
+def reason(error: Exception) -> str:
+    """What Keras could not make from a configuration, in one line: it says so last, after all of that."""
+    return first_line(ValueError(str(error).rpartition("Exception encountered: ")[2]))[:200]
 
 
 def _reseeded(config: Any, stream: random.Random) -> Any:
@@ -260,6 +266,7 @@ def _saved_members(
 def _load(file: names.SavedModel) -> Any:
     path = file.path
     require(path.is_file(), "files of saved members", f"{path}: no file")
+    require(zipfile.is_zipfile(path), "a model that Keras saved", f"{path}, which is no .keras file")
     require(
         file_digest(path).startswith(file.digest),
         f"{path} as it was when the run was configured, {file.digest}",
@@ -271,7 +278,7 @@ def _load(file: names.SavedModel) -> Any:
     except Exception as error:  # A file that Keras did not write may fail in any way.
         raise InputError(
             f"Expected a model that Keras saved, of layers that it knows (MODULE:FUNCTION may load others). "
-            f"Received: {path}: {first_line(error):.200}"
+            f"Received: {path}: {reason(error)}"
         ) from error
 
 

@@ -1,7 +1,6 @@
 """Trained ensembles: built, trained in a run directory or gone on with, and restored from there."""
 
 import contextlib
-import json
 from pathlib import Path
 
 import keras
@@ -11,10 +10,10 @@ from divtf.data.datasets import DatasetSpec, ImageData
 from divtf.data.mixture import Mixture
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy, GradientAlignment
-from divtf.errors import InputError, first_line, require
-from divtf.networks import named, names
+from divtf.errors import InputError
+from divtf.networks import names
 from divtf.networks.models import build_members
-from divtf.pipeline import preflight
+from divtf.pipeline import own_models, preflight, shared_paths
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import EnsemblePart
@@ -58,22 +57,14 @@ def require_model(config: RunConfig, spec: DatasetSpec) -> None:
     if not config.is_own:
         return
     ensemble = build_ensemble(config.part(EnsemblePart), spec, precision=config.precision)
-    _require_kept(config.model_name, ensemble)
-    if (fresh := names.anew(config.model)) != config.model:  # For surrogate and static model.
-        members = build_members(fresh, config.num_members, spec.image_shape, spec.num_classes, seed=0)
-        _require_kept(config.model_name, Ensemble(members, CrossEntropy()))
-
-
-def _require_kept(name: str, ensemble: Ensemble) -> None:
-    """Refuse layers that a checkpoint could not be read with, as one is."""
-    try:
-        text = json.dumps(keras.saving.serialize_keras_object(ensemble))
-        keras.saving.deserialize_keras_object(json.loads(text), safe_mode=True)
-    except Exception as error:  # Whatever the user's layers say.
-        raise InputError(
-            f"Expected members that Keras can save and load: without Lambda, with own layers registered by "
-            f"keras.saving.register_keras_serializable. Received: {name}: {first_line(error):.200}"
-        ) from error
+    own_models.require_kept(config.model_name, ensemble)
+    for seed in shared_paths.seeds(config).values():
+        base, directory = config.base(seed), shared_paths.directory_of(config, seed)
+        state = _checkpoints(base, directory).restore()
+        # Those of files have the same layers, but weights drawn anew: not every layer can be made again.
+        members = _new_members(base.part(EnsemblePart), spec, config.precision)
+        if state is not None:
+            own_models.require_alike(state.ensemble, members, config, directory)
 
 
 def train(
@@ -98,7 +89,7 @@ def train(
             checkpoint stays.
     """
     preflight.require_fast_precision(config.precision)
-    _import_layers(config.model)
+    own_models.import_layers(config.model)
     team, settings, sources = devices.team(config.strategy), config.part(Settings), config.defence.sources
     mixture = Mixture(data, sources, config.largest_epsilon, config.batch_size, config.seed, signs)
     total = mixture.steps_per_epoch * settings.epochs
@@ -108,8 +99,9 @@ def train(
     _require_agreement(team, config, checkpoints, directory)
     with team.scope():
         state = checkpoints.restore()
-        if state is not None:
-            _require_unchanged(state.ensemble, config, data.spec, directory)
+        if state is not None and config.is_own:
+            members = _new_members(config.part(EnsemblePart), data.spec, config.precision)
+            own_models.require_alike(state.ensemble, members, config, directory)
         if state is None:
             state = State(
                 ensemble=build_ensemble(config.part(EnsemblePart), data.spec, precision=config.precision)
@@ -124,8 +116,8 @@ def train(
     # Outside the scope: what Keras makes on the way, as to save, would take all workers.
     if state.step < total:
         images = f"{mixture.examples_per_epoch} images"
-        members = f"{config.num_members} x {config.model_name}"
-        _LOG.info(f"trains {config.target}: {members}, {settings.epochs} epochs of {images}")
+        ensemble = f"{config.num_members} x {config.model_name}"
+        _LOG.info(f"trains {config.target}: {ensemble}, {settings.epochs} epochs of {images}")
         fit.fit(state, settings, mixture, directory=directory, checkpoints=checkpoints, team=team)
     return _for_evaluation(state.ensemble, config, data.spec, team), state.seconds
 
@@ -136,7 +128,7 @@ def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
     Raises:
         InputError: if the directory has no whole checkpoint, or only one from before the end of training.
     """
-    _import_layers(config.model)
+    own_models.import_layers(config.model)
     state = _checkpoints(config, directory).restore()
     trained = len(state.history) if state else 0
     if state is None or trained < config.epochs:
@@ -156,29 +148,6 @@ def mend_metrics(config: RunConfig, directory: Path) -> None:
 
 def _checkpoints(config: RunConfig, directory: Path) -> Checkpoints:
     return Checkpoints(directory / run_directory.CHECKPOINTS, run=digest(config.training()))
-
-
-def _import_layers(model: str) -> None:
-    """Import the module of MODULE:FUNCTION, for layers of its own that a checkpoint may have."""
-    if module := names.module_of(model):
-        try:
-            named.import_module(module)
-        except InputError as error:
-            _LOG.info(f"{error}; going on without it")
-
-
-def _require_unchanged(ensemble: Ensemble, config: RunConfig, spec: DatasetSpec, directory: Path) -> None:
-    """Refuse a checkpoint of what the user's code meant before, a shared ensemble's too.
-
-    Raises:
-        InputError: if the model has other layers now, or weights of other shapes.
-    """
-    if not config.is_own:
-        return
-    members = _new_members(config.part(EnsemblePart), spec, config.precision)
-    same = all(map(named.are_alike, ensemble.members, members))
-    expected = f"--model={config.model_name} as it was when {directory} was made"
-    require(same, expected, "one of other layers or shapes now; another --run_dir elsewhere begins anew")
 
 
 def _require_agreement(team: Team, config: RunConfig, checkpoints: Checkpoints, directory: Path) -> None:
