@@ -17,7 +17,7 @@ import numpy as np
 
 from divtf.errors import InputError, first_line, require
 from divtf.networks import names
-from divtf.networks.conversion import convert_member, is_graph, random_images
+from divtf.networks.conversion import convert_member, give_weights, is_graph, random_images, require_same
 from divtf.runtime.private_names import layers_of
 from divtf.storage.digests import file_digest
 
@@ -106,11 +106,24 @@ def drawn_anew(model: keras.Model, seed: int, name: str) -> keras.Model:
     return copy
 
 
-def are_alike(one: keras.Model, other: keras.Model) -> bool:
-    """Whether two models have layers of the same kinds, with weights of the same shapes."""
-    kinds = [[type(layer).__name__ for layer in layers_of(model)] for model in (one, other)]
-    shapes = [[tuple(weight.shape) for weight in model.weights] for model in (one, other)]
-    return kinds[0] == kinds[1] and shapes[0] == shapes[1]
+def computes_as(model: keras.Model, saved: keras.Model, input_shape: Sequence[int]) -> bool:
+    """Whether a model, given the weights of a saved one, computes the same; it keeps these weights.
+
+    Args:
+        model: as the user's code makes it now.
+        saved: as it was before.
+        input_shape: of the images, without the batch.
+    """
+    shapes = [[tuple(weight.shape) for weight in each.weights] for each in (model, saved)]
+    if shapes[0] != shapes[1]:
+        return False
+    give_weights(model, saved.get_weights())
+    images = random_images((None, *input_shape))
+    try:
+        require_same(model(images, training=False), saved, saved(images, training=False))
+    except InputError:
+        return False
+    return True
 
 
 def reason(error: Exception) -> str:

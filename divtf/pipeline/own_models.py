@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from divtf.data.datasets import DatasetSpec
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import InputError, require
 from divtf.networks import named, names
@@ -24,18 +25,29 @@ def import_layers(model: str) -> None:
             _LOG.info(f"{error}; going on without it")
 
 
-def require_alike(
-    ensemble: Ensemble, members: Sequence[keras.Model], config: RunConfig, directory: Path
+def require_unchanged(
+    ensemble: Ensemble, members: Sequence[keras.Model], config: RunConfig, spec: DatasetSpec, directory: Path
 ) -> None:
     """Refuse a checkpoint of what the user's code meant before.
 
+    Args:
+        ensemble: of the checkpoint.
+        members: as the code makes them now; they are given the checkpoint's weights.
+        config: of the run.
+        spec: of its images.
+        directory: of the checkpoint.
+
     Raises:
-        InputError: if the model has other layers now, or weights of other shapes.
+        InputError: if they do not compute the same from the same weights.
     """
+    same = [
+        named.computes_as(member, saved, spec.image_shape)
+        for member, saved in zip(members, ensemble.members, strict=True)
+    ]
     require(
-        all(map(named.are_alike, ensemble.members, members)),
+        all(same),
         f"--model={config.model_name} as it was when {directory} was made",
-        "one of other layers or shapes now; a --run_dir in another directory begins anew",
+        "one that computes something else now; a --run_dir in another directory begins anew",
     )
 
 

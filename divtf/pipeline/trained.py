@@ -64,7 +64,7 @@ def require_model(config: RunConfig, spec: DatasetSpec) -> None:
         # Those of files have the same layers, but weights drawn anew: not every layer can be made again.
         members = _new_members(base.part(EnsemblePart), spec, config.precision)
         if state is not None:
-            own_models.require_alike(state.ensemble, members, config, directory)
+            own_models.require_unchanged(state.ensemble, members, config, spec, directory)
 
 
 def train(
@@ -99,9 +99,6 @@ def train(
     _require_agreement(team, config, checkpoints, directory)
     with team.scope():
         state = checkpoints.restore()
-        if state is not None and config.is_own:
-            members = _new_members(config.part(EnsemblePart), data.spec, config.precision)
-            own_models.require_alike(state.ensemble, members, config, directory)
         if state is None:
             state = State(
                 ensemble=build_ensemble(config.part(EnsemblePart), data.spec, precision=config.precision)
@@ -113,6 +110,9 @@ def train(
             _LOG.info(f"goes on from step {state.step} of {total}")
         else:
             _LOG.info(f"was trained before: step {state.step} of {total}")
+    if state.step and config.is_own and not team.has_several:
+        members = _new_members(config.part(EnsemblePart), data.spec, config.precision)
+        own_models.require_unchanged(state.ensemble, members, config, data.spec, directory)
     # Outside the scope: what Keras makes on the way, as to save, would take all workers.
     if state.step < total:
         images = f"{mixture.examples_per_epoch} images"
