@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import own_models
 import psutil
 import pytest
 import tiny
@@ -61,7 +62,15 @@ FLAGS = [
     *("--resume=perhaps", "--nodeterministic=1", "--noepochs", "--deterministic=2", "--batch_size=big"),
     *("--flagfile=/no/such/file", "--flagfile=/", "--flagfile=/proc/self/mem"),
     # Unknown names.
-    *("--model=conv5", "--model=", "--model=Conv3", "--mode=diverse", "--mode=", "--dataset=imagenet"),
+    *("--model=conv5", "--model=", "--model=Conv3", "--model=nets:", "--model=:net", "--model=my nets:net"),
+    *(
+        "--model=keras:",
+        "--model=a.keras,",
+        "--model=a.keras,conv3",
+        "--model=a.h5",
+        "--model=s3://a/b.keras",
+    ),
+    *("--mode=diverse", "--mode=", "--dataset=imagenet"),
     *("--dataset=", "--activation=gelu", "--schedule=step", "--strategy=tpu", "--precision=float16"),
     *("--attacks=fgsm,deepfool", "--attacks=fgsm,fgsm", "--attacks=fgsm,", "--attacks=;"),
     # Out of range.
@@ -95,6 +104,7 @@ FLAGS = [
     *("conv3", "resume=true"),
 ]
 TABLE_FLAGS = [
+    *("--models=nets:", "--models=a:net,b:net", "--models=nets:net,nets:net", "--models=conv3,none.keras"),
     *("--models=conv5", "--models=", "--models=conv3,conv3", "--modes=diverse", "--modes="),
     *("--modes=base,base", "--seeds=a", "--seeds=-1", "--seeds=0.5", "--seeds=3,3", "--seeds=1000"),
     *("--seeds=", "--run_dir=", "--model=conv3", "--mode=div", "--export=model", "--num_members=1"),
@@ -435,6 +445,99 @@ def test_absurd_sizes_that_cost_nothing_are_taken(tmp_path):
 @pytest.mark.parametrize("argument", ["--learning_rate=3e38", "--gal_weight=3e38", "--weight_decay=3e38"])
 def test_absurd_number_is_one_line(argument, tmp_path, capsys):
     assert_refused(run(tmp_path / "run", argument), capsys, "a finite")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A directory with a module and files of the user's."""
+    import keras
+
+    from divtf.networks.models import build_members
+
+    place = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        own_models.importable(patch, place)
+        own_models.write(place, "half_written", "def net(:")
+        own_models.write(place, "lacking", "import nothing_of_that_name")
+        own_models.write(place, "leaving", "raise SystemExit(3)")
+        made = build_members(f"{own_models.NAME}:plain", 2, tiny.SHAPE, tiny.CLASSES, seed=1)
+        for stem, member in zip("ab", made, strict=True):
+            member.save(place / f"{stem}.keras")
+        made[0].save(place / "again.keras")
+        module = __import__(own_models.NAME)
+        for name in ("of_other_images", "of_other_classes", "with_lambda", "with_unknown_layer"):
+            member = getattr(module, name)(
+                input_shape=tiny.SHAPE, num_classes=tiny.CLASSES, name=name, seed=0
+            )
+            member.save(place / f"{name}.keras")
+        (place / "words.keras").write_text("words")
+        (place / "directory.keras").mkdir()
+        archive(place / "empty.keras", {"class_name": "Nothing", "config": {}})
+        data = (place / "a.keras").read_bytes()
+        (place / "half.keras").write_bytes(data[: len(data) // 2])
+        inputs = keras.Input(tiny.SHAPE)
+        keras.Model(inputs, keras.layers.Flatten()(inputs)).save(place / "pixels.keras")
+        yield place
+
+
+M = own_models.NAME
+OWN = {
+    f"{M}:smal": "did you mean small?",
+    f"{M}:number": "as a function",
+    f"{M}:small.more": "no more in",
+    "no_such_module:net": "No module named 'no_such_module'",
+    "half_written:net": "SyntaxError",
+    "lacking:net": "nothing_of_that_name",
+    "leaving:net": "SystemExit",
+    f"{M}:of_other_arguments": "to be called with input_shape, num_classes, name, seed",
+    f"{M}:nothing": "a Keras model of",
+    f"{M}:failing": "RuntimeError: no weights today",
+    f"{M}:constant": "members 0 and 1 with the same weights",
+    f"{M}:of_other_images": "of images (8, 8, 1)",
+    f"{M}:of_other_classes": "with 3 outputs, one a class",
+    f"{M}:of_two_inputs": "of images (8, 8, 1)",
+    f"{M}:of_named_outputs": "Received: a dict",
+    f"{M}:with_lambda": "Lambda",
+    f"{M}:with_unknown_layer": "Could not locate class 'Unknown'",
+    f"{M}:not_exact": "exact to second order",
+    "keras:MobileNetV3Smal": "did you mean MobileNetV3Small?",
+    "keras:layers": "of keras.applications",
+    "keras:MobileNet": "at least 32x32",
+    "none.keras,a.keras": "none.keras: no file",
+    "directory.keras,a.keras": "no file",
+    "words.keras,a.keras": "no .keras file",
+    "half.keras,a.keras": "no .keras file",
+    "empty.keras,a.keras": "a model that Keras saved",
+    "with_lambda.keras,a.keras": "Lambda",
+    "with_unknown_layer.keras,a.keras": "Could not locate class 'Unknown'",
+    "of_other_images.keras,a.keras": "of images (8, 8, 1)",
+    "of_other_classes.keras,a.keras": "with 3 outputs, one a class",
+    "pixels.keras,a.keras": "with 3 outputs, one a class",
+    "a.keras,again.keras": "members 0 and 1 with the same weights",
+    "a.keras#0123456789ab,b.keras": "changed since",
+    "a.keras": "num_members=1",
+    f"{M}:small --num_members=1": "at least 2 for mode div",
+    f"{M}:small --activation=relu": "no --activation",
+    f"{M}:small --negative_slope=0.2": "no --negative_slope",
+    "a.keras,b.keras --num_members=3": "--num_members=2, as many as the files",
+    "a.keras,b.keras --precision=mixed_bfloat16": "--precision=float32 for saved members",
+}
+
+
+@pytest.mark.parametrize("model", OWN)
+def test_own_model_is_refused_before_anything_is_made(model, own, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(own)
+    budget = ["--dataset=stripes", "--epochs=1", f"--run_dir={tmp_path / 'runs' / 'run'}"]
+    count = [] if "keras" in model else ["--num_members=2"]
+    assert_refused(command(*budget, *count, *f"--model={model}".split()), capsys, OWN[model])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("left_out", "name"), [("--epochs=1", "epochs"), ("--dataset=stripes", "dataset")])
+def test_what_the_paper_does_not_give_is_asked_for(left_out, name, capsys):
+    given = [argument for argument in ("--epochs=1", "--dataset=stripes") if argument != left_out]
+    code = command("--model=nets:net", *given)
+    assert_refused(code, capsys, f"--{name} for --model=nets:net, for which the paper gives none")
 
 
 @pytest.mark.parametrize("setting", ["0", "false", "FALSE"])

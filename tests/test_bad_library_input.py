@@ -142,6 +142,22 @@ CASES = {
     "label negative": lambda: fit(np.array([0, -1])),
     "NaN in training": lambda: fit(np.array([0, 1]), IMAGES * np.nan),
     "unknown model": lambda: divtf.build_member("conv5", (28, 28, 1), 10),
+    "members of no model": lambda: divtf.build_members("nets:", 2, (28, 28, 1), 10, seed=0),
+    "members of no module": lambda: divtf.build_members("no_such.module:net", 2, (8, 8, 1), 3, seed=0),
+    "members of no file": lambda: divtf.build_members("none.keras", 1, (8, 8, 1), 3, seed=0),
+    "members of no application": lambda: divtf.build_members("keras:Net", 2, (32, 32, 3), 3, seed=0),
+    "an activation for an own model": lambda: divtf.build_members(
+        "nets:net", 2, (8, 8, 1), 3, seed=0, activation="relu"
+    ),
+    "a precision for files": lambda: divtf.build_members(
+        "a.keras", 1, (8, 8, 1), 3, seed=0, dtype="mixed_bfloat16"
+    ),
+    "a slope that is none for an own model": lambda: RunConfig(
+        model="nets:net", dataset="mnist", epochs=1, negative_slope=0.5
+    ),
+    "an own model without epochs": lambda: RunConfig(model="nets:net", dataset="mnist"),
+    "an own model without a data set": lambda: RunConfig(model="nets:net", epochs=1),
+    "a configuration of no file": lambda: RunConfig(model="none.keras", dataset="mnist", epochs=1),
     "tiny images": lambda: divtf.build_member("conv3", (2, 2, 1), 10),
     "one class": lambda: divtf.build_member("conv3", (28, 28, 1), 1),
     "unknown data set": lambda: divtf.load_dataset("imagenet"),

@@ -35,6 +35,7 @@ FLOORS = [
 # Rooms, and modules of other rooms, that load neither TensorFlow nor Ray.
 LIGHT = [
     *("errors", "storage", "reporting", "commands", "runtime.processor", "data.paper", "data.datasets"),
+    "networks.names",
     *(f"pipeline.{name}" for name in ("config", "fields", "modes", "finished", "shared_paths")),
     *DOORS,
 ]

@@ -14,6 +14,7 @@ from divtf.commands.ray_cluster import run_all
 from divtf.commands.ray_task import Cluster
 from divtf.data.paper import SETUPS
 from divtf.errors import require
+from divtf.networks import names
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.fields import nearest
@@ -30,7 +31,10 @@ _PAPER_MODES = ["base", "div", "ens", "ens_div"]
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Declare what this command has beside the flags of one run."""
     options: dict[str, Any] = {"flag_values": flag_values}
-    models, modes = help_text("Models, in order.", SETUPS), help_text("Defences, in order.", MODES)
+    models, modes = (
+        help_text(f"Models, in order; your own: {names.FORMS}.", SETUPS),
+        help_text("Defences, in order.", MODES),
+    )
     seeds = help_text("Seeds of the targets; several give mean and deviation.", stands_for="--seed")
     cluster = help_text(
         "Run the targets on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT.",
@@ -71,7 +75,8 @@ def configs_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunC
     """
     for one, several in (("model", "models"), ("mode", "modes")):
         require(not flag_values[one].present, f"--{several} for this command", f"--{one}")
-    models = _distinct("models", flag_values.models, SETUPS)
+    given_models = names.joined(flag_values.models)
+    models = _distinct("models", given_models, [*SETUPS, *filter(names.is_own, given_models)])
     modes = _distinct("modes", flag_values.modes, MODES)
     given = [str(flag_values.seed)] if flag_values.seeds is None else flag_values.seeds
     seeds = _distinct("seeds", config_flags.parse_list("seeds", given, int))
@@ -86,6 +91,12 @@ def configs_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunC
         values = {"model": model, "mode": mode, "seed": seed, "resume": True}
         config = config_flags.config_from_flags(flag_values, **values)
         configs.append(dataclasses.replace(config, run_dir=str(root / config.name)))
+    short = {config.model: config.model_name for config in configs}
+    require(
+        len(set(short.values())) == len(short),
+        "--models of distinct short names, which tell their runs apart",
+        f"{', '.join(short.values())}",
+    )
     require(
         len(configs) == 1 or not flag_values.export,
         "--export without a path for several targets, each of which is exported to its own run directory",
@@ -118,7 +129,7 @@ def _run_here(configs: Sequence[RunConfig]) -> list[TargetRecord]:
     records = []
     for number, config in enumerate(configs, 1):
         print(
-            f"\n== {number}/{len(configs)}: {config.model}, {config.target}, seed {config.seed}",
+            f"\n== {number}/{len(configs)}: {config.model_name}, {config.target}, seed {config.seed}",
             flush=True,
         )
         records.append(finished.read_record(experiment.run(config)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from divtf.data.own import Splits
+from divtf.data.splits import Splits
 from divtf.errors import InputError, first_line, require
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")

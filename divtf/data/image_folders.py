@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from divtf.data.images import LazyImages
-from divtf.data.own import Splits
+from divtf.data.splits import Splits
 from divtf.errors import InputError, first_line, require
 from divtf.runtime import progress
 from divtf.runtime.logs import get_logger

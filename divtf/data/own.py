@@ -5,33 +5,15 @@ No TensorFlow, and no file is looked at, but where images are loaded.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from divtf.data.splits import Splits
 from divtf.errors import require
 
 ARCHIVE, TFDS = ".npz", "tfds:"
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """Labelled images to train and to test on.
-
-    Attributes:
-        train: images, uint8 [n, H, W, C], an array or `LazyImages`, and their labels, int64 [n].
-        test: as many others.
-        class_names: what the labels 0, 1, ... mean.
-        fingerprint: tells these images from others under the same name.
-    """
-
-    train: tuple[Any, Any]
-    test: tuple[Any, Any]
-    class_names: tuple[str, ...]
-    fingerprint: str
 
 
 def is_own(name: str) -> bool:

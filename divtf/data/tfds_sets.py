@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 from divtf.data.images import LazyImages
-from divtf.data.own import Splits
+from divtf.data.splits import Splits
 from divtf.errors import InputError, first_line, require
 
 TRAIN, TESTS = "train", ("test", "validation")

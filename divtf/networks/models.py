@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from divtf.errors import require
+from divtf.networks import named, names
 from divtf.networks.layers import BatchNormalization, ParameterFreeShortcut
 
 # Images are [H, W, C], whatever Keras's default is.
@@ -175,27 +176,52 @@ def _dtype_policy(name: str | None) -> Iterator[None]:
 def build_members(
     model: str, num_members: int, input_shape: Sequence[int], num_classes: int, *, seed: int, **options
 ) -> list[keras.Model]:
-    """The members of an ensemble of `model`, with distinct names and initial weights.
+    """The members of an ensemble of `model`, with initial weights of their own.
 
     Args:
-        model: one of `MODELS`, or "mix" for the five architectures of `MIX`.
+        model: one of `MODELS`, "mix" for the five architectures of `MIX`, or a model of the user's own, see
+            `networks.names`.
         num_members: number of members; "mix" takes the first ones of `MIX` in turn.
         input_shape: height, width and channels.
         num_classes: number of logits.
         seed: members of another seed start from other weights.
-        **options: further arguments of `build_member`.
+        **options: further arguments of `build_member`; of a model of the user's own `dtype` only.
+
+    Raises:
+        InputError: if the model does not fit.
     """
-    names = itertools.islice(itertools.cycle(MIX if model == "mix" else (model,)), num_members)
+    # Room for every layer's own seed. Keras takes seeds modulo 2^31 - 2, so the streams of two
+    # members are apart for seeds below 2147, and for any two seeds but with a chance of 1e-5.
+    seeds = [(seed * 1000 + index) * 1000 for index in range(num_members)]
+    if names.is_own(model):
+        return _own_members(model, input_shape, num_classes, seeds, **options)
+    architectures = itertools.cycle(MIX if model == "mix" else (model,))
     return [
-        build_member(
-            name,
-            input_shape,
-            num_classes,
-            name_suffix=f"_{index}",
-            # Room for every layer's own seed. Keras takes seeds modulo 2^31 - 2, so the streams of two
-            # members are apart for seeds below 2147, and for any two seeds but with a chance of 1e-5.
-            seed=(seed * 1000 + index) * 1000,
-            **options,
-        )
-        for index, name in enumerate(names)
+        build_member(name, input_shape, num_classes, name_suffix=f"_{index}", seed=seeds[index], **options)
+        for index, name in zip(range(num_members), architectures, strict=False)
     ]
+
+
+def _own_members(
+    model: str,
+    input_shape: Sequence[int],
+    num_classes: int,
+    seeds: Sequence[int],
+    *,
+    dtype: str | None = None,
+    activation: str = "leaky_relu",
+    negative_slope: float = 0.1,
+) -> list[keras.Model]:
+    """Members with activations of their own, and where they were saved with a precision of their own."""
+    require(
+        (activation, negative_slope) == ("leaky_relu", 0.1),
+        f"activation and negative_slope with the paper's models only, not with {model}",
+        f"activation={activation!r}, negative_slope={negative_slope}",
+    )
+    require(
+        dtype in (None, "float32") or not names.files_of(model),
+        "dtype float32 for saved members, which have their own",
+        f"dtype={dtype!r}",
+    )
+    with _dtype_policy(dtype):
+        return named.own_members(model, input_shape, num_classes, seeds=seeds)

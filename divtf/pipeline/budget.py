@@ -9,8 +9,11 @@ _TRAINED_BY = ("batch_size", "learning_rate", "weight_decay", "schedule", "gal_w
 
 
 def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
-    """What a run may spend and how it trains; `reduced` where that is less than the paper's (section 4.1)."""
-    paper = RunConfig(model=config.model)
+    """What a run may spend and how it trains; `reduced` where that is less than the paper's (section 4.1).
+
+    It is None for a model of the user's own: the paper has no budget for it.
+    """
+    paper = RunConfig() if config.is_own else RunConfig(model=config.model)
     static = {"static seed": config.static_seed, "static attack": config.static_attack}
     # Not all of them count in every mode.
     trained_by = config.training()
@@ -27,7 +30,7 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
         "surrogate seed": config.surrogate_seed,
         **(static if config.defence.adversarial else {}),
         **{name.replace("_", " "): trained_by[name] for name in others},
-        "reduced": _is_reduced(config, paper),
+        "reduced": None if config.is_own else _is_reduced(config, paper),
     }
 
 

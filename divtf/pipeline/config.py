@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from divtf.data import own
 from divtf.data.datasets import DATASETS
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
-from divtf.data.paper import SETUPS
+from divtf.data.paper import SETUPS, Setup
 from divtf.errors import InputError, require
+from divtf.networks import names
 from divtf.pipeline.fields import (
     ATTACKS,
     COUNT,
@@ -47,6 +48,13 @@ STRATEGIES = ("single", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16")
 ACTIVATIONS = ("leaky_relu", "relu")
 STATIC_ATTACKS = ("fgsm", "step_ll")
+MODEL = Check(
+    lambda model: model in SETUPS or names.is_own(model),
+    f"one of {{{', '.join(SETUPS)}}}, or of your own {names.FORMS}",
+    SETUPS,
+)
+# The paper's number of members.
+_MEMBERS = 5
 Part = TypeVar("Part", bound="DataclassInstance")
 
 
@@ -81,9 +89,14 @@ class RunConfig:
     """
 
     # What is trained.
-    model: str = flag("conv3", "Architecture of the members.", one_of(SETUPS))
+    model: str = flag("conv3", f"Architecture of the members; your own: {names.FORMS}.", MODEL)
     mode: str = flag("div", "Defence to train.", one_of(MODES))
-    num_members: int = flag(5, "Members of every ensemble: target, surrogate and static model.", MEMBERS)
+    num_members: int = flag(
+        None,
+        "Members of every ensemble: target, surrogate and static model.",
+        MEMBERS,
+        stands_for="5, or as many as the files of --model hold",
+    )
     activation: str = flag("leaky_relu", "Activation of the members.", one_of(ACTIVATIONS))
     negative_slope: float = flag(0.1, "Slope of LeakyReLU below zero.", SLOPE)
     gal_weight: float = flag(0.5, "lambda of Equation 9.", NOT_NEGATIVE)
@@ -201,12 +214,17 @@ class RunConfig:
 
     def _fill_in(self) -> None:
         """Put the paper's values in place of None (section 4.1), and a name for the run directory."""
-        setup = SETUPS[self.model]
+        if self.is_own:
+            self._check_own()
+        setup = Setup(self.dataset, self.epochs) if self.is_own else SETUPS[self.model]
         given = self.dataset or setup.dataset
         dataset = given if given in DATASETS else own.absolute(given)
-        epsilons = DATASETS[dataset].epsilons if dataset in DATASETS else None
-        paper = {"epochs": setup.epochs, "epsilons": epsilons}
         object.__setattr__(self, "dataset", dataset)
+        paper = {
+            "num_members": names.members_in(self.model) or _MEMBERS,
+            "epochs": setup.epochs,
+            "epsilons": DATASETS[dataset].epsilons if dataset in DATASETS else None,
+        }
         for name, value in paper.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -220,6 +238,42 @@ class RunConfig:
             object.__setattr__(self, "image_size", 2 * self.image_size)
         if self.run_dir is None:
             object.__setattr__(self, "run_dir", f"runs/{self.name}")
+
+    def _check_own(self) -> None:
+        """Hold a model of the user's own to what it needs, and its files to what they hold now."""
+        for name in ("dataset", "epochs"):
+            require(
+                getattr(self, name) is not None,
+                f"--{name} for --model={self.model}, for which the paper gives none",
+                f"{name}=None",
+            )
+        require(
+            (self.activation, self.negative_slope) == ("leaky_relu", 0.1),
+            f"no --activation and no --negative_slope with --model={self.model}, which has its own",
+            f"activation={self.activation}, negative_slope={self.negative_slope}",
+        )
+        require(
+            self.precision == "float32" or not names.files_of(self.model),
+            "--precision=float32 for saved members, which have their own",
+            f"precision={self.precision}",
+        )
+        object.__setattr__(self, "model", names.pinned(self.model))
+        held = names.members_in(self.model)
+        require(
+            self.num_members in (None, held) or held is None,
+            f"--num_members={held}, as many as the files of --model hold",
+            f"num_members={self.num_members}",
+        )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the model is the user's own, none of the paper's."""
+        return self.model not in SETUPS
+
+    @property
+    def model_name(self) -> str:
+        """The model in names of runs, records and tables, where the paper's keep theirs for themselves."""
+        return names.short(self.model, SETUPS) if self.is_own else self.model
 
     @property
     def defence(self) -> Mode:
@@ -251,7 +305,7 @@ class RunConfig:
     def name(self) -> str:
         """A name for the run, for directories."""
         ablations = ("-relu" if self.rectified else "") + ("-step_ll" if self.least_likely else "")
-        return f"{self.dataset_name}-{self.model}-{self.mode}{ablations}-seed{self.seed}"
+        return f"{self.dataset_name}-{self.model_name}-{self.mode}{ablations}-seed{self.seed}"
 
     @property
     def largest_epsilon(self) -> float:
@@ -278,11 +332,20 @@ class RunConfig:
         return values | (own_budget if self.dataset not in DATASETS else {})
 
     def base(self, seed: int) -> "RunConfig":
-        """The same set-up trained in mode base from another seed: a surrogate or static ensemble."""
+        """The same set-up trained in mode base from another seed: a surrogate or static ensemble.
+
+        It has none of the weights that the members of files begin from: the attacker has none of ours.
+        """
         # The other seeds have no meaning there; they only have to differ.
         others = iter(s for s in (0, 1, 2) if s != seed)
         return dataclasses.replace(
-            self, mode="base", seed=seed, surrogate_seed=next(others), static_seed=next(others), export=None
+            self,
+            model=names.anew(self.model),
+            mode="base",
+            seed=seed,
+            surrogate_seed=next(others),
+            static_seed=next(others),
+            export=None,
         )
 
     def identity(self) -> dict[str, Any]:

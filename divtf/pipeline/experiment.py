@@ -60,6 +60,7 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
     if plan.work:
         data = load_data(config.part(DataPart))
         preflight.require_memory(config, data)
+        trained.require_model(config, data.spec)
     with run_directory.open_run(directory, config.identity(), resume=config.resume, wait=wait):
         _carry_out(plan.checked(output), config, data)
     return directory
@@ -133,6 +134,7 @@ def share(config: RunConfig, seed: int) -> None:
     """
     _seed(config)
     data = load_data(config.part(DataPart))
+    trained.require_model(config, data.spec)
     if seed == config.static_seed:
         shared_ensembles.static_signs(config, data)
     else:

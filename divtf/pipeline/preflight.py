@@ -2,12 +2,14 @@
 
 import os
 
+import keras
 import numpy as np
 import psutil
 import tensorflow as tf
 
 from divtf.data.datasets import ImageData
 from divtf.errors import require
+from divtf.networks import names
 from divtf.networks.models import MIX, build_members
 from divtf.pipeline.config import RunConfig
 from divtf.runtime.private_names import onednn_enabled
@@ -66,11 +68,16 @@ def least_bytes(config: RunConfig, data: ImageData) -> int:
     images = 0 if config.strategy == "multi_worker" else min(config.batch_size, epoch)
     if config.num_members * images <= _USUAL and config.num_members <= _USUAL // 128:
         return 0
-    built = min(config.num_members, len(MIX) if config.model == "mix" else 1)
+    of_one_kind = 1 if not names.files_of(config.model) else config.num_members
+    built = min(config.num_members, len(MIX) if config.model == "mix" else of_one_kind)
     members = build_members(config.model, built, data.spec.image_shape, data.spec.num_classes, seed=0)
     weights = sum(member.count_params() for member in members)
     outputs = sum(
-        int(np.prod(layer.output.shape[1:])) for member in members for layer in member.layers if layer.weights
+        int(np.prod(output.shape[1:]))
+        for member in members
+        for layer in member.layers
+        if layer.weights and hasattr(layer, "output")  # Layers of a subclassed model have none.
+        for output in keras.tree.flatten(layer.output)
     )
     width = _FLOAT if config.precision == "float32" else _FLOAT // 2
     each = _COPIES * _FLOAT * weights + width * images * outputs

@@ -36,7 +36,7 @@ def make_record(config: RunConfig, data: ImageData, target: Ensemble, seconds: f
     trained = {"hours": seconds / 3600, "weights": weights_digest(target)}
     return TargetRecord(
         target=config.target,
-        model=config.model,
+        model=config.model_name,
         dataset=config.dataset_name,
         seed=config.seed,
         results=tuple(results),

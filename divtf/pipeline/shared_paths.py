@@ -22,5 +22,5 @@ def directory_of(config: RunConfig, seed: int) -> Path:
     """Where the shared ensemble of that seed is kept: beside the run directory."""
     # Made absolute, the directory "." has a parent too.
     shared = Path(config.run_dir).absolute().parent / SHARED
-    name = f"{config.dataset_name}-{config.model}-seed{seed}"
+    name = f"{config.dataset_name}-{config.model_name}-seed{seed}"
     return shared / f"{name}-{digest(config.base(seed).training())}"

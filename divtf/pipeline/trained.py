@@ -4,13 +4,16 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from divtf.data.datasets import DatasetSpec, ImageData
 from divtf.data.mixture import Mixture
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy, GradientAlignment
 from divtf.errors import InputError, require
+from divtf.networks import names
 from divtf.networks.models import build_members
-from divtf.pipeline import preflight
+from divtf.pipeline import own_models, preflight, shared_paths
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import EnsemblePart
@@ -28,7 +31,12 @@ _LOG = get_logger(__name__)
 
 def build_ensemble(part: EnsemblePart, spec: DatasetSpec, *, precision: str = "float32") -> Ensemble:
     """A new ensemble, not compiled."""
-    members = build_members(
+    objective = GradientAlignment(part.gal_weight) if MODES[part.mode].gal else CrossEntropy()
+    return Ensemble(_new_members(part, spec, precision), objective)
+
+
+def _new_members(part: EnsemblePart, spec: DatasetSpec, precision: str) -> list[keras.Model]:
+    return build_members(
         part.model,
         part.num_members,
         spec.image_shape,
@@ -38,8 +46,25 @@ def build_ensemble(part: EnsemblePart, spec: DatasetSpec, *, precision: str = "f
         negative_slope=part.negative_slope,
         dtype=precision,
     )
-    objective = GradientAlignment(part.gal_weight) if MODES[part.mode].gal else CrossEntropy()
-    return Ensemble(members, objective)
+
+
+def require_model(config: RunConfig, spec: DatasetSpec) -> None:
+    """Refuse a model of the user's own that cannot be built, trained or kept, before a directory is made.
+
+    Raises:
+        InputError: says what is wrong with it.
+    """
+    if not config.is_own:
+        return
+    ensemble = build_ensemble(config.part(EnsemblePart), spec, precision=config.precision)
+    own_models.require_kept(config.model_name, ensemble)
+    for seed in shared_paths.seeds(config).values():
+        base, directory = config.base(seed), shared_paths.directory_of(config, seed)
+        state = _checkpoints(base, directory).restore()
+        # Those of files have the same layers, but weights drawn anew: not every layer can be made again.
+        members = _new_members(base.part(EnsemblePart), spec, config.precision)
+        if state is not None:
+            own_models.require_unchanged(state.ensemble, members, config, spec, directory)
 
 
 def train(
@@ -65,6 +90,7 @@ def train(
             checkpoint stays.
     """
     preflight.require_fast_precision(config.precision)
+    own_models.import_layers(config.model)
     team, settings, sources = devices.team(config.strategy), config.part(Settings), config.defence.sources
     mixture = Mixture(data, sources, config.largest_epsilon, config.batch_size, config.seed, signs)
     total = mixture.steps_per_epoch * settings.epochs
@@ -91,10 +117,13 @@ def train(
         f"the images of {config.dataset} as they were when training in {directory} began",
         "other ones; another --run_dir trains on them",
     )
+    if state.step and config.is_own and not team.has_several:
+        anew = _new_members(config.part(EnsemblePart), data.spec, config.precision)
+        own_models.require_unchanged(state.ensemble, anew, config, data.spec, directory)
     # Outside the scope: what Keras makes on the way, as to save, would take all workers.
     if state.step < total:
         images = f"{mixture.examples_per_epoch} images"
-        members = f"{config.num_members} x {config.model}"
+        members = f"{config.num_members} x {config.model_name}"
         _LOG.info(f"trains {config.target}: {members}, {settings.epochs} epochs of {images}")
         fit.fit(state, settings, mixture, directory=directory, checkpoints=checkpoints, team=team)
     return _for_evaluation(state.ensemble, config, data.spec, team), state.seconds
@@ -106,6 +135,7 @@ def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
     Raises:
         InputError: if the directory has no whole checkpoint, or only one from before the end of training.
     """
+    own_models.import_layers(config.model)
     state = _checkpoints(config, directory).restore()
     trained = len(state.history) if state else 0
     if state is None or trained < config.epochs:
@@ -156,7 +186,14 @@ def _for_evaluation(ensemble: Ensemble, config: RunConfig, spec: DatasetSpec, te
     if config.precision == "float32" and not team.has_several:
         return ensemble
     with contextlib.nullcontext() if team.has_several else team.strategy.scope():
-        exact = build_ensemble(config.part(EnsemblePart), spec)
+        exact = _untrained(ensemble, config, spec)
         exact.set_weights(ensemble.get_weights())
         exact.compile()
     return exact
+
+
+def _untrained(ensemble: Ensemble, config: RunConfig, spec: DatasetSpec) -> Ensemble:
+    """One of the same layers in float32; files that it went on from may be elsewhere by now."""
+    if names.files_of(config.model):
+        return Ensemble.from_config(ensemble.get_config())
+    return build_ensemble(config.part(EnsemblePart), spec)

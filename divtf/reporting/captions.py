@@ -185,6 +185,8 @@ def _entries(budget: Mapping[str, Any]) -> str:
 
 
 def _entry(name: str, value: Any) -> str:
+    if name == "reduced" and value is None:
+        return "a budget of its own: the paper has none for this model"
     if name == "reduced":
         return "REDUCED: less than the paper's" if value else "not reduced: the paper's"
     if isinstance(value, bool):
@@ -194,8 +196,10 @@ def _entry(name: str, value: Any) -> str:
 
 def summary(table: Table) -> str:
     """A table in one sentence: budget, and what each target keeps under the strongest attack."""
-    reduced = any(record.budget.get("reduced") for record in table.records)
-    budget = "REDUCED budget" if reduced else "the paper's budget"
+    reduced = [record.budget.get("reduced", False) for record in table.records]
+    budget = "REDUCED budget" if any(reduced) else "the paper's budget"
+    if None in reduced:
+        budget = "a budget of its own"
     accuracies = ", ".join(f"{row.target} {_lowest(table, row)}" for row in table.rows)
     under = "under the strongest attack" if table.attacks else "on clean images"
     return f"{table.title}, {budget}, {_seeds(table.records)}; {quantity(table)}, {under}: {accuracies}"

@@ -112,10 +112,10 @@ class Record:
 
     Attributes:
         target: "T_Base", "T_Div", "T_Ens", "T_Ens+Div" or an ablation's name, as "T_Div (ReLU)".
-        model, dataset: registry names.
+        model, dataset: registry names; of a model of the user's own its short name.
         seed: seed of the target's training.
         budget: what was spent: members, epochs, images, precision; "reduced" is true where this is
-            less than the paper's.
+            less than the paper's, None for a model that the paper does not have.
         provenance: of the target: training command, commit, versions, hours and digests.
     """
 
@@ -246,7 +246,7 @@ class SparsityRecord(Record):
     """Zeros in the input gradients of a target trained with GAL, and GAL in its training (section 3.4).
 
     Attributes:
-        activation: of the members, "leaky_relu" or "relu".
+        activation: of the members, "leaky_relu" or "relu"; "own" of the user's own models.
         zero_entries: share of the entries of the members' input gradients that are exactly zero.
         zero_products: share of the terms of the pairs' inner products that are exactly zero.
         gal: mean of Eq. 8 over the training batches, one value an epoch.

@@ -183,9 +183,7 @@ def refusals():
     yield from (({"attacks": v}, "--attacks as distinct names of") for v in (("x",), ("fgsm",) * 2, "fgsm"))
     for epsilons in ((), (0.0,), (-0.1,), (1.1,), (0.1, 0.1), (math.nan,), 0.1, ("0.1",)):
         yield {"epsilons": epsilons}, "--epsilons as distinct numbers in (0, 1]"
-    yield from (
-        ({name: None}, f"--{name} as") for name in ("model", "mode", "num_members", "attacks", "seed")
-    )
+    yield from (({name: None}, f"--{name} as") for name in ("model", "mode", "attacks", "seed"))
     yield {"resume": "yes"}, "--resume as true or false"
     yield {"run_dir": 3}, "--run_dir as a path on this machine"
     yield {"mode": "div", "num_members": 1}, "--num_members of at least 2 for mode div"
