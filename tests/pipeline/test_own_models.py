@@ -16,7 +16,8 @@ from divtf import InputError, RunConfig, load_run, load_surrogate
 from divtf.networks.models import build_members
 from divtf.pipeline import experiment, finished, shared_paths, trained
 from divtf.pipeline.parts import EnsemblePart
-from divtf.reporting import report
+from divtf.reporting import captions, report
+from divtf.reporting.tables import tables
 from divtf.storage.digests import digest
 
 pytestmark = pytest.mark.usefixtures("tiny_world", "place")
@@ -62,6 +63,8 @@ def test_a_run_of_a_function_is_recorded_by_its_short_name(directory):
     assert record.budget["reduced"] is None
     text = (directory / report.REPORT).read_text()
     assert "a budget of its own: the paper has none for this model" in text
+    (table,) = tables([record])
+    assert captions.summary(table).startswith("small on stripes, a budget of its own, ")
     assert [path.name[:19] for path in (directory.parent / shared_paths.SHARED).iterdir()] == [
         "stripes-small-seed1"
     ]
