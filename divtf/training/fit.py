@@ -82,7 +82,7 @@ def _fit_epochs(
     training: Any = functools.partial(mixture.batches, state.step)
     testing: Any = functools.partial(clean_batches, images, labels, mixture.batch_size)
     if not team.has_several:  # On several workers each makes its own shares of them.
-        training, testing = _whole(training()), _whole(testing())
+        training, testing = whole_batches(training()), whole_batches(testing())
     state.ensemble.fit(
         training,
         initial_epoch=first,
@@ -100,7 +100,7 @@ def _monitored(examples_per_epoch: int) -> int:
     return min(_MOST_MONITORED, max(_FEWEST_MONITORED, examples_per_epoch // _EPOCH_PER_MONITORED))
 
 
-def _whole(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def whole_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The dataset, to be split batch by batch over the replicas rather than by files.
 
     Without tuning: it has nothing to tune, and TensorFlow's tuning thread, where it misses that it is to end,
