@@ -1,8 +1,8 @@
 """An epoch of a folder's images, streamed and from memory: python -m benchmarks.streaming --output=PATH.
 
-PNGs are made, as large together as --gigabytes says. One process reads them by number as training does, another
-has all of them in memory first; both make the same augmented batches. Memory is a process's largest resident
-size.
+PNGs are made, as large together as --gigabytes says. One process reads them by number as training does,
+another has all of them in memory first; both make the same augmented batches. Memory is a process's largest
+resident size.
 """
 
 import json
