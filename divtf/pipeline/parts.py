@@ -46,3 +46,4 @@ class OutputPart:
     run_dir: str
     resume: bool
     export: str | None
+    export_format: tuple[str, ...] | None
