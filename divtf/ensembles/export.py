@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,7 +152,7 @@ def _write(ensemble: Ensemble, path: Path, request: Request) -> None:
 
 @contextlib.contextmanager
 def _expressible(title: str) -> Iterator[None]:
-    """Say in one line that a converter, whose errors are of many classes, does not take the members."""
+    """Say in one line that a converter or run time, whose errors are of many kinds, cannot do it."""
     try:
         yield
     except (OSError, MemoryError, InputError):
@@ -159,19 +160,33 @@ def _expressible(title: str) -> Iterator[None]:
     except Exception as error:
         if lacking_resource(error):
             raise
+        # LiteRT's converter tells first where in a graph of its own, and somewhere within what.
+        operations = ", ".join(sorted(set(re.findall(r"'(tf\.\w+)' op", str(error)))))
         raise InputError(
-            f"Expected members of operations that the {title} can have. Received: an ensemble of which its "
-            f"converter says: {first_line(error):.200}"
+            f"Expected members of operations that the {title} can have. "
+            f"Received: {operations or first_line(error):.200}"
         ) from error
+
+
+def _loaded(path: Path, format: str) -> parity.Predict:
+    """The written model as a function from images to `served.OUTPUTS`."""
+    if format == "saved_model":
+        return saved_model.load(path)
+    with _expressible(FORMATS[format].title):
+        predict = onnx_file.load(path) if format == "onnx" else litert_file.load(path)
+
+    def tried(images: np.ndarray) -> dict[str, np.ndarray]:
+        with _expressible(FORMATS[format].title):
+            return predict(images)
+
+    return tried
 
 
 def _measured(ensemble: Ensemble, path: Path, request: Request) -> Exported:
     """The comparison of the written model with the ensemble; raises RuntimeError if they are not alike."""
-    loaders = {"saved_model": saved_model.load, "onnx": onnx_file.load, "litert": litert_file.load}
-    predict, reference = loaders[request.format](path), parity.Reference(ensemble)
+    predict, reference = _loaded(path, request.format), parity.Reference(ensemble)
     precision = "saved_model" if request.format == "saved_model" else request.precision
-    compared = request.compared(ensemble)
-    differences = parity.compare(reference, predict, compared, precision)
+    differences = parity.compare(reference, predict, request.compared(ensemble), precision)
     if request.uint8:
         parity.require_same_in_uint8(predict, export_request.random_images(ensemble))
     exported = Exported(path, request.format, request.precision, differences)

@@ -28,9 +28,8 @@ class Reference:
 
     def __init__(self, ensemble: Ensemble):
         # In a graph, as it was exported: eagerly, other operations are fused, and bfloat16 is rounded later.
-        self._logits = tf.function(
-            lambda images: ensemble.member_logits(images), input_signature=served.signature(ensemble)
-        )
+        logits = tf.function(ensemble.member_logits, input_signature=served.signature(ensemble))
+        self._logits = logits.get_concrete_function()
 
     def __call__(self, images: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
         """`served.OUTPUTS` for float32 images [B, ...], and the largest size of a logit."""

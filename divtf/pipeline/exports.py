@@ -1,5 +1,6 @@
 """What a run exports, and where to."""
 
+import contextlib
 from pathlib import Path
 
 from divtf.data.datasets import ImageData, as_float
@@ -8,6 +9,7 @@ from divtf.ensembles.export import export_model, require_free
 from divtf.ensembles.export_formats import CHOICES, FORMATS, require_installed
 from divtf.errors import require
 from divtf.pipeline.parts import OutputPart
+from divtf.runtime import quiet_start
 from divtf.storage import checked_json, run_directory
 
 # Where this run exported to, so that it is known for its own when the run is gone on with.
@@ -77,15 +79,16 @@ def export(target: Ensemble, output: OutputPart, data: ImageData) -> None:
         checked_json.write_json(directory / _EXPORTS, sorted({*_exported(directory), str(path.absolute())}))
         format, precision = CHOICES[name]
         reduced = precision != "float32"
-        export_model(
-            target,
-            path,
-            format,
-            precision=precision,
-            calibration=images if precision == "int8" else None,
-            images=test_images if reduced else None,
-            labels=test_labels if reduced else None,
-        )
+        with quiet_start.converting() if format == "litert" else contextlib.nullcontext():
+            export_model(
+                target,
+                path,
+                format,
+                precision=precision,
+                calibration=images if precision == "int8" else None,
+                images=test_images if reduced else None,
+                labels=test_labels if reduced else None,
+            )
 
 
 def _exported(directory: Path) -> list[str]:
