@@ -271,7 +271,7 @@ def test_surrogate_is_one_for_all_targets_of_a_budget():
         "static_attack",
         *ONLY_ATTACKED - {"surrogate_seed"},
     ):
-        assert surrogate(**{name: OTHER[name]}) == expected, name
+        assert surrogate(**{name: OTHER[name]} | WITH.get(name, {})) == expected, name
     for name in ("surrogate_seed", "epochs", "num_members", "max_train_examples", "activation", "model"):
         assert surrogate(**{name: OTHER[name]}) != expected, name
 

@@ -59,7 +59,9 @@ def test_an_interrupt_is_not_the_filters():
 
 
 def test_where_no_process_is_to_be_had_nothing_is_filtered():
-    code = f"sys.executable = '/no/such/python'\nwith quiet_start._left_out(quiet_start._STARTING):\n    {WRITE}"
+    code = (
+        f"sys.executable = '/no/such/python'\nwith quiet_start._left_out(quiet_start._STARTING):\n    {WRITE}"
+    )
     assert "port.cc:153] on" in stderr_of(code)
 
 
