@@ -63,6 +63,8 @@ setup(
             "ruff>=0.12",
         ],
         "cluster": ["ray>=2.60,<3"],
+        "onnx": ["onnx>=1.20", "onnxruntime>=1.23", "tf2onnx>=1.17"],
+        "litert": ["ai-edge-litert>=2.1"],
     },
     zip_safe=False,
 )

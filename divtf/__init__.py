@@ -31,6 +31,7 @@ _HOMES = {
     "GradientAlignment": "ensembles.objectives",
     "Ensemble": "ensembles.ensemble",
     "Adam": "ensembles.adam",
+    "export_model": "ensembles.export",
     "export_saved_model": "ensembles.export",
     "ThreatModel": "attacks.threat",
     "ATTACKS": "attacks.methods",

@@ -1,6 +1,7 @@
 """Whatever a user gets wrong is answered by one line that says what was expected and what was received."""
 
 import dataclasses
+import importlib.util
 import json
 import pickle
 import re
@@ -21,6 +22,7 @@ from damage import Hostile
 
 from divtf.commands import command_line, config_flags, main, table2
 from divtf.data.datasets import DATASETS
+from divtf.ensembles import litert_file, onnx_file
 from divtf.errors import InputError
 from divtf.pipeline import experiment
 from divtf.pipeline.finished import read_record
@@ -97,6 +99,9 @@ FLAGS = [
     *("--seed=-1", "--seed=2147483648", "--surrogate_seed=-1", "--static_seed=-7", "--static_attack=step"),
     # Contradictions.
     *("--seed=1000", "--seed=2000", "--surrogate_seed=2000", "--static_seed=0", "--surrogate_seed=0"),
+    # Exports.
+    *("--export_format=onnx", "--export_format=", "--export_format=tflite", "--export_format=onnx,onnx"),
+    *("--export_format=onnx,", "--export_format=ONNX", "--export_format=litert_int4"),
     # No paths on this machine: an unset shell variable, a bucket, characters that nothing can show.
     *("--run_dir=", "--data_dir=", "--run_dir=gs://bucket/run", "--export=s3://bucket/model"),
     *("--run_dir=a\0b", "--run_dir=a\nb", "--run_dir=\udcff", "--export=a\tb", "--data_dir=\x1b[1m"),
@@ -115,6 +120,20 @@ TABLE_FLAGS = [
 @pytest.mark.parametrize("argument", FLAGS)
 def test_flag_is_refused(argument, capsys):
     assert_refused(command(argument), capsys)
+
+
+EXPORTS = [
+    (("--export", "--export_format=lite"), "did you mean litert?"),
+    (("--export", "--export_format="), "at least one"),
+    (("--export", "--export_format=onnx,onnx"), "distinct names"),
+    (("--noexport", "--export_format=onnx"), "--export with --export_format"),
+    (("--export=model", "--export_format=onnx,litert"), "--export without a path for several formats"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), EXPORTS, ids=str)
+def test_export_that_contradicts_itself_is_refused(arguments, words, capsys):
+    assert_refused(command(*arguments), capsys, words)
 
 
 @pytest.mark.parametrize("argument", TABLE_FLAGS)
@@ -272,6 +291,65 @@ def test_export_to_a_taken_place_is_refused(taken, tmp_path, capsys):
         place.symlink_to(tmp_path / "there") if "link" in taken else (tmp_path / "there").rename(place)
     assert_refused(run(tmp_path / "run", f"--export={place}"), capsys, "a new path")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", "litert_int8"])
+def test_file_is_not_exported_to_a_taken_place(name, tmp_path, capsys):
+    place = tmp_path / "model"
+    place.mkdir()  # A SavedModel would take an empty directory.
+    options = (f"--export={place}", f"--export_format={name}")
+    assert_refused(run(tmp_path / "run", *options), capsys, "a new path for the", "which exists")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["run/model.tflite", "run/report.md", "run/model.onnx/1", "a file/model.onnx"]
+)
+def test_file_is_not_exported_to_where_it_cannot_be(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "_train", None)
+    (tmp_path / "a file").write_text("mine")
+    options = (f"--export={tmp_path / place}", "--export_format=onnx")
+    assert_refused(
+        run(tmp_path / "run", *options), capsys, "ONNX" if "file/" in place else "--export outside"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"), [("onnx", "tf2onnx", "onnx"), ("litert_int8", "ai_edge_litert", "litert")]
+)
+def test_export_without_its_extra_is_refused_before_the_training(
+    name, module, extra, tmp_path, monkeypatch, capsys
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda wanted, *rest: None if wanted == module else find(wanted, *rest)
+    )
+    monkeypatch.setattr(experiment, "_train", None)
+    code = run(tmp_path / "run", "--export", f"--export_format=saved_model,{name}")
+    assert_refused(code, capsys, f"pip install 'divtf[{extra}]'", module)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", pytest.param("litert", marks=pytest.mark.slow)])
+def test_full_disk_at_an_export_is_one_line_and_leaves_nothing_half_written(
+    name, tmp_path, monkeypatch, capsys
+):
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    assert run(tmp_path / "run") == 0
+    before = {path.name for path in (tmp_path / "run").iterdir()}
+    with monkeypatch.context() as patch:
+        writer = onnx_file if name == "onnx" else litert_file
+        patch.setattr(writer, "write", lambda _, path, **options: full(path, bytes(20)))
+        code = run(tmp_path / "run", "--resume", "--export", f"--export_format={name}")
+    assert_refused(code, capsys, "No space left on device")
+    assert {path.name for path in (tmp_path / "run").iterdir()} - before == {"exports.json"}
+    assert run(tmp_path / "run", "--resume", "--export", f"--export_format={name}") == 0
+    assert (tmp_path / "run" / run_directory.EXPORTS[name]).is_file()
 
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoints", "run/saved_model/1", ".", "a file/model"])

@@ -72,6 +72,14 @@ def lost():
     return model
 
 
+def export(format="saved_model", of=None, **options):
+    divtf.export_model(of or ensemble(), ROOT / "new", format, **options)
+
+
+def calibrate(images):
+    export("litert", precision="int8", calibration=images)
+
+
 def fgsm():
     return divtf.make_attack("fgsm", divtf.ThreatModel(0.1))
 
@@ -179,6 +187,35 @@ CASES = {
     "data set of single images": lambda: transfer(IMAGES, dataset=EXAMPLES),
     "endless data set": lambda: transfer(IMAGES, dataset=EXAMPLES.batch(2).repeat()),
     "export of a plain model": lambda: divtf.export_saved_model(member("a"), ROOT / "new"),
+    "export of a list of members": lambda: divtf.export_model([member("a"), member("b")], ROOT / "new"),
+    "export of members not built": lambda: export(of=ensemble(keras.Sequential([layers.Dense(3)]))),
+    "export to an unknown format": lambda: export("tflite"),
+    "export to a format of another type": lambda: export(["onnx"]),
+    "export over a directory": lambda: divtf.export_model(ensemble(), ROOT, "onnx"),
+    "export below a file": lambda: divtf.export_model(ensemble(), Path(__file__) / "new", "litert"),
+    "an unknown precision": lambda: export("litert", precision="int4"),
+    "a precision of another format": lambda: export("onnx", precision="float16"),
+    "a SavedModel in int8": lambda: export(precision="int8", calibration=IMAGES),
+    "int8 without calibration": lambda: export("litert", precision="int8"),
+    "calibration of float32": lambda: export("litert", calibration=IMAGES),
+    "calibration of another shape": lambda: calibrate(IMAGES[:, :3]),
+    "calibration by one image": lambda: calibrate(IMAGES[0]),
+    "calibration by no images": lambda: calibrate(IMAGES[:0]),
+    "calibration by whole numbers": lambda: calibrate((IMAGES * 255).astype("uint8")),
+    "calibration by NaN": lambda: calibrate(IMAGES * np.nan),
+    "calibration by infinity": lambda: calibrate(np.full_like(IMAGES, np.inf)),
+    "calibration by words": lambda: calibrate("images"),
+    "calibration by a ragged list": lambda: calibrate([[1.0], [1.0, 2.0]]),
+    "uint8 to ONNX": lambda: export("onnx", uint8=True),
+    "uint8 in words": lambda: export(uint8="yes"),
+    "labels of an export without images": lambda: export("onnx", labels=np.array([0, 1])),
+    "too few labels of an export": lambda: export("onnx", images=IMAGES, labels=np.array([0])),
+    "labels of an export beyond the classes": lambda: export("onnx", images=IMAGES, labels=np.array([0, 3])),
+    "images of an export of another shape": lambda: export("onnx", images=IMAGES[..., 0]),
+    "ONNX of members in bfloat16": lambda: export(
+        "onnx",
+        of=divtf.Ensemble(divtf.build_members("conv3", 2, (4, 4, 1), 3, seed=0, dtype="mixed_bfloat16")),
+    ),
     "configuration as a mapping": lambda: divtf.run({"model": "conv3"}),
     "export over a file": lambda: divtf.export_saved_model(divtf.Ensemble([member("a"), member("b")]), ROOT),
     # Members.

@@ -108,7 +108,9 @@ class GroupNormalization(keras.layers.GroupNormalization):
             outputs *= tf.reshape(tf.cast(self.gamma, x.dtype), shape)
         if self.beta is not None:
             outputs += tf.reshape(tf.cast(self.beta, x.dtype), shape)
-        return tf.ensure_shape(tf.cast(outputs, self.compute_dtype), inputs.shape)
+        outputs = tf.cast(outputs, self.compute_dtype)
+        outputs.set_shape(inputs.shape)  # Not `tf.ensure_shape`, an operation that LiteRT lacks.
+        return outputs
 
 
 def _moments(x: tf.Tensor, axes: list[int], epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:

@@ -30,7 +30,8 @@ class _Linear:
     def _resized(self, images):
         images = tf.cast(images, self.compute_dtype)
         rows, columns = (tf.cast(each, images.dtype) for each in (self._rows, self._columns))
-        letters = "bchw,Hh,Ww->bcHW" if self.data_format == "channels_first" else "bhwc,Hh,Ww->bHWc"
+        # Small ones only: tf2onnx takes H and h for the same.
+        letters = "bchw,ih,jw->bcij" if self.data_format == "channels_first" else "bhwc,ih,jw->bijc"
         batched = images if images.shape.rank == 4 else images[None]
         resized = tf.einsum(letters, batched, rows, columns)
         return resized if images.shape.rank == 4 else resized[0]

@@ -22,6 +22,7 @@ from divtf.pipeline.fields import (
     COUNT,
     DATA_DIR,
     EPSILONS,
+    EXPORT_FORMATS,
     MEMBERS,
     NOT_NEGATIVE,
     PATH,
@@ -36,6 +37,7 @@ from divtf.pipeline.fields import (
     check_value,
     flag,
     one_of,
+    require_one_place,
     without_none,
 )
 from divtf.pipeline.modes import MODES, Mode
@@ -183,12 +185,19 @@ class RunConfig:
     )
     export: str | None = flag(
         None,
-        "Export a SavedModel: to the run directory, or to --export=PATH.",
+        "Export the trained ensemble: to the run directory, or to --export=PATH.",
         PATH_OR_NOTHING,
         identity=False,
         switch=True,
         path=True,
         stands_for="no export",
+    )
+    export_format: tuple[str, ...] | None = flag(
+        None,
+        "What to --export: a SavedModel, an ONNX file, a LiteRT file in float32, float16 or int8.",
+        EXPORT_FORMATS,
+        identity=False,
+        stands_for="saved_model",
     )
 
     def __post_init__(self):
@@ -201,6 +210,7 @@ class RunConfig:
             if value is not None or field.default is not None:
                 check_value(field.name, value, field_type(field.name), field.metadata)
         self._fill_in()
+        require_one_place(self.export, self.export_format)
         require(
             self.num_members >= 2 or not self.defence.gal,
             f"--num_members of at least 2 for mode {self.mode}, whose members are to diverge",
@@ -346,6 +356,7 @@ class RunConfig:
             surrogate_seed=next(others),
             static_seed=next(others),
             export=None,
+            export_format=None,
         )
 
     def identity(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
 
     Returns:
         The run directory: config.json, metrics.jsonl, checkpoints/, tensorboard/, ensemble.keras,
-        results.json, report.md, table.csv, pictures and, if asked for, saved_model/.
+        results.json, report.md, table.csv, pictures and, if asked for, saved_model/ and other exports.
 
     Raises:
         InputError: for input that does not fit, as another run's directory.
@@ -83,7 +83,7 @@ def _carry_out(plan: Plan, config: RunConfig, data: ImageData | None) -> None:
             record = make_record(config, data, target, seconds)
             checked_json.write_checked(directory / run_directory.RESULTS, record.to_json())
         if plan.exporting:
-            exports.export(target, output)
+            exports.export(target, output, data)
     if not plan.measured or not (directory / report.REPORT).is_file():
         report.write_report(directory, [read_record(directory)])
 
@@ -122,9 +122,7 @@ def summary(output: OutputPart) -> str:
     directory = Path(output.run_dir)
     names = ["report.md", "coherence.png", "accuracy.png", run_directory.TENSORBOARD]
     lines = [f"  {name:<14} {directory / name}" for name in names if (directory / name).exists()]
-    if output.export is not None:
-        lines.append(f"  {'SavedModel':<14} {exports.path_of(output)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *exports.summary(output)])
 
 
 def share(config: RunConfig, seed: int) -> None:

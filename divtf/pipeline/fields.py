@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from divtf.attacks.names import NAMES as ATTACK_NAMES
+from divtf.ensembles.export_formats import CHOICES
 from divtf.errors import require
 from divtf.storage import typed
 
@@ -51,6 +52,11 @@ ATTACKS = Check(
 SIZE = Check(
     lambda sides: len(sides) in (1, 2) and all(4 <= side <= 4096 for side in sides),
     "HEIGHT,WIDTH, or one number for both, in [4, 4096]",
+)
+EXPORT_FORMATS = Check(
+    lambda names: 0 < len(set(names)) == len(names) and set(names) <= set(CHOICES),
+    f"distinct names of {{{', '.join(CHOICES)}}}, at least one",
+    CHOICES,
 )
 EPSILONS = Check(
     lambda values: 0 < len(set(values)) == len(values) and all(0 < value <= 1 for value in values),
@@ -106,6 +112,21 @@ def check_value(name: str, value: Any, kind: Any, metadata: Mapping[str, Any]) -
         typed.fits(value, kind) and check.holds(value),
         f"--{name} as {check.expected}",
         f"{name}={_shown(value)}{nearest(value, check.names)}",
+    )
+
+
+def require_one_place(export: str | None, formats: Collection[str] | None) -> None:
+    """Refuse formats of no export, and several of them for one path.
+
+    Raises:
+        InputError: says which.
+    """
+    given = f"--export_format={','.join(formats or ())}"
+    require(formats is None or export is not None, "--export with --export_format", f"{given} without it")
+    require(
+        not export or len(formats or ()) <= 1,
+        "--export without a path for several formats, each of which has its name in the run directory",
+        f"--export={export} with {given}",
     )
 
 

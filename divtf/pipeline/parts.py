@@ -48,3 +48,4 @@ class OutputPart:
     run_dir: str
     resume: bool
     export: str | None
+    export_format: tuple[str, ...] | None

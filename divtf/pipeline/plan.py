@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         measured: whether it has whole results.
         damage: what is wrong with its results; "" if they are whole, or not there.
-        exporting: whether a SavedModel is asked for and not there yet.
+        exporting: whether an export is asked for and not there yet.
     """
 
     measured: bool
@@ -49,7 +49,7 @@ class Plan:
         require(
             plan.work <= self.work,
             f"{output.run_dir} to stay as it was while the run prepared",
-            "a directory that has lost results or its SavedModel meanwhile; give the command again",
+            "a directory that has lost results or an export meanwhile; give the command again",
         )
         return plan
 
@@ -58,7 +58,7 @@ def make_plan(output: OutputPart) -> Plan:
     """The plan of a run, whose directory need not be there.
 
     Raises:
-        InputError: if the export's place is taken.
+        InputError: if an export's place is taken, or its extra not installed.
     """
     path, damage = Path(output.run_dir) / run_directory.RESULTS, ""
     if path.exists():
@@ -66,4 +66,4 @@ def make_plan(output: OutputPart) -> Plan:
             checked_json.read_checked(path)
         except checked_json.DamagedError as error:
             damage = str(error)
-    return Plan(path.exists() and not damage, damage, exports.is_wanted(output))
+    return Plan(path.exists() and not damage, damage, bool(exports.missing(output)))

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from divtf.ensembles import export
+from divtf.ensembles import saved_model
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.export import export_saved_model
+from divtf.ensembles.export import export_model, export_saved_model
 from divtf.ensembles.objectives import CrossEntropy
 from divtf.errors import InputError
 from divtf.networks.layers import BatchNormalization
@@ -147,6 +147,47 @@ def test_members_of_any_image_size_are_exported(tmp_path):
         )
 
 
+# Whole numbers.
+
+
+@pytest.fixture(scope="module", name="of_uint8")
+def fixture_of_uint8(tmp_path_factory):
+    path = tmp_path_factory.mktemp("uint8") / "model"
+    return export_model(made_ensemble(), path, uint8=True), tf.saved_model.load(str(path))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_default_signature_may_take_uint8_images(of_uint8, count):
+    _, loaded = of_uint8
+    whole = np.random.default_rng(count).integers(0, 256, (count, *SHAPE)).astype("uint8")
+    whole.flat[:2] = 0, 255
+    served = loaded.signatures["serving_default"](images=tf.constant(whole))
+    assert set(served) == {"probabilities"} and served["probabilities"].dtype == tf.float32
+    mean = member_probabilities(made_ensemble(), (whole / 255).astype("float32")).mean(axis=1)
+    np.testing.assert_allclose(served["probabilities"], mean, rtol=0, atol=1e-6)
+
+
+def test_other_signatures_stay_as_they_are(of_uint8):
+    _, loaded = of_uint8
+    _, inputs = loaded.signatures["serving_default"].structured_input_signature
+    assert inputs == {"images": tf.TensorSpec([None, *SHAPE], tf.uint8, name="images")}
+    for name in ("serve", "members", "disagreement"):
+        _, inputs = loaded.signatures[name].structured_input_signature
+        assert inputs == {"images": tf.TensorSpec([None, *SHAPE], tf.float32, name="images")}
+
+
+def test_uint8_signature_that_scales_otherwise_is_not_left_behind(tmp_path, monkeypatch):
+    ensemble, cast = made_ensemble(), tf.cast
+
+    def by_256(x, dtype):
+        return cast(x, dtype) * (255 / 256 if getattr(x, "dtype", None) == tf.uint8 else 1)
+
+    monkeypatch.setattr(tf, "cast", by_256)
+    with pytest.raises(RuntimeError, match="of uint8 images"):
+        export_model(ensemble, tmp_path / "model", uint8=True)
+    assert not list(tmp_path.iterdir())
+
+
 # Elsewhere.
 
 # Modules that are None in sys.modules cannot be imported. TensorFlow finds keras by name when asked for
@@ -220,23 +261,22 @@ def test_empty_directory_is_taken_and_a_second_export_refused(tmp_path):
 
 
 def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
-    class FullDisk:
-        def write_out(self, path, **options):
-            Path(path).mkdir()
-            (Path(path) / "half").write_text("half")
-            raise OSError("no space left on device")
+    def full(_, path, **options):
+        Path(path).mkdir()
+        (Path(path) / "half").write_text("half")
+        raise OSError("no space left on device")
 
-    monkeypatch.setattr(export, "_archive", lambda ensemble: FullDisk())
+    monkeypatch.setattr(type(keras.export.ExportArchive()), "write_out", full)
     with pytest.raises(OSError, match="no space left"):
         export_saved_model(biased_ensemble((0.0, 2.0), (3.0, 0.0)), tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
 def test_model_that_would_serve_something_else_is_not_left_behind(tmp_path, monkeypatch):
-    archive = export._archive
+    write = saved_model.write
     ensemble = biased_ensemble((0.0, 2.0), (3.0, 0.0))
     other = biased_ensemble((0.0, 2.0), (3.0, 1e-4))
-    monkeypatch.setattr(export, "_archive", lambda _: archive(other))
+    monkeypatch.setattr(saved_model, "write", lambda _, path, **options: write(other, path, **options))
     with pytest.raises(RuntimeError, match="to predict as the ensemble"):
         export_saved_model(ensemble, tmp_path / "model")
     assert not list(tmp_path.iterdir())

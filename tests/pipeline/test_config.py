@@ -52,8 +52,11 @@ OTHER = {
     "resume": True,
     "checkpoint_minutes": 1.0,
     "export": "",
+    "export_format": ("onnx", "litert_int8"),
 }
-NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export"}
+# What another value needs of the rest.
+WITH = {"export_format": {"export": ""}}
+NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export", "export_format"}
 ONLY_ATTACKED = {"attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed"}
 
 
@@ -214,7 +217,7 @@ def test_every_field_is_varied_below():
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_identity_changes_with_what_makes_the_run(name):
-    before = RunConfig(mode="ens_div" if name.startswith("static") else "div")
+    before = RunConfig(mode="ens_div" if name.startswith("static") else "div", **WITH.get(name, {}))
     after = dataclasses.replace(before, **{name: OTHER[name]})
     assert (digest(before.identity()) != digest(after.identity())) == (name not in NOT_IDENTITY)
 
@@ -225,7 +228,7 @@ def test_training_values_are_those_on_which_the_weights_depend(mode, name):
     matters = name not in NOT_IDENTITY | ONLY_ATTACKED
     matters &= name != "gal_weight" or MODES[mode].gal
     matters &= name not in ("static_seed", "static_attack") or "adversarial" in MODES[mode].sources
-    before = RunConfig(mode=mode)
+    before = RunConfig(mode=mode, **WITH.get(name, {}))
     after = dataclasses.replace(before, **{name: OTHER[name]})
     assert (digest(before.training()) != digest(after.training())) == matters
 
@@ -272,7 +275,7 @@ def test_surrogate_is_one_for_all_targets_of_a_budget():
         "static_attack",
         *ONLY_ATTACKED - {"surrogate_seed"},
     ):
-        assert surrogate(**{name: OTHER[name]}) == expected, name
+        assert surrogate(**{name: OTHER[name]} | WITH.get(name, {})) == expected, name
     for name in ("surrogate_seed", "epochs", "num_members", "max_train_examples", "activation", "model"):
         assert surrogate(**{name: OTHER[name]}) != expected, name
 

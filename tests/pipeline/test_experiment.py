@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 import tiny
@@ -19,9 +20,10 @@ from logged import logged
 from divtf.commands import command_line, main, table2
 from divtf.data.datasets import DATASETS
 from divtf.ensembles.ensemble import Ensemble
+from divtf.ensembles.export import export_model
 from divtf.errors import InputError
 from divtf.evaluation.adversarial_sets import AdversarialSets
-from divtf.pipeline import budget, experiment, finished, shared_ensembles, shared_paths
+from divtf.pipeline import budget, experiment, exports, finished, shared_ensembles, shared_paths
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import OutputPart
 from divtf.storage import digests, run_directory
@@ -285,6 +287,33 @@ def test_finished_run_is_exported_when_asked_for_later(runs, work, tmp_path):
     for _ in range(2):  # The second time it is known for this run's own.
         experiment.run(elsewhere)
     assert (tmp_path / "models" / "div" / "saved_model.pb").exists()
+    assert work.take() == (0, [])
+
+
+def test_formats_that_are_not_there_yet_are_exported(runs, work, monkeypatch):
+    made = []
+
+    def export(ensemble, path, *given, **options):
+        made.append(path.name)
+        return export_model(ensemble, path, *given, **options)
+
+    monkeypatch.setattr(exports, "export_model", export)
+    config = settings(runs["root"], "div", resume=True, export="", export_format=("onnx",))
+    experiment.run(config)
+    several = dataclasses.replace(config, export_format=("onnx", "litert_int8"))
+    for _ in range(2):
+        experiment.run(several)
+    assert made == ["model.onnx", "model_int8.tflite"]
+    directory, (x, _) = runs["root"] / "div", tiny.data().test_set()
+    session = onnxruntime.InferenceSession(directory / "model.onnx")
+    (served,) = session.run(["probabilities"], {"images": x})
+    record = finished.read_record(directory)
+    assert (served.argmax(-1) == tiny.data().y_test).sum() == record.result(CLEAN, 0).correct
+    lines = experiment.summary(several.part(OutputPart)).splitlines()
+    assert lines[-2:] == [
+        f"  ONNX           {directory / 'model.onnx'}",
+        f"  LiteRT int8    {directory / 'model_int8.tflite'}",
+    ]
     assert work.take() == (0, [])
 
 

@@ -1,0 +1,58 @@
+"""The formats that an ensemble is exported to: names, files, and the extras they need. No TensorFlow."""
+
+import dataclasses
+import importlib.util
+
+from divtf.errors import require
+
+PRECISIONS = ("float32", "float16", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """What an ensemble is exported to.
+
+    Attributes:
+        title: its name in sentences.
+        precisions: what weights may be kept in.
+        extra: of this package, which installs `modules`; "" if it needs none.
+        modules: packages beyond this one's requirements that write such a file, or check it.
+        is_directory: whether it is a directory, or else one file.
+    """
+
+    title: str
+    precisions: tuple[str, ...] = ("float32",)
+    extra: str = ""
+    modules: tuple[str, ...] = ()
+    is_directory: bool = False
+
+
+FORMATS = {
+    "saved_model": Format("SavedModel", is_directory=True),
+    "onnx": Format("ONNX file", extra="onnx", modules=("onnx", "onnxruntime", "tf2onnx")),
+    "litert": Format("LiteRT file", PRECISIONS, extra="litert", modules=("ai_edge_litert",)),
+}
+
+# What a run may export: format and precision by the name that --export_format has for them.
+CHOICES = {
+    "saved_model": ("saved_model", "float32"),
+    "onnx": ("onnx", "float32"),
+    "litert": ("litert", "float32"),
+    "litert_float16": ("litert", "float16"),
+    "litert_int8": ("litert", "int8"),
+}
+
+
+def require_installed(name: str) -> None:
+    """Refuse a format whose extra is not installed.
+
+    Raises:
+        InputError: says how to install it.
+    """
+    extra, modules = FORMATS[name].extra, FORMATS[name].modules
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    require(
+        not missing,
+        f"what format {name} needs: pip install 'divtf[{extra}]'",
+        f"no {', '.join(missing)} in this Python",
+    )
