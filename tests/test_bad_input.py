@@ -22,7 +22,7 @@ from damage import Hostile
 
 from divtf.commands import command_line, config_flags, main, table2
 from divtf.data.datasets import DATASETS
-from divtf.ensembles import litert_file, onnx_file
+from divtf.ensembles.serving import litert_file, onnx_file
 from divtf.errors import InputError
 from divtf.pipeline import experiment
 from divtf.pipeline.finished import read_record

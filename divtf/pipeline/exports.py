@@ -6,8 +6,8 @@ from pathlib import Path
 from divtf.data.datasets import ImageData
 from divtf.data.images import as_float
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.export import export_model, require_free
-from divtf.ensembles.export_formats import CHOICES, FORMATS, require_installed
+from divtf.ensembles.serving.export import export_model, require_free
+from divtf.ensembles.serving.formats import CHOICES, FORMATS, require_installed
 from divtf.errors import require
 from divtf.pipeline.parts import OutputPart
 from divtf.runtime import quiet_start

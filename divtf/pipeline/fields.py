@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from divtf.attacks.names import NAMES as ATTACK_NAMES
-from divtf.ensembles.export_formats import CHOICES
+from divtf.ensembles.serving.formats import CHOICES
 from divtf.errors import require
 from divtf.storage import typed
 

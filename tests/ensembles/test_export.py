@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from divtf.ensembles import saved_model
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.export import export_model, export_saved_model
 from divtf.ensembles.objectives import CrossEntropy
+from divtf.ensembles.serving import saved_model
+from divtf.ensembles.serving.export import export_model, export_saved_model
 from divtf.errors import InputError
 from divtf.networks.layers import BatchNormalization
 

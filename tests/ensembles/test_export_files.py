@@ -15,8 +15,8 @@ import tensorflow as tf
 from keras import layers
 
 import divtf
-from divtf.ensembles import litert_file, onnx_file
-from divtf.ensembles.export import export_model
+from divtf.ensembles.serving import litert_file, onnx_file
+from divtf.ensembles.serving.export import export_model
 from divtf.errors import InputError, lacking_resource
 
 SHAPE, CLASSES, MEMBERS = (8, 6, 2), 4, 3
@@ -165,7 +165,9 @@ def test_agreement_and_accuracies_are_those_of_the_given_images(ensemble, tmp_pa
     assert exported.agreement == pytest.approx((found == expected).mean()) and exported.agreement > 0.8
     assert exported.accuracy == pytest.approx((found == y).mean())
     assert exported.ensemble_accuracy == pytest.approx((expected == y).mean())
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "divtf.ensembles.export"]
+    (line,) = [
+        record.getMessage() for record in caplog.records if record.name == "divtf.ensembles.serving.export"
+    ]
     assert str(exported.path) in line and f"{exported.agreement:.2%}" in line
     assert [path.name for path in tmp_path.iterdir()] == ["m.tflite"]
 

@@ -20,7 +20,7 @@ from logged import logged
 from divtf.commands import command_line, main, table2
 from divtf.data.datasets import DATASETS
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.export import export_model
+from divtf.ensembles.serving.export import export_model
 from divtf.errors import InputError
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.pipeline import budget, experiment, exports, finished, shared_ensembles, shared_paths

@@ -78,7 +78,7 @@ def test_killed_anywhere_it_ends_as_if_never_killed(fault, options, whole, tmp_p
 
 @pytest.mark.slow
 def test_killed_in_the_export_it_exports_again(copied):
-    killed(copied / "run", Fault("ensembles.parity.compare"), "--export")
+    killed(copied / "run", Fault("ensembles.serving.parity.compare"), "--export")
     assert list((copied / "run").glob(".partial-*"))
     assert run(copied / "run", "--export").code == 0
     assert (copied / "run" / "saved_model" / "saved_model.pb").exists()

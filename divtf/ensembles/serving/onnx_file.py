@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from divtf.ensembles import served
 from divtf.ensembles.ensemble import Ensemble
+from divtf.ensembles.serving import served
 
 # The newest operator set that tf2onnx writes.
 _OPSET = 18

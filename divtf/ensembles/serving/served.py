@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -28,6 +29,14 @@ def input_shape(ensemble: Ensemble) -> tuple[int | None, ...]:
 def signature(ensemble: Ensemble) -> list[tf.TensorSpec]:
     """The only argument of every exported function: float32 `images` [batch, ...]."""
     return [tf.TensorSpec(input_shape(ensemble), tf.float32, name="images")]
+
+
+def archive(ensemble: Ensemble) -> keras.export.ExportArchive:
+    """Keras's archive with the members' weights, and nothing of their training."""
+    made = keras.export.ExportArchive()
+    for member in ensemble.members:
+        made.track(member)
+    return made
 
 
 def outputs(ensemble: Ensemble, images: tf.Tensor) -> dict[str, tf.Tensor]:

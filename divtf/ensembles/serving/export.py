@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from divtf.ensembles import export_request, litert_file, onnx_file, parity, saved_model
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.export_formats import FORMATS
-from divtf.ensembles.export_request import Request
+from divtf.ensembles.serving import litert_file, onnx_file, parity, saved_model
+from divtf.ensembles.serving.formats import FORMATS
+from divtf.ensembles.serving.request import Request, random_images
 from divtf.errors import InputError, first_line, lacking_resource, require
 from divtf.runtime.logs import get_logger
 from divtf.storage.files import PARTIAL, atomic_path
@@ -188,7 +188,7 @@ def _measured(ensemble: Ensemble, path: Path, request: Request) -> Exported:
     precision = "saved_model" if request.format == "saved_model" else request.precision
     differences = parity.compare(reference, predict, request.compared(ensemble), precision)
     if request.uint8:
-        parity.require_same_in_uint8(predict, export_request.random_images(ensemble))
+        parity.require_same_in_uint8(predict, random_images(ensemble))
     exported = Exported(path, request.format, request.precision, differences)
     if request.images is None:
         return exported

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.ensembles import served
 from divtf.ensembles.ensemble import Ensemble
+from divtf.ensembles.serving import served
 from divtf.storage.files import PARTIAL
 
 
@@ -29,8 +28,7 @@ def write(
         calibration: for int8, images [n, ...] float32 that show what values the activations have.
     """
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent) as directory:
-        archive = keras.export.ExportArchive()
-        archive.track(ensemble)
+        archive = served.archive(ensemble)
         archive.add_endpoint(
             "serve",
             lambda images: served.outputs(ensemble, images),

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from divtf.ensembles import served
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.export_formats import FORMATS, PRECISIONS, require_installed
+from divtf.ensembles.serving import served
+from divtf.ensembles.serving.formats import FORMATS, PRECISIONS, require_installed
 from divtf.errors import require
 from divtf.networks.logits import class_indices
 from divtf.runtime.private_names import layers_of

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.ensembles import served
 from divtf.ensembles.ensemble import Ensemble
+from divtf.ensembles.serving import served
 
 
 def write(ensemble: Ensemble, path: Path, *, uint8: bool = False) -> None:
@@ -19,8 +18,7 @@ def write(ensemble: Ensemble, path: Path, *, uint8: bool = False) -> None:
         path: of a new directory.
         uint8: whether `serving_default` is to take uint8 images in 0..255 instead of being `serve`.
     """
-    archive, signature = keras.export.ExportArchive(), served.signature(ensemble)
-    archive.track(ensemble)
+    archive, signature = served.archive(ensemble), served.signature(ensemble)
 
     def serve(images):
         return {"probabilities": served.outputs(ensemble, images)["probabilities"]}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from divtf.ensembles import served
 from divtf.ensembles.ensemble import Ensemble
+from divtf.ensembles.serving import served
 
 Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
 
