@@ -194,7 +194,8 @@ class RunConfig:
     )
     export_format: tuple[str, ...] | None = flag(
         None,
-        "What to --export: a SavedModel, an ONNX file, a LiteRT file in float32, float16 or int8.",
+        "What to --export: a SavedModel, of float32 or of uint8 images, an ONNX file, or a LiteRT file in "
+        "float32, float16 or int8.",
         EXPORT_FORMATS,
         identity=False,
         stands_for="saved_model",

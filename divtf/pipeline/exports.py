@@ -17,6 +17,7 @@ from divtf.storage import checked_json, run_directory
 _EXPORTS = "exports.json"
 _TITLES = {
     "saved_model": "SavedModel",
+    "saved_model_uint8": "SavedModel uint8",
     "onnx": "ONNX",
     "litert": "LiteRT",
     "litert_float16": "LiteRT float16",
@@ -54,7 +55,7 @@ def missing(output: OutputPart) -> dict[str, Path]:
 
 
 def _is_missing(name: str, path: Path, output: OutputPart) -> bool:
-    directory, own, format = Path(output.run_dir), run_directory.EXPORTS[name], CHOICES[name][0]
+    directory, own, format = Path(output.run_dir), run_directory.EXPORTS[name], CHOICES[name]["format"]
     place, run = path.resolve(), directory.resolve()
     apart = not (place.is_relative_to(run) or run.is_relative_to(place))
     require(
@@ -78,15 +79,14 @@ def export(target: Ensemble, output: OutputPart, data: ImageData) -> None:
     for name, path in missing(output).items():
         # Noted before it is made: the move to its place is all or nothing.
         checked_json.write_json(directory / _EXPORTS, sorted({*_exported(directory), str(path.absolute())}))
-        format, precision = CHOICES[name]
-        reduced = precision != "float32"
-        with quiet_start.converting() if format == "litert" else contextlib.nullcontext():
+        choice = CHOICES[name]
+        reduced = "precision" in choice
+        with quiet_start.converting() if choice["format"] == "litert" else contextlib.nullcontext():
             export_model(
                 target,
                 path,
-                format,
-                precision=precision,
-                calibration=images if precision == "int8" else None,
+                **choice,
+                calibration=images if choice.get("precision") == "int8" else None,
                 images=test_images if reduced else None,
                 labels=test_labels if reduced else None,
             )

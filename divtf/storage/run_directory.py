@@ -24,6 +24,7 @@ SAVED_MODEL = "saved_model"
 # By format of --export_format.
 EXPORTS = {
     "saved_model": SAVED_MODEL,
+    "saved_model_uint8": "saved_model_uint8",
     "onnx": "model.onnx",
     "litert": "model.tflite",
     "litert_float16": "model_float16.tflite",

@@ -300,19 +300,21 @@ def test_formats_that_are_not_there_yet_are_exported(runs, work, monkeypatch):
     monkeypatch.setattr(exports, "export_model", export)
     config = settings(runs["root"], "div", resume=True, export="", export_format=("onnx",))
     experiment.run(config)
-    several = dataclasses.replace(config, export_format=("onnx", "litert_int8"))
+    several = dataclasses.replace(config, export_format=("onnx", "litert_int8", "saved_model_uint8"))
     for _ in range(2):
         experiment.run(several)
-    assert made == ["model.onnx", "model_int8.tflite"]
+    assert made == ["model.onnx", "model_int8.tflite", "saved_model_uint8"]
     directory, (x, _) = runs["root"] / "div", tiny.data().test_set()
     session = onnxruntime.InferenceSession(directory / "model.onnx")
     (served,) = session.run(["probabilities"], {"images": x})
     record = finished.read_record(directory)
     assert (served.argmax(-1) == tiny.data().y_test).sum() == record.result(CLEAN, 0).correct
+    of_bytes = tf.saved_model.load(str(directory / "saved_model_uint8")).signatures["serving_default"]
+    bytes_served = of_bytes(images=tf.constant(tiny.data().x_test))["probabilities"].numpy()
+    np.testing.assert_allclose(bytes_served, served, atol=1e-5)
     lines = experiment.summary(several.part(OutputPart)).splitlines()
-    assert lines[-2:] == [
-        f"  ONNX           {directory / 'model.onnx'}",
-        f"  LiteRT int8    {directory / 'model_int8.tflite'}",
+    assert [line.split()[-1] for line in lines[-3:]] == [
+        str(directory / name) for name in ("model.onnx", "model_int8.tflite", "saved_model_uint8")
     ]
     assert work.take() == (0, [])
 

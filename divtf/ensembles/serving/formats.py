@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+from typing import Any
 
 from divtf.errors import require
 
@@ -33,13 +34,14 @@ FORMATS = {
     "litert": Format("LiteRT file", PRECISIONS, extra="litert", modules=("ai_edge_litert",)),
 }
 
-# What a run may export: format and precision by the name that --export_format has for them.
-CHOICES = {
-    "saved_model": ("saved_model", "float32"),
-    "onnx": ("onnx", "float32"),
-    "litert": ("litert", "float32"),
-    "litert_float16": ("litert", "float16"),
-    "litert_int8": ("litert", "int8"),
+# What a run may export: arguments of `export_model` by the name that --export_format has for them.
+CHOICES: dict[str, dict[str, Any]] = {
+    "saved_model": {"format": "saved_model"},
+    "saved_model_uint8": {"format": "saved_model", "uint8": True},
+    "onnx": {"format": "onnx"},
+    "litert": {"format": "litert"},
+    "litert_float16": {"format": "litert", "precision": "float16"},
+    "litert_int8": {"format": "litert", "precision": "int8"},
 }
 
 
