@@ -1,0 +1,65 @@
+"""The examples run as they stand there, in a directory of their own, and show what they say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, directory, *arguments):
+    """What an example prints, as a user runs it."""
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_own_members_are_attacked_and_saved(tmp_path):
+    printed = run("own_members", tmp_path, "--epochs=5", "--to=mine.keras")
+    found = dict(re.findall(r"^(T_\w+ +\w+) +([\d.]+) \[", printed, re.MULTILINE))
+    assert {" ".join(name.split()) for name in found} == {
+        f"{target} {attack}"
+        for target in ("T_Base", "T_Div")
+        for attack in ("clean", "fgsm", "mifgsm", "worst_case")
+    }
+    accuracy = {" ".join(name.split()): float(value) for name, value in found.items()}
+    assert accuracy["T_Div clean"] > 0.9 and accuracy["T_Div fgsm"] < accuracy["T_Div clean"]
+    assert (tmp_path / "mine.keras").is_file() and "predicts the same" in printed
+
+
+def test_heads_are_trained_on_a_backbone_that_stays(tmp_path):
+    printed = run("fine_tune_backbone", tmp_path, "--images=64", "--epochs=1")
+    assert "trained variables a member: 4; backbone unmoved: True" in printed
+    assert -1 <= float(re.search(r"input gradients: (-?[\d.]+)", printed)[1]) <= 1
+
+
+def test_a_folder_becomes_a_run_and_an_ensemble(tmp_path):
+    printed = run("image_folder", tmp_path)
+    assert "conv3 on digits: accuracy in percent at epsilon 0.05 / 0.1" in printed
+    assert len(re.findall(r"^(?:zero|one|two|three) +is taken for ", printed, re.MULTILINE)) == 8
+    assert "| three |" in (tmp_path / "image_folder" / "runs" / "digits" / "report.md").read_text()
+
+
+def test_each_format_is_asked_without_divtf(tmp_path):
+    printed = run("serve", tmp_path)
+    assert re.findall(r"^(\w+) +off by", printed, re.MULTILINE) == ["SavedModel", "ONNX", "LiteRT"]
+    assert float(re.search(r"int8: the same class for ([\d.]+)%", printed)[1]) > 90
+
+
+def test_every_example_is_run_here():
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert names == set(re.findall(r'run\(\s*"(\w+)"', Path(__file__).read_text()))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_short_and_says_what_it_shows(path):
+    lines = path.read_text().splitlines()
+    assert (
+        len(lines) <= 110
+        and lines[0].startswith('"""')
+        and f"python examples/{path.name}" in path.read_text()
+    )
