@@ -6,14 +6,14 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := divtf tests benchmarks examples setup.py
+SOURCES := divtf tests benchmarks docs examples setup.py
 
 export MPLBACKEND ?= Agg
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check lint types format bench dist clean distclean
+.PHONY: help install demo test check lint types format docs bench dist clean distclean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,7 +33,7 @@ $(STAMP): requirements.txt constraints.txt setup.py divtf/__init__.py
 	  echo "Making $(VENV) with $$($(PYTHON) --version)"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
 	@echo "Installing into $(VENV); the first time this downloads 0.9 GB and takes 3 GB of disk."
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,cluster,onnx,litert]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,cluster,onnx,litert,docs]'
 	@touch $@
 
 demo: $(STAMP) ## Train small ensembles with and without the alignment loss, attack them, print the table
@@ -61,6 +61,9 @@ format: $(STAMP) ## Format the code and repair what can be repaired
 	$(BIN)/python -m ruff check --fix $(SOURCES)
 	$(BIN)/python -m ruff format $(SOURCES)
 
+docs: $(STAMP) ## Build the guides and the API into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 bench: $(STAMP) ## Measure speed and memory as ratios against a floor or a baseline
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -68,7 +71,7 @@ dist: $(STAMP) ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build
 
 clean: ## Remove build outputs and caches; keep .venv and runs/
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find divtf tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## Remove .venv too

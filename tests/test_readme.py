@@ -18,7 +18,7 @@ PAGES = sorted(
         *(ROOT / "runs").glob("*.md"),
         *(
             page
-            for room in ("benchmarks", "divtf", "flags", "runs/results")
+            for room in ("benchmarks", "divtf", "docs", "flags", "runs/results")
             for page in (ROOT / room).rglob("*.md")
         ),
     }

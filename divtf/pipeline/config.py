@@ -320,9 +320,9 @@ class RunConfig:
 
     @property
     def largest_epsilon(self) -> float:
-        """epsilon of D_noise and D_adv: the paper's largest for the data set, whatever is attacked.
+        """The budget of D_noise and D_adv, the paper's largest for the data set, whatever is attacked.
 
-        The largest of `epsilons` for images of one's own.
+        For images of one's own it is the largest of `epsilons`.
         """
         return DATASETS[self.dataset].epsilons[-1] if self.dataset in DATASETS else max(self.epsilons)
 

@@ -58,12 +58,9 @@ def export_model(
 ) -> Exported:
     """Write the ensemble for serving, and check that what was written predicts what the ensemble does.
 
-    From float32 `images` [batch, ...] with any batch size come
-
-        probabilities [batch, classes], the mean over the members;
-        members [batch, members, classes], each one's;
-        disagreement [batch], the mean Kullback-Leibler divergence of the members' distributions from their
-            mean, in nats; 0 where all members agree.
+    From float32 `images` [batch, ...] of any batch come `probabilities` [batch, classes], the mean over
+    the members, `members` [batch, members, classes], each one's, and `disagreement` [batch], the mean
+    Kullback-Leibler divergence of the members' distributions from their mean, in nats; 0 where all agree.
 
     An ONNX or LiteRT file has these outputs by name. A SavedModel has endpoints `serve`, which gives
     `probabilities`; `members`, which gives them of each; and `disagreement`.

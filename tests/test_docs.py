@@ -1,0 +1,40 @@
+"""The guides build without a warning, and the API's page has all public names."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import divtf
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_docs_build_without_a_warning(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        str(DOCS),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    page = (tmp_path / "api.html").read_text()
+    for name in ("divtf.Ensemble.fit", "divtf.export_model", "divtf.TransferResult.interval"):
+        assert f'id="{name}"' in page
+
+
+def test_every_public_name_is_on_the_api_page_once():
+    names = re.findall(r"^\.\. \w+:: divtf\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert sorted(names) == sorted(set(divtf.__all__) - {"__version__"})
+
+
+def test_every_guide_is_in_the_index():
+    listed = set(re.findall(r"^(\w+)$", (DOCS / "index.md").read_text(), re.MULTILINE))
+    assert listed == {path.stem for path in DOCS.glob("*.md")} - {"index"}
