@@ -336,7 +336,8 @@ def test_shares_of_workers_make_up_the_batch_and_each_reads_its_own_only(replica
         union = dataclasses.replace(union, data=dataclasses.replace(union.data, x_train=lazy))
         batches = union.batches(5, lambda plan, worker=worker: worker_fit.shares(plan, worker, 1, replicas))
         own = take(batches, 10)
-        assert read[:10] == [len(y) for _, y in own]
+        # In any order, and batches that come later too: but never more than its share of one.
+        assert max(read) <= -(-4 // replicas) and len(read) >= 10
         shares.append(own)
     for step, (x, y) in enumerate(whole):
         parts = [own[step] for own in shares]
