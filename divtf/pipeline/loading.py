@@ -35,22 +35,27 @@ class LoadedRun:
         return self.config.target
 
 
-def load_run(directory: str | os.PathLike, *, data_dir: str | None = None) -> LoadedRun:
+def load_run(
+    directory: str | os.PathLike, *, data_dir: str | None = None, dataset: str | os.PathLike | None = None
+) -> LoadedRun:
     """The trained ensemble, configuration and images of a finished run.
 
     Args:
         directory: a run directory, wherever it lies now.
         data_dir: data directory of tensorflow-datasets; None is the run's.
+        dataset: where images of your own lie now; None is where they lay.
 
     Raises:
         InputError: if it holds no finished run of this version, or its images cannot be had.
     """
     config = _config(directory, data_dir)
-    data = experiment.load_data(config.part(DataPart))
+    data = _data(config, dataset)
     return LoadedRun(trained.restore(config, data.spec, Path(config.run_dir)), config, data)
 
 
-def load_surrogate(directory: str | os.PathLike, *, data_dir: str | None = None) -> AdversarialSets:
+def load_surrogate(
+    directory: str | os.PathLike, *, data_dir: str | None = None, dataset: str | os.PathLike | None = None
+) -> AdversarialSets:
     """The surrogate that a finished run was attacked from, with the adversarial images made from it.
 
     `.surrogate` is the ensemble. `evaluate_transfer` takes what this gives for a surrogate, and makes only
@@ -59,15 +64,23 @@ def load_surrogate(directory: str | os.PathLike, *, data_dir: str | None = None)
     Args:
         directory: of the run; the surrogate lies in `shared-models` beside it.
         data_dir: data directory of tensorflow-datasets; None is the run's.
+        dataset: as in `load_run`.
 
     Raises:
         InputError: if there is no such run or surrogate.
     """
     config = _config(directory, data_dir)
-    data = experiment.load_data(config.part(DataPart))
+    data = _data(config, dataset)
     place = shared_paths.directory_of(config, config.surrogate_seed)
     surrogate = trained.restore(config.base(config.surrogate_seed), data.spec, place)
     return shared_ensembles.adversarial_sets(surrogate, place)
+
+
+def _data(config: RunConfig, dataset: str | os.PathLike | None) -> ImageData:
+    """The run's images, wherever they lie now."""
+    part = config.part(DataPart)
+    moved = part if dataset is None else dataclasses.replace(part, dataset=os.fspath(dataset))
+    return experiment.load_data(moved)
 
 
 def _config(directory: str | os.PathLike, data_dir: str | None) -> RunConfig:

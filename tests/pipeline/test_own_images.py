@@ -1,6 +1,7 @@
 """Runs on images of one's own: streamed from a folder they are what they are in memory."""
 
 import json
+import shutil
 
 import numpy as np
 import own_images
@@ -91,6 +92,15 @@ def test_python_gets_the_run_and_its_surrogate_back(streamed):
     hits = run.ensemble.predict(np.asarray(x), verbose=0).argmax(-1) == y
     assert hits.sum() == finished.read_record(streamed).result("clean", 0.0).correct
     assert len(load_surrogate(streamed).surrogate.members) == 2
+
+
+def test_a_run_is_had_back_when_it_and_its_images_have_moved(world, streamed, tmp_path):
+    shutil.copytree(streamed.parent, tmp_path / "elsewhere")
+    shutil.copytree(world / "pets", tmp_path / "animals")
+    place = {"dataset": tmp_path / "animals"}
+    run = load_run(tmp_path / "elsewhere" / "run", **place)
+    np.testing.assert_array_equal(np.asarray(run.data.x_test), np.asarray(load_run(streamed).data.x_test))
+    assert len(load_surrogate(tmp_path / "elsewhere" / "run", **place).surrogate.members) == 2
 
 
 def test_other_images_under_the_name_are_not_trained_on(tmp_path):
