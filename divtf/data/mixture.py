@@ -14,7 +14,8 @@ import tensorflow as tf
 from divtf.data.datasets import ImageData
 from divtf.errors import require
 
-_THREADS = os.cpu_count() or 1
+# Batches that are made at a time: each takes memory, and within one Pillow has threads of its own.
+_THREADS = min(os.cpu_count() or 1, 8)
 
 
 @dataclasses.dataclass(frozen=True)
