@@ -21,7 +21,7 @@ NAMES = ("zero", "one", "two", "three")
 
 def write_images(root: Path) -> None:
     """A folder of PNGs: the first digits of MNIST that are 0 to 3."""
-    data = divtf.load_dataset("mnist5k", max_train_examples=600, max_test_examples=200)
+    data = divtf.load_dataset("mnist5k", max_train_examples=500, max_test_examples=100)
     for split, images, labels in (
         ("train", data.x_train, data.y_train),
         ("test", data.x_test, data.y_test),

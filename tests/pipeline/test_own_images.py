@@ -31,7 +31,7 @@ def fixture_world(tmp_path_factory):
 
 
 def config(root, dataset, **values):
-    defaults = {"mode": "ens_div", "epochs": 2, "attacks": ("fgsm", "ifgsm"), "epsilons": (0.02, 0.1)}
+    defaults = {"mode": "ens_div", "epochs": 1, "attacks": ("fgsm", "ifgsm"), "epsilons": (0.02, 0.1)}
     place = {"dataset": str(dataset), "run_dir": str(root / "runs" / "run")}
     return tiny.config(**defaults | place | values)
 
@@ -72,7 +72,7 @@ def test_it_is_gone_on_with_exactly(world, streamed, tmp_path, monkeypatch):
 
     def stop(self, batch, logs=None):
         count(self, batch, logs)
-        if self.model.objective.__class__.__name__ == "GradientAlignment" and self._state.step == 7:
+        if self.model.objective.__class__.__name__ == "GradientAlignment" and self._state.step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -81,7 +81,7 @@ def test_it_is_gone_on_with_exactly(world, streamed, tmp_path, monkeypatch):
             experiment.run(config(tmp_path, world / "pets", checkpoint_minutes=1e-9))
     with logged() as lines:
         again = experiment.run(config(tmp_path, world / "pets", resume=True))
-    assert any("goes on from step 6" in line or "goes on from step 7" in line for line in lines), lines
+    assert any(line.startswith("goes on from step 3") for line in lines), lines
     known = finished.read_record(streamed).provenance["weights"]
     assert finished.read_record(again).provenance["weights"] == known
 
