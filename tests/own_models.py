@@ -110,6 +110,10 @@ def failing(**given):
     raise RuntimeError("no weights today\\nand more")
 
 
+def leaving(**given):
+    raise SystemExit(3)
+
+
 number = 3
 '''
 

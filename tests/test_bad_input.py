@@ -570,6 +570,7 @@ OWN = {
     f"{M}:of_other_arguments": "to be called with input_shape, num_classes, name, seed",
     f"{M}:nothing": "a Keras model of",
     f"{M}:failing": "RuntimeError: no weights today",
+    f"{M}:leaving": "SystemExit: 3",
     f"{M}:constant": "members 0 and 1 with the same weights",
     f"{M}:of_other_images": "of images (8, 8, 1)",
     f"{M}:of_other_classes": "with 3 outputs, one a class",

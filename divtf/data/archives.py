@@ -3,6 +3,7 @@
 import hashlib
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def load(path: Path) -> Splits:
             wanted = [*_NAMES, *([_CLASS_NAMES] if _CLASS_NAMES in members else [])]
             arrays = {name: _array(path, archive, members[name]) for name in wanted}
             fingerprint = hashlib.sha256(repr([(name, members[name].CRC) for name in wanted]).encode())
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+    # Python's reader of archives also raises RuntimeError, for a password that it lacks.
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"Expected {path} as np.savez writes it. Received: {first_line(error)}") from error
@@ -46,7 +48,7 @@ def load(path: Path) -> Splits:
         )
         for split in ("train", "test")
     )
-    names = tuple(map(str, arrays.get(_CLASS_NAMES, ()))) or _numbers(train[1])
+    names = _names(arrays[_CLASS_NAMES], path) if _CLASS_NAMES in arrays else _numbers(train[1])
     require(len(names) >= 2, f"at least two classes in {path}", f"{len(names)}")
     return Splits(train, test, names, fingerprint.hexdigest())
 
@@ -84,6 +86,8 @@ def _header(handle: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _with_channels(images: np.ndarray, what: str) -> np.ndarray:
     """Images [n, H, W, C], or [n, H, W], which have one channel."""
+    expected = f"uint8 images in 0..255 as {what}: of floats x in [0, 1], (255 * x).round().astype('uint8')"
+    require(images.dtype == "uint8", expected, f"{images.dtype}")
     require(images.ndim in (3, 4), f"images [n, H, W] or [n, H, W, C] as {what}", f"shape {images.shape}")
     return images[..., None] if images.ndim == 3 else images
 
@@ -91,11 +95,27 @@ def _with_channels(images: np.ndarray, what: str) -> np.ndarray:
 def _indices(labels: np.ndarray, what: str) -> np.ndarray:
     """Labels [n], [n, 1] or one-hot [n, C] as indices [n]."""
     labels = np.asarray(labels)
+    fits = labels.ndim in (1, 2) and labels.dtype.kind in "biuf"
+    require(fits, f"labels [n], [n, 1] or one-hot [n, classes] as {what}", f"{labels.dtype} {labels.shape}")
+    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all():
+        labels = labels.astype("int64")
     if labels.ndim == 2 and labels.shape[1] > 1:
         one_hot = bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
         require(one_hot, f"labels [n], [n, 1] or one-hot [n, classes] as {what}", f"shape {labels.shape}")
         return labels.argmax(axis=1)
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def _names(names: np.ndarray, path: Path) -> tuple[str, ...]:
+    """The names of the classes."""
+    texts = names.astype(str).tolist() if names.ndim == 1 and names.dtype.kind in "US" else []
+    holds = bool(texts) and len(set(texts)) == len(texts) and all(name.strip() for name in texts)
+    require(
+        holds and all(map(str.isprintable, texts)),
+        f"distinct names of the classes, [classes] of text, as {_CLASS_NAMES} of {path}",
+        f"{names.dtype} {names.shape}: {texts or names.tolist()!r:.80}",
+    )
+    return tuple(texts)
 
 
 def _numbers(labels: np.ndarray) -> tuple[str, ...]:

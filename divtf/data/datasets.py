@@ -95,7 +95,11 @@ def load_dataset(
     """
     for limit in (max_train_examples, max_test_examples):
         require(limit is None or limit >= 1, "at least one example", f"max_examples={limit}")
-    spec, train, test = _own(name, data_dir, image_size) if own.is_own(name) else _known(name, data_dir)
+    sides = [] if image_size is None else list(image_size)
+    sized = all(isinstance(side, int) and side >= 1 for side in sides) and len(sides) in (0, 2)
+    require(sized, "image_size as (height, width), each at least 1", f"image_size={image_size}")
+    known = name in DATASETS or not own.is_own(name)
+    spec, train, test = _known(name, data_dir) if known else _own(name, data_dir, image_size)
     require(
         image_size is None or tuple(image_size) == spec.image_shape[:2],
         f"--image_size with a directory or tfds:NAME; images of {name} have {spec.image_shape[:2]}",
@@ -113,7 +117,8 @@ def load_dataset(
 
 def _known(name: str, data_dir: str | None) -> tuple[DatasetSpec, Any, Any]:
     """Specification, training and test images of one of `DATASETS`."""
-    require(name in DATASETS, f"dataset as one of {sorted(DATASETS)}", f"dataset={name!r}")
+    expected = f"dataset as one of {sorted(DATASETS)}, PATH.npz, a directory or tfds:NAME"
+    require(name in DATASETS, expected, f"dataset={name!r}")
     spec = DATASETS[name]
     from divtf.data import tfds_sets
 
@@ -145,6 +150,7 @@ def check_images(spec: DatasetSpec, x: np.ndarray, y: np.ndarray, *, where: str)
     shape = spec.image_shape
     require(len(x) > 0, f"at least one image in {where}", "none")
     require(x.dtype == "uint8", f"uint8 images in {where}", f"{x.dtype}")
+    require(0 not in shape, f"images of at least one pixel in {where}", f"shape {shape}")
     require(x.shape[1:] == shape, f"images of shape {shape} in {where}", f"{x.shape[1:]}")
     require(y.shape == (len(x),), f"{len(x)} labels in {where}", f"labels of shape {y.shape}")
     require(y.dtype.kind in "iu", f"integer labels in {where}", f"{y.dtype}")

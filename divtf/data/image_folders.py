@@ -76,8 +76,16 @@ def _files(split: Path, classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 
 def _below(directory: Path) -> Iterable[str]:
-    """The files below a directory, hidden ones left out."""
-    for parent, _, names in os.walk(directory, followlinks=True):
+    """The files below a directory; hidden ones, and what lies in hidden directories, are left out."""
+    seen = set()
+    for parent, directories, names in os.walk(directory, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        # In place, by which `os.walk` is told where to go on: not in a circle of links.
+        directories[:] = [
+            name
+            for name in directories
+            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen
+        ]
         yield from (os.path.join(parent, name) for name in names if not name.startswith("."))
 
 

@@ -18,7 +18,8 @@ ARCHIVE, TFDS = ".npz", "tfds:"
 
 def is_own(name: str) -> bool:
     """Whether the name is one of an archive, a folder or a set of TFDS rather than of `DATASETS`."""
-    return name.startswith(TFDS) or name.endswith(ARCHIVE) or os.sep in name or os.path.isdir(name)
+    archive = name.lower().endswith(ARCHIVE)
+    return name.startswith(TFDS) or archive or os.sep in name or os.path.isdir(name)
 
 
 def absolute(name: str) -> str:
@@ -29,7 +30,7 @@ def absolute(name: str) -> str:
 def short_name(name: str) -> str:
     """A name for tables and directories: a file's or folder's own, or that of TFDS."""
     own = name.removeprefix(TFDS).split(",")[0].replace("/", "-").replace(":", "-")
-    own = own if name.startswith(TFDS) else Path(name).name.removesuffix(ARCHIVE)
+    own = own if name.startswith(TFDS) else re.sub(r"\.npz$", "", Path(name).name, flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "_", own) or "images"
 
 
@@ -59,6 +60,6 @@ def load(name: str, data_dir: str | None, image_size: Sequence[int] | None) -> S
         return image_folders.load(path, image_size)
     from divtf.data import archives
 
-    require(path.suffix == ARCHIVE, "a directory of images, or an archive PATH.npz", f"{path}")
+    require(path.suffix.lower() == ARCHIVE, "a directory of images, or an archive PATH.npz", f"{path}")
     require(image_size is None, "--image_size with a directory or tfds:NAME", f"image_size with {path}")
     return archives.load(path)

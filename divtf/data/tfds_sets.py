@@ -45,10 +45,13 @@ def load(text: str, data_dir: str | None, image_size: Sequence[int] | None) -> S
         InputError: if the set cannot be had, lacks a split, image or label, or its images differ in size.
     """
     name, *given = _parts(text)
-    require(len(given) in (0, 2), "tfds:NAME, or tfds:NAME,TRAIN,TEST with two splits", f"tfds:{text}")
+    holds = bool(name) and len(given) in (0, 2)
+    require(holds, "tfds:NAME, or tfds:NAME,TRAIN,TEST with two splits", f"tfds:{text}")
     with _expecting(name, data_dir, "take another --dataset"):
         builder = _prepared(name, data_dir)
     image, label = _features(name, builder.info)
+    kind = np.dtype(builder.info.features[image].np_dtype)
+    require(kind == np.uint8, f"uint8 images in tfds:{name}", f"{kind}")
     train, test = given or _splits(name, builder.info)
     shape = _shape(name, builder.info.features[image].shape, image_size)
     read = _by_number if builder.info.file_format.value == _BY_NUMBER else _in_memory
@@ -89,9 +92,10 @@ def _expecting(name: str, data_dir: str | None, otherwise: str) -> Iterator[None
     except InputError:
         raise
     except Exception as error:
+        reason = first_line(error)[:160].rstrip(".")
         raise InputError(
             f"Expected {name} prepared by tensorflow-datasets in {data_dir or 'its data directory'}, or a "
-            f"network to download it. Received: {type(error).__name__}: {first_line(error)[:160]}. Point "
+            f"network to download it. Received: {type(error).__name__}: {reason}. Point "
             f"--data_dir or TFDS_DATA_DIR to prepared data, or {otherwise}"
         ) from error
 

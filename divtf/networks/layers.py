@@ -123,6 +123,10 @@ def _moments(x: tf.Tensor, axes: list[int], epsilon: float) -> tuple[tf.Tensor, 
 class Logits(keras.layers.Layer):
     """What takes the place of a softmax at a model's end: gives what it is given, whatever the mask."""
 
+    def get_config(self):
+        """Keras's own, which without this would not take a dtype policy for a configuration's value."""
+        return super().get_config()
+
     def call(self, inputs, mask=None):
         """The inputs."""
         return inputs

@@ -181,7 +181,7 @@ def _called(
             member = function(**given)
         except InputError:
             raise
-        except Exception as error:  # It is anybody's code.
+        except (Exception, SystemExit) as error:  # It is anybody's code.
             raise InputError(
                 f"Expected {model} to make a model of images {shape} and {num_classes} classes. "
                 f"Received: {type(error).__name__}: {first_line(error):.200}"

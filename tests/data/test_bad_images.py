@@ -194,6 +194,14 @@ ARCHIVES = {
     "labels of halves": ({"y_train": np.arange(12) / 2}, "integer labels", "float64"),
     "negative labels": ({"y_test": np.arange(6) - 1}, "labels in [0, 3)", "from -1 to 4"),
     "a class that is not trained": ({"y_test": np.arange(6)}, "labels in [0, 3)", "from 0 to 5"),
+    "labels of text": ({"y_train": np.array(["a", "b"] * 6)}, "labels [n], [n, 1] or one-hot", "<U1 (12,)"),
+    "one label for all": ({"y_train": np.array(1)}, "labels [n], [n, 1] or one-hot", "int64 ()"),
+    "no pixels": ({"x_train": np.zeros((12, 0, 10, 3), "uint8")}, "at least one pixel", "(0, 10, 3)"),
+    "one name for all": ({"class_names": np.array("cats")}, "distinct names of the classes", "<U4 ()"),
+    "names that are one": ({"class_names": np.array(["a", "a", "b"])}, "distinct names", "['a', 'a', 'b']"),
+    "an empty name": ({"class_names": np.array(["a", "", "b"])}, "distinct names", "['a', '', 'b']"),
+    "a name of two lines": ({"class_names": np.array(["a", "b\nc", "d"])}, "distinct names", "text"),
+    "numbers for names": ({"class_names": np.arange(3)}, "distinct names", "[0, 1, 2]"),
     "soft labels": ({"y_train": np.full((12, 3), 1 / 3)}, "labels [n], [n, 1] or one-hot", "shape (12, 3)"),
     "one class": ({"y_train": np.zeros(12, int), "y_test": np.zeros(6, int)}, "at least two classes", "1"),
     "fewer names than classes": ({"class_names": np.array(["a", "b"])}, "labels in [0, 2)", "from 0 to 2"),
@@ -210,10 +218,31 @@ def test_archive_is_refused(case, tmp_path):
         assert word in message, message
 
 
+def damaged(path):
+    """A compressed archive with a stream that is none."""
+    np.savez_compressed(path, **arrays())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("x_train.npy").header_offset + 80
+    content = bytearray(path.read_bytes())
+    content[start : start + 40] = bytes([255]) * 40
+    path.write_bytes(content)
+
+
+def encrypted(path):
+    """An archive whose first member says that it is encrypted, in the archive's list and its own header."""
+    np.savez(path, **arrays())
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + flags] |= 1
+    path.write_bytes(content)
+
+
 NOT_ARCHIVES = {
     "an empty file": lambda path: path.write_bytes(b""),
     "a text": lambda path: path.write_text("x_train"),
     "a pickle": lambda path: path.write_bytes(pickle.dumps(Hostile(path.with_name("witness")))),
+    "a damaged stream": damaged,
+    "an encrypted archive": encrypted,
     "half an archive": lambda path: (np.savez(path, **arrays()), truncate(path)),
     "one array": lambda path: path.write_bytes(b"\x93NUMPY"),
     "an archive of texts": lambda path: _zip(path, b"12 images"),
@@ -267,9 +296,13 @@ def test_compressed_archive_beyond_memory_is_refused(tmp_path, monkeypatch):
         ),
         ("/no/such/place.npz", {}, ["which does not exist"]),
         ("/dev/null", {}, ["a directory of images, or an archive PATH.npz", "/dev/null"]),
+        ("mnist5k", {"image_size": (0, 0)}, ["image_size as (height, width), each at least 1", "(0, 0)"]),
+        ("mnist5k", {"image_size": (8,)}, ["image_size as (height, width)", "(8,)"]),
+        ("mnist5k", {"image_size": (-1, 3)}, ["image_size as (height, width)", "(-1, 3)"]),
+        ("flowers", {}, ["PATH.npz, a directory or tfds:NAME", "'flowers'"]),
         ("mnist5k", {"image_size": (32, 32)}, ["--image_size with a directory", "(28, 28)"]),
         ("mnist", {"data_dir": "/no/such/place"}, ["mnist prepared by tensorflow-datasets"]),
-        ("tfds:", {}, ["tensorflow-datasets"]),
+        ("tfds:", {}, ["tfds:NAME", "Received: tfds:"]),
         ("tfds:no_such_set", {}, ["no_such_set prepared by tensorflow-datasets", "take another --dataset"]),
         ("tfds:mnist,train", {}, ["tfds:NAME,TRAIN,TEST with two splits", "tfds:mnist,train"]),
         ("tfds:mnist,a,b,c", {}, ["two splits"]),
@@ -294,8 +327,11 @@ def prepared(root, features, splits=("train", "test"), shape=(*SIZE, 3)):
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
+    pictures = np.stack([own_images.picture(i, size=shape[:2]) for i in range(4)])
     images = {
-        key: [own_images.picture(i, size=shape[:2]) for i in range(4)] for key in features if "image" in key
+        key: pictures[..., : kind.shape[-1]].astype(kind.np_dtype)
+        for key, kind in features.items()
+        if "image" in key
     }
     labels = {key: np.arange(4) % 2 for key in features if "image" not in key}
     examples = tf.data.Dataset.from_tensor_slices(images | labels)
@@ -309,10 +345,10 @@ def prepared(root, features, splits=("train", "test"), shape=(*SIZE, 3)):
     )
 
 
-def image(*shape):
+def image(*shape, dtype="uint8"):
     import tensorflow_datasets as tfds
 
-    return tfds.features.Image(shape=shape or (*SIZE, 3))
+    return tfds.features.Image(shape=shape or (*SIZE, 3), dtype=np.dtype(dtype).type)
 
 
 def label():
@@ -336,6 +372,18 @@ TFDS = {
         "none among image",
     ),
     "no image": (lambda: {"label": label()}, ("train", "test"), "one image an example", "none among label"),
+    "floats": (
+        lambda: {"image": image(*SIZE, 1, dtype="float32"), "label": label()},
+        ("train", "test"),
+        "uint8",
+        "float32",
+    ),
+    "16 bits": (
+        lambda: {"image": image(dtype="uint16"), "label": label()},
+        ("train", "test"),
+        "uint8",
+        "uint16",
+    ),
     "two images": (
         lambda: {"image": image(), "image_2": image(), "label": label()},
         ("train", "test"),

@@ -178,7 +178,10 @@ def test_registered_dataset_without_a_function_is_tfds_s_of_that_name_in_the_dir
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError) as caught:
         load_dataset("imagenet")
-    assert str(caught.value) == f"Expected dataset as one of {sorted(DATASETS)}. Received: dataset='imagenet'"
+    assert str(caught.value) == (
+        f"Expected dataset as one of {sorted(DATASETS)}, PATH.npz, a directory or tfds:NAME. "
+        "Received: dataset='imagenet'"
+    )
 
 
 @pytest.mark.parametrize(

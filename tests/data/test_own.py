@@ -20,6 +20,7 @@ from divtf.data.images import LazyImages
         ("/data/flowers", "flowers"),
         ("/data/flowers/", "flowers"),
         ("digits.npz", "digits"),
+        ("Digits.NPZ", "Digits"),
         ("./a b/c,d.npz", "c_d"),
         ("tfds:mnist", "mnist"),
         ("tfds:cifar10_corrupted/fog_1:1.0.0", "cifar10_corrupted-fog_1-1.0.0"),
@@ -29,6 +30,12 @@ from divtf.data.images import LazyImages
 )
 def test_names_have_short_forms_for_tables_and_directories(name, short):
     assert own.is_own(name) and own.short_name(name) == short
+
+
+def test_a_known_name_stays_what_it_is_beside_a_directory_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist5k").mkdir()
+    assert len(load_dataset("mnist5k").x_train) == 4000
 
 
 def test_a_directory_is_known_by_being_there(tmp_path, monkeypatch):
@@ -100,7 +107,10 @@ def test_other_and_hidden_files_are_left_out_and_told_of(tmp_path):
     own_images.folder(tmp_path)
     (tmp_path / "train" / "cat" / "notes.txt").write_text("a note")
     (tmp_path / "train" / "cat" / ".DS_Store").write_bytes(b"hidden")
+    hidden = tmp_path / "train" / "cat" / ".ipynb_checkpoints" / "0-checkpoint.png"
+    own_images.write(hidden, own_images.picture(0))
     (tmp_path / "train" / ".cache").mkdir()
+    (tmp_path / "train" / "cat" / "round").symlink_to(tmp_path / "train" / "cat")
     with logged() as lines:
         assert len(load_dataset(str(tmp_path)).x_train) == 12
     assert lines == [f"leaves out 1 files that are no images: {tmp_path / 'train' / 'cat' / 'notes.txt'}"]
@@ -150,11 +160,12 @@ def test_an_archive_gives_its_arrays(tmp_path, channels, compressed):
     [
         ({"x_train": np.zeros((12, 8, 10), "uint8"), "x_test": np.ones((6, 8, 10), "uint8")}, 3),
         ({"y_train": np.arange(12)[:, None] % 3, "y_test": np.arange(6)[:, None] % 3}, 3),
+        ({"y_train": (np.arange(12) % 3).astype("float64")}, 3),
         ({"y_train": np.eye(4)[np.arange(12) % 3], "y_test": np.eye(4)[np.arange(6) % 3]}, 3),
         ({"class_names": np.array(["one", "two", "three", "four"])}, 4),
         ({"x_train": np.asfortranarray(own_images.arrays()["x_train"])}, 3),
     ],
-    ids=["no channels", "labels [n, 1]", "one-hot", "class names", "Fortran's order"],
+    ids=["no channels", "labels [n, 1]", "whole floats", "one-hot", "class names", "Fortran's order"],
 )
 def test_an_archive_may_be_written_as_others_write_it(tmp_path, changes, classes):
     data = archive(tmp_path / "own.npz", **changes)

@@ -1,5 +1,7 @@
 """Copies of members with exact layers, and in float64."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -105,6 +107,8 @@ def test_a_softmax_at_the_end_is_taken_off(head, sequential, tiny_batch):
     assert np.asarray(converted(x)).min() < 0
     names = [layer.name for layer in member.layers]
     assert [layer.name for layer in converted.layers][: len(names)] == names
+    again = type(converted).from_config(json.loads(json.dumps(converted.get_config())))
+    assert [layer.name for layer in again.layers] == [layer.name for layer in converted.layers]
 
 
 def test_a_softmax_elsewhere_stays(tiny_batch):
