@@ -62,7 +62,7 @@ format: $(STAMP) ## Format the code and repair what can be repaired
 	$(BIN)/python -m ruff format $(SOURCES)
 
 docs: $(STAMP) ## Build the guides and the API into docs/_build/html; a warning is an error
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . docs/_build/html
 
 bench: $(STAMP) ## Measure speed and memory as ratios against a floor or a baseline
 	$(BIN)/python -m benchmarks $(ARGS)
