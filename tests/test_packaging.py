@@ -114,6 +114,11 @@ def test_source_archive_has_what_setup_reads():
     assert "requirements.txt" in included.split()
 
 
+def test_source_archive_has_what_the_tests_read():
+    grafted = {line.split()[1] for line in content_lines("MANIFEST.in") if line.startswith("graft")}
+    assert grafted >= {"benchmarks", "docs", "examples", "flags", "tests"}
+
+
 def test_licence_is_the_same_everywhere(setup_arguments):
     assert setup_arguments["license"] == "Apache-2.0"
     assert "license: Apache-2.0" in read("CITATION.cff").splitlines()
