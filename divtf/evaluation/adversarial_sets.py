@@ -1,5 +1,6 @@
 """Adversarial images of a surrogate, made once and kept with a manifest and a hash."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -76,7 +77,10 @@ class AdversarialSets:
                 return stored
             if path.with_suffix(".json").exists():
                 _LOG.info(f"{path} is not the file of its manifest; making it again")
-            return self._write(path, manifest, x.shape, self._make(attack, x, y))
+            batches = self._make(attack, x, y)
+            # One before there is a file: tracing the attack takes files of TensorFlow's own.
+            first = next(batches)
+            return self._write(path, manifest, x.shape, itertools.chain([first], batches))
 
     def saturated(self, x: Any, y: np.ndarray) -> float:
         """Share of the images for which the loss of every surrogate member is below 1e-7."""
