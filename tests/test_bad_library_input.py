@@ -237,7 +237,7 @@ CASES = {
     "bilinear resizing": lambda: diverse(layers.Resizing(6, 6)),
     "resizing by the nearest": lambda: diverse(layers.Resizing(6, 6, interpolation="nearest")),
     "bilinear upsampling": lambda: diverse(
-        layers.Conv2D(2, 3), layers.UpSampling2D(2, interpolation="bilinear")
+        layers.Conv2D(2, 3, padding="same"), layers.UpSampling2D(2, interpolation="bilinear")
     ),
     "softsign": lambda: diverse(layers.Activation("softsign")),
     "moments": lambda: diverse(lambda x: x / keras.ops.moments(x, axes=[1, 2, 3], keepdims=True)[1]),
