@@ -7,11 +7,12 @@ nothing; an array of numbers gives an array. No TensorFlow.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
+from divtf.storage import digests
 
 
 class LazyImages:
@@ -35,7 +36,7 @@ class LazyImages:
         self.dtype = np.dtype(dtype)
         self.ndim = len(self.shape)
         self._read = read
-        self._numbers = range(count)
+        self._numbers = np.arange(count)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -43,12 +44,12 @@ class LazyImages:
     def __getitem__(self, key: Any) -> Any:
         """A view for a slice; the images themselves, read now, for numbers."""
         if isinstance(key, slice):
-            part = LazyImages(self._read, 0, self.shape[1:], self.dtype.str)
-            part._numbers = self._numbers[key]
-            part.shape = (len(part._numbers), *self.shape[1:])
+            numbers = self._numbers[key]
+            part = LazyImages(self._read, len(numbers), self.shape[1:], self.dtype.str)
+            part._numbers = numbers
             return part
         wanted = np.asarray(key)
-        read = self._read(np.asarray(self._numbers, dtype=np.int64)[wanted.reshape(-1)])
+        read = self._read(self._numbers[wanted.reshape(-1)])
         return read.reshape(*wanted.shape, *self.shape[1:])
 
     @functools.cached_property
@@ -88,10 +89,7 @@ def images_digest(images: Any) -> str:
 
 
 def _digest(images: Any) -> str:
-    hasher = hashlib.sha256(f"{images.dtype.str}{images.shape}".encode())
-    for block in blocks(images):
-        hasher.update(block.tobytes())  # In C order, however the array lies in memory.
-    return hasher.hexdigest()
+    return digests.blocks_digest(images.dtype, images.shape, blocks(images))
 
 
 def value_range(images: Any) -> tuple[float, float]:

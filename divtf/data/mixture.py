@@ -89,7 +89,7 @@ class Mixture:
             cut: makes of a data set of tuples of arrays [B] one of a worker's shares of each; None takes all.
         """
         plan = self._plan(first_step)
-        # Threads, since what they wait for is files and Pillow, and order, since that is the seed's.
+        # Several at a time, but in order, which is the seed's.
         batches = (cut(plan) if cut else plan).map(
             self._make, num_parallel_calls=_THREADS, deterministic=True
         )

@@ -61,5 +61,4 @@ def load(name: str, data_dir: str | None, image_size: Sequence[int] | None) -> S
     from divtf.data import archives
 
     require(path.suffix.lower() == ARCHIVE, "a directory of images, or an archive PATH.npz", f"{path}")
-    require(image_size is None, "--image_size with a directory or tfds:NAME", f"image_size with {path}")
     return archives.load(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ def digest(values: Any) -> str:
 
 def array_digest(array: np.ndarray) -> str:
     """SHA-256 of an array's type, shape and values."""
-    hasher = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    hasher.update(array.tobytes())  # In C order, however the array lies in memory.
+    return blocks_digest(array.dtype, array.shape, [array])
+
+
+def blocks_digest(dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> str:
+    """The same of an array that comes in parts along its first axis."""
+    hasher = hashlib.sha256(f"{dtype.str}{shape}".encode())
+    for block in blocks:
+        hasher.update(block.tobytes())  # In C order, however the array lies in memory.
     return hasher.hexdigest()
