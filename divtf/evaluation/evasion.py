@@ -1,0 +1,177 @@
+"""An attack on detection: images that fool an ensemble and whose score stays below the threshold.
+
+A detector that was only tried on images made without knowledge of it was not tried (Carlini & Wagner 2017,
+"Adversarial examples are not easily detected").
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from divtf.attacks.threat import ThreatModel
+from divtf.data.images import as_images, blocks
+from divtf.errors import require
+from divtf.evaluation.suspicion import DIFFERENTIABLE, SCORES, log_probabilities
+from divtf.networks.logits import as_target, class_indices, log_mean_probability, member_logits
+
+# In units of the threshold to nats of the lead; 0 is the attacker who does not know of the score.
+WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evading:
+    """What the attacker climbs: the lead of the best other class, less the weighted score.
+
+    Attributes:
+        score: a name of `DIFFERENTIABLE`.
+        threshold: the score's unit, above 0: where images begin to be flagged.
+        weight: of the score in that unit.
+        cap: the lead, log mean probability of the best other class minus that of the true one, counts up to
+            this: beyond it only the score is left to improve.
+    """
+
+    score: str
+    threshold: float
+    weight: float
+    cap: float = 1.0
+
+    def __call__(self, member_logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Values [B] to be raised, for the members' logits [N, B, C] and the true classes [B]."""
+        suspicion = DIFFERENTIABLE[self.score](member_logits) / self.threshold
+        return tf.minimum(_tensor_lead(member_logits, y), self.cap) - self.weight * suspicion
+
+
+@dataclasses.dataclass(frozen=True)
+class Evasion:
+    """The best image that the attacker found for each.
+
+    Attributes:
+        images: [n, ...]: of those that fool the target the one with the lowest score; where none does, the
+            one whose best other class comes closest.
+        fooled: whether it fools, bool [n].
+        scores: float64 [n].
+        threshold: where images begin to be flagged.
+    """
+
+    images: np.ndarray
+    fooled: np.ndarray
+    scores: np.ndarray
+    threshold: float
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """Whether each fools and is not flagged, bool [n]: the share of these is the attacker's success."""
+        return self.fooled & (self.scores <= self.threshold)
+
+    @property
+    def flagged_share(self) -> float:
+        """Share of the fooling images that are flagged still; NaN if none fools."""
+        return 1 - self.unseen.sum() / self.fooled.sum() if self.fooled.any() else float("nan")
+
+
+def evade(
+    target,
+    x: Any,
+    y: np.ndarray,
+    threat: ThreatModel,
+    score: str,
+    threshold: float,
+    *,
+    weights: Sequence[float] = WEIGHTS,
+    steps: int = 40,
+    cap: float = 1.0,
+    batch_size: int = 250,
+) -> Evasion:
+    """Images that fool the target with as low a score as can be found, by an attacker who has all of it.
+
+    Projected ascent of `Evading` along the gradient's sign, once for each weight, from the image itself; steps
+    shrink from a quarter of epsilon as half a cosine. What is kept is the best over weights and steps.
+
+    Args:
+        target: an Ensemble, or a list of members.
+        x: images [n, ...], float32 in the threat model's range.
+        y: true classes: indices [n] or [n, 1], or one-hot [n, C].
+        threat: budget and image range.
+        score: a name of `DIFFERENTIABLE`.
+        threshold: the score above which an image is flagged, above 0: `Roc.tpr_at(0.05).threshold`.
+        weights: of the score, in units of the threshold.
+        steps: of each ascent.
+        cap: of the lead; see `Evading`.
+        batch_size: images at a time.
+
+    Raises:
+        InputError: for a score or values that are none, or images or labels that do not fit.
+    """
+    require(score in DIFFERENTIABLE, f"score as one of {list(DIFFERENTIABLE)}", f"score={score!r}")
+    require(np.isfinite(threshold) and threshold > 0, "threshold > 0", threshold=threshold)
+    require(isinstance(steps, int) and steps >= 1, "steps >= 1", steps=steps)
+    require(len(weights) > 0 and min(weights) >= 0, "weights >= 0, at least one", f"{weights}")
+    x, y, target = as_images(x), class_indices(y), as_target(target)
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    climb = _step(target, score, threshold, cap, threat)
+    found = []
+    for images, labels in zip(blocks(x, batch_size), blocks(y, batch_size), strict=True):
+        best = _Best(images, labels, score)
+        for weight in weights:
+            x_adv = tf.constant(images)
+            for number in range(steps + 1):
+                size = threat.epsilon * (1 + np.cos(np.pi * number / steps)) / 8
+                moved, logits = climb(x_adv, images, labels, np.float32(weight), np.float32(size))
+                best.offer(x_adv.numpy(), logits.numpy())
+                x_adv = moved
+        found.append(best)
+    parts = zip(*((best.images, best.leads > 0, best.scores) for best in found), strict=True)
+    return Evasion(*map(np.concatenate, parts), threshold)
+
+
+def _step(target: Any, score: str, threshold: float, cap: float, threat: ThreatModel) -> Callable[..., Any]:
+    """A graph from images under way, the clean ones, labels, weight and size to images moved, and logits."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def step(x_adv, x, y, weight, size):
+        with tf.GradientTape() as tape:
+            tape.watch(x_adv)
+            logits = member_logits(target, x_adv)
+            value = Evading(score, threshold, weight, cap)(logits, y)
+        gradient = tape.gradient(value, x_adv)
+        moved = tf.clip_by_value(x_adv + size * tf.sign(gradient), x - threat.epsilon, x + threat.epsilon)
+        return tf.clip_by_value(moved, threat.clip_min, threat.clip_max), logits
+
+    return step
+
+
+class _Best:
+    """The best image so far of each of a batch."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, score: str):
+        self.images = x.copy()
+        self.leads = np.full(len(x), -np.inf)
+        self.scores = np.full(len(x), np.inf)
+        self._y, self._score = y, SCORES[score]
+
+    def offer(self, images: np.ndarray, logits: np.ndarray) -> None:
+        """Take the images [B, ...] that are better than what there is, by their logits [N, B, C]."""
+        leads, scores = lead(logits, self._y), self._score(logits)
+        is_better = np.where(
+            leads > 0, (self.leads <= 0) | (scores < self.scores), (self.leads <= 0) & (leads > self.leads)
+        )
+        self.images[is_better] = images[is_better]
+        self.leads[is_better], self.scores[is_better] = leads[is_better], scores[is_better]
+
+
+def lead(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Log mean probability of the best other class minus that of the true one, [N, B, C], [B] -> [B]."""
+    _, mean = log_probabilities(logits)
+    is_true = np.arange(mean.shape[-1]) == y[:, None]
+    return np.where(is_true, -np.inf, mean).max(axis=-1) - mean[is_true]
+
+
+def _tensor_lead(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """The same, for an attacker to climb."""
+    mean = log_mean_probability(logits)
+    is_true = tf.one_hot(y, mean.shape[-1], on_value=True, off_value=False)
+    others = tf.reduce_max(tf.where(is_true, mean.dtype.min, mean), axis=-1)
+    return others - tf.reduce_sum(tf.where(is_true, mean, tf.zeros_like(mean)), axis=-1)
