@@ -4,54 +4,63 @@ import collections
 import dataclasses
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.methods import ATTACKS, Method, random_start
+from divtf.attacks.context import Context, streams
+from divtf.attacks.methods import ATTACKS
+from divtf.attacks.recipe import Recipe
 from divtf.attacks.threat import ThreatModel
-from divtf.errors import is_number, require
-from divtf.networks.logits import as_target, class_indices, member_logits, require_logits
+from divtf.errors import require
+from divtf.networks.logits import as_target, class_indices, each_logits, member_logits, require_logits
 from divtf.runtime.devices import map_batches
 
 # A float32 image plus its perturbation may round to just outside the ball: by so much of its largest value.
 _ROUNDING = 1e-6
 # Counts the changes of what attacks compute: images that were kept before are made again.
-_REVISION = 2
+_REVISION = 3
 # As many images of the first batch tell what a target gives.
 _FIRST = 8
+# As many of the first images are there to be mixed into others.
+POOL = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class _Traced:
-    """An attack on one target as a graph, from images, labels and seed [2]; and the target's classes."""
+    """An attack on one target as a graph, and the target's classes."""
 
     attack: Callable[..., tf.Tensor]
     classes: int
 
 
 class Attack:
-    """An attack with its threat model and parameters; made by `make_attack`."""
+    """An attack with its threat model and parameters; made by `make_attack` or `compose_attack`.
 
-    def __init__(self, name: str, method: Method, threat: ThreatModel, params: Mapping[str, Any]):
+    Attributes:
+        name: in results.
+        threat: the threat model.
+        recipe: what it is composed of.
+    """
+
+    def __init__(self, name: str, threat: ThreatModel, recipe: Recipe):
         self.name = name
         self.threat = threat
-        self.params = params
-        self._method = method
+        self.recipe = recipe
         self._traced: weakref.WeakKeyDictionary[Any, _Traced] = weakref.WeakKeyDictionary()
 
     def __call__(self, target, x, y, *, seed: int = 0) -> tf.Tensor:
-        """Adversarial images for the target's mean member loss and the true labels.
+        """Adversarial images for the attack's loss on the target's members, and the true labels.
 
         Args:
             target: an Ensemble (anything with `member_logits(x) -> [N, B, C]`), a list of members, or a
                 callable that gives logits [B, C].
             x: images [B, H, W, C], signals [B, T, C] or vectors [B, D], float32 in [clip_min, clip_max].
             y: true classes: indices, integer [B] or [B, 1], or one-hot [B, C].
-            seed: of the random start, where the attack has one; each batch should have its own.
+            seed: of all that is drawn at random, for each image by its place in x.
 
         Returns:
             Images of the shape of x, in the epsilon ball about x and in [clip_min, clip_max].
@@ -61,22 +70,43 @@ class Attack:
                 or gives probabilities, or values or gradients that are not finite.
             FloatingPointError: if the result breaks the threat model.
         """
-        return next(self.on_batches(target, [(x, y, seed)]))
+        x, y = tf.cast(x, tf.float32), class_indices(y)
+        self._check_input(x, y)
+        batch = (x, y, np.arange(len(x)))
+        return next(self.on_batches(target, [batch], pool=(x[:POOL], y[:POOL]), seed=seed))
 
-    def on_batches(self, target, batches, devices: Sequence[str] = ()) -> Iterator[tf.Tensor]:
-        """What a call gives for each batch (x, y, seed), bit for bit; on devices, each one at a time."""
+    def on_batches(
+        self,
+        target,
+        batches: Iterable[tuple[Any, Any, Any]],
+        *,
+        pool: tuple[Any, Any],
+        seed: int = 0,
+        devices: Sequence[str] = (),
+    ) -> Iterator[tf.Tensor]:
+        """Adversarial images for each batch of a set, the same however the set is cut into batches.
+
+        Args:
+            target: as in a call.
+            batches: (x, y, numbers): images, labels, and the images' numbers in the set, by which each has
+                its own random draws.
+            pool: images of the set, and their labels, to be mixed into others.
+            seed: of all that is drawn at random.
+            devices: on which batches are attacked, each one at a time.
+        """
         target = as_target(target)
         under_way: collections.deque[tf.Tensor] = collections.deque()
+        shared = (tf.constant(seed), tf.cast(pool[0], tf.float32), tf.constant(class_indices(pool[1])))
 
         def checked():
-            for x, y, seed in batches:
+            for x, y, numbers in batches:
                 x, y = tf.cast(x, tf.float32), class_indices(y)
                 self._check_input(x, y)
                 if target not in self._traced:
                     self._traced[target] = self._trace(target, x)
                 _check_labels(y, self._traced[target].classes)
                 under_way.append(x)
-                yield x, tf.constant(y, tf.int64), tf.stack([seed, 0])
+                yield x, tf.constant(y), tf.cast(numbers, tf.int32), *shared
 
         def attack(*batch):
             return self._traced[target].attack(*batch)
@@ -85,12 +115,17 @@ class Attack:
             self._check_result(under_way.popleft(), x_adv)
             yield x_adv
 
+    @property
+    def gradients(self) -> int:
+        """What it costs: gradients of all members for an image."""
+        return self.recipe.gradients
+
     def describe(self) -> dict[str, Any]:
         """Everything that, with target, images and seed, determines the result; as JSON values."""
         return {
             "attack": self.name,
             "revision": _REVISION,
-            "params": dict(self.params),
+            "params": self.recipe.params,
             **dataclasses.asdict(self.threat),
         }
 
@@ -98,20 +133,21 @@ class Attack:
         members, classes = require_logits(target, x[:_FIRST])
         # The cache must not keep the target alive: a cycle through its own value would.
         reference = weakref.ref(target)
-        signature = [
-            tf.TensorSpec([None, *x.shape[1:]], tf.float32),
-            tf.TensorSpec([None], tf.int64),
-            tf.TensorSpec([2], tf.int32),
-        ]
+        images = tf.TensorSpec([None, *x.shape[1:]], tf.float32)
+        labels = tf.TensorSpec([None], tf.int64)
+        numbers = tf.TensorSpec([None], tf.int32)
+        signature = [images, labels, numbers, tf.TensorSpec([], tf.int32), images, labels]
 
         # Converting control flow on tensors, which CleverHans and Keras lack, takes longer than tracing.
         @tf.function(input_signature=signature, autograph=not isinstance(target, keras.Model))
-        def attack(x, y, seed):
-            params = dict(self.params)
-            if self._method.random_start:
-                params["start"] = random_start(x, self.threat, seed)
-            labels = tf.repeat(y[:, None], members, axis=1)
-            return self._method.function(_logits_of(reference()), x, labels, self.threat, **params)
+        def attack(x, y, numbers, seed, pool, pool_labels):
+            step_size = self.recipe.step_in_epsilons * self.threat.epsilon
+            context = Context(self.threat, y, streams(seed, numbers), step_size, pool, pool_labels)
+
+            def logits(images):
+                return member_logits(reference(), images)
+
+            return self.recipe(logits, each_logits(reference(), members), x, context)
 
         # One trace serves all batches. Concrete, it is not mistaken for needless retracing.
         return _Traced(attack.get_concrete_function(), classes)
@@ -149,39 +185,40 @@ class Attack:
 
 
 def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
-    """An attack of the paper.
+    """An attack by its name.
 
     Args:
-        name: one of `ATTACKS`: fgsm, rfgsm, ifgsm (steps), mifgsm (steps, decay), pgd_cw (steps, step,
-            confidence).
+        name: one of `ATTACKS`: the paper's fgsm, rfgsm, ifgsm, mifgsm, pgd_cw; pgd; and of today dim, tim,
+            sim, mi_di_ti_si, admix, vmi, pgn, ssa, cwa, cse.
         threat: budget and image range.
-        **params: other values than the paper's for the parameters above.
+        **params: other values for `steps`, `step`, `loss`, `random_start` and `restarts` of the attack's
+            `Recipe`, and for the fields of its pieces, update and loss.
 
     Raises:
         InputError: for an unknown name or parameter, or a value out of range.
 
-    Source: sections 2.3 and 4.1.
+    Source: sections 2.3 and 4.1; for the others the papers that their pieces name.
+    """
+    require(name in ATTACKS, f"attack as one of {sorted(ATTACKS)}", f"attack={name!r}")
+    # JSON and TensorFlow's loops know no NumPy.
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in params.items()}
+    return compose_attack(name, threat, ATTACKS[name].replace(plain))
+
+
+def compose_attack(name: str, threat: ThreatModel, recipe: Recipe) -> Attack:
+    """An attack of pieces of your own choice, or of your own making.
+
+    Args:
+        name: in results.
+        threat: budget and image range.
+        recipe: what it is composed of.
+
+    Raises:
+        InputError: if they are none of these.
     """
     require(isinstance(threat, ThreatModel), "a ThreatModel, as ThreatModel(epsilon=0.1)", f"{threat!r}")
-    require(name in ATTACKS, f"attack as one of {sorted(ATTACKS)}", f"attack={name!r}")
-    method = ATTACKS[name]
-    known = list(method.parameters)
-    require(set(params) <= set(known), f"parameters of {name} among {known}", f"{sorted(params)}")
-    for param, value in params.items():
-        parameter = method.parameters[param]
-        require(is_number(value) and parameter.fits(value), parameter.expected, f"{param}={value!r}")
-    # JSON and the attacks' loops know no NumPy.
-    plain = {param: np.asarray(value).item() for param, value in params.items()}
-    defaults = {param: parameter.default for param, parameter in method.parameters.items()}
-    return Attack(name, method, threat, defaults | plain)
-
-
-def _logits_of(target) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from images to the members' logits, [B, N, C].
-
-    With labels repeated to [B, N], the summed loss then has the sign gradient of the members' mean loss.
-    """
-    return lambda x: tf.transpose(member_logits(target, x), [1, 0, 2])
+    require(isinstance(recipe, Recipe), "a Recipe, as Recipe(steps=20)", f"{recipe!r:.80}")
+    return Attack(name, threat, recipe)
 
 
 def _check_labels(y: np.ndarray, classes: int) -> None:

@@ -2,5 +2,6 @@
 
 from divtf.data import paper
 
-NAMES = (*paper.ATTACKS,)
+MODERN = ("pgd", "dim", "tim", "sim", "mi_di_ti_si", "admix", "vmi", "pgn", "ssa", "cwa", "cse")
+NAMES = (*paper.ATTACKS, *MODERN)
 """Those of Table 2 first; `methods.ATTACKS` has an entry for each."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.attack import Attack
+from divtf.attacks.attack import POOL, Attack
 from divtf.data.images import images_digest
 from divtf.errors import require
 from divtf.evaluation.model_digests import model_digest
@@ -95,9 +95,14 @@ class AdversarialSets:
         """The adversarial images of x, batch by batch."""
         size = self._batch_size
         starts = range(0, len(x), size)
-        batches = ((np.asarray(x[i : i + size]), y[i : i + size], self._seed + i) for i in starts)
+        batches = (
+            (np.asarray(x[i : i + size]), y[i : i + size], range(i, min(i + size, len(x)))) for i in starts
+        )
+        pool = np.asarray(x[:POOL]), y[:POOL]
         with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(starts)) as bar:
-            for x_adv in attack.on_batches(self.surrogate, batches, devices_of(self.surrogate)):
+            for x_adv in attack.on_batches(
+                self.surrogate, batches, pool=pool, seed=self._seed, devices=devices_of(self.surrogate)
+            ):
                 yield x_adv.numpy()
                 bar.update(1)
 

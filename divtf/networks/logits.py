@@ -112,6 +112,26 @@ def member_logits(target: Any, x: tf.Tensor) -> tf.Tensor:
     return tf.convert_to_tensor(target(x))[None]
 
 
+def each_logits(target: Any, count: int) -> list[Callable[[tf.Tensor], tf.Tensor]]:
+    """A function for each member of a target, from images [B, ...] to its logits as one member's, [1, B, C].
+
+    Args:
+        target: as in `member_logits`; where it has no `members`, one member's logits cost as much as all.
+        count: number of its members.
+    """
+    if hasattr(target, "members"):
+        return [_of_one(member) for member in target.members]
+    return [_taken(target, number) for number in range(count)]
+
+
+def _of_one(member: Callable[[tf.Tensor], Any]) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda x: at_least_float32(tf.convert_to_tensor(member(x)))[None]
+
+
+def _taken(target: Any, number: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda x: member_logits(target, x)[number : number + 1]
+
+
 def log_mean_probability(member_logits: tf.Tensor) -> tf.Tensor:
     """[N, B, C] -> [B, C], exact where probabilities underflow."""
     count = tf.cast(tf.shape(member_logits)[0], member_logits.dtype)

@@ -1,0 +1,81 @@
+"""How an attack combines the members: what it raises, from their logits.
+
+A loss is a frozen dataclass that is called with the members' logits [N, B, C] and the true classes [B] and
+gives [B]. Only the direction of each image's gradient counts: any positive factor goes with the sign. So
+cross-entropies stand for their margins, whose gradient does not vanish where a member is sure.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from divtf.errors import is_number, require
+from divtf.networks.logits import aligned_loss, log_mean_probability, true_class_margin
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanLoss:
+    """The mean of the members' cross-entropies."""
+
+    def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """[N, B, C], [B] -> [B]."""
+        return aligned_loss(true_class_margin(logits, _of_all(y, logits)), axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanLogit:
+    """The cross-entropy of the members' mean logits; Dong et al. (2018), "Boosting Adversarial Attacks"."""
+
+    def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """[N, B, C], [B] -> [B]."""
+        return true_class_margin(tf.reduce_mean(logits, axis=0), y)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanProbability:
+    """The cross-entropy of the members' mean probability, by which an Ensemble decides."""
+
+    def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """[N, B, C], [B] -> [B]."""
+        return true_class_margin(log_mean_probability(logits), y)
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """The mean of the members' hinges of Carlini & Wagner.
+
+    Attributes:
+        confidence: a member's hinge saturates once another class leads by so much.
+    """
+
+    confidence: float = 50.0
+
+    def __post_init__(self):
+        holds = is_number(self.confidence) and self.confidence >= 0
+        require(holds, "finite confidence >= 0", f"confidence={self.confidence!r}")
+
+    def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """[N, B, C], [B] -> [B]."""
+        return tf.reduce_mean(tf.minimum(lead(logits, _of_all(y, logits)), self.confidence), axis=0)
+
+
+def lead(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """How far the best other class is ahead of the true one, [..., C], [...] -> [...]."""
+    is_true = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    # The true class must not take part in the maximum, nor a masked zero in its place.
+    others = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=-1)
+    return others - tf.reduce_sum(tf.where(is_true, logits, tf.zeros_like(logits)), axis=-1)
+
+
+def _of_all(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """The true classes [B] for each of the members, [N, B]."""
+    return tf.broadcast_to(y, tf.shape(logits)[:-1])
+
+
+LOSSES = {
+    "cross_entropy": MeanLoss(),
+    "mean_logit": MeanLogit(),
+    "mean_probability": MeanProbability(),
+    "margin": Margin(),
+}
+"""The name of a loss, as `make_attack(..., loss=)` takes it, and the loss."""

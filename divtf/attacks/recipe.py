@@ -1,0 +1,172 @@
+"""Attacks composed of pieces: what gradient is taken, how it is accumulated, how members are combined."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from divtf.attacks import losses
+from divtf.attacks.context import Context
+from divtf.attacks.pieces import Gradient, within
+from divtf.attacks.updates import Ascent, Momentum, repeat
+from divtf.errors import is_number, require
+
+Logits = Callable[[tf.Tensor], tf.Tensor]
+_MOMENTUM = Momentum()
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What an attack is composed of.
+
+    Attributes:
+        pieces: what gradient is taken, of `attacks.pieces` or of your own; the first one is outermost.
+        update: how it is accumulated and climbed, of `attacks.updates` or of your own.
+        loss: what is raised, of `attacks.losses` or of your own, or the name of one of `LOSSES`.
+        steps: number of steps.
+        step: their size in epsilons; None makes them epsilon / steps.
+        random_start: whether to begin anywhere in the ball, and not at the images.
+        restarts: number of random starts; for each image the one is kept that leaves the loss of the members'
+            mean probability greatest.
+
+    Raises:
+        InputError: if a value is none of these.
+    """
+
+    pieces: tuple[Any, ...] = ()
+    update: Any = _MOMENTUM
+    loss: Any = "cross_entropy"
+    steps: int = 10
+    step: float | None = None
+    random_start: bool = False
+    restarts: int = 1
+
+    def __post_init__(self):
+        if isinstance(self.loss, str):
+            known = self.loss in losses.LOSSES
+            require(known, f"loss as one of {sorted(losses.LOSSES)}", f"loss={self.loss!r}")
+            object.__setattr__(self, "loss", losses.LOSSES[self.loss])
+        object.__setattr__(self, "pieces", tuple(self.pieces))
+        for part in (*self.pieces, self.update, self.loss):
+            holds = dataclasses.is_dataclass(part) and not isinstance(part, type)
+            require(holds, "pieces, an update and a loss that are dataclasses", f"{part!r:.80}")
+        require(_is_count(self.steps), "whole steps >= 1", f"steps={self.steps!r}")
+        holds = self.step is None or (is_number(self.step) and 0 < self.step <= 1)
+        require(holds, "0 < step <= 1, in units of epsilon", f"step={self.step!r}")
+        require(_is_count(self.restarts), "whole restarts >= 1", f"restarts={self.restarts!r}")
+        several = self.restarts == 1 or self.random_start
+        require(several, "a random start for several restarts", f"restarts={self.restarts}")
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of all members that the attack takes for an image."""
+        cost = self.steps * self.restarts
+        for part in (*self.pieces, self.update):
+            cost *= getattr(part, "cost", 1)
+        return cost
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All that tells the attack from others, as JSON values; each part's fields by their names."""
+        fields = {name: getattr(self, name) for name in _OWN_FIELDS}
+        for part in (*self.pieces, self.update, self.loss):
+            fields |= dataclasses.asdict(part)
+        parts = [type(part).__name__ for part in (*self.pieces, self.update)]
+        return {**fields, "step": self.step_in_epsilons, "loss": _name_of(self.loss), "parts": parts}
+
+    @property
+    def step_in_epsilons(self) -> float:
+        """The size of a step in epsilons."""
+        return 1 / self.steps if self.step is None else self.step
+
+    def replace(self, given: Mapping[str, Any]) -> "Recipe":
+        """The recipe with other values of its own fields and of those of its parts, by name.
+
+        Raises:
+            InputError: if there is no such field, or it cannot have the value.
+        """
+        own = {name: value for name, value in given.items() if name in (*_OWN_FIELDS, "loss")}
+        recipe = dataclasses.replace(self, **own)
+        parts = (*recipe.pieces, recipe.update, recipe.loss)
+        known = [*_OWN_FIELDS, "loss", *(field.name for part in parts for field in dataclasses.fields(part))]
+        require(set(given) <= set(known), f"parameters among {known}", f"{sorted(set(given) - set(known))}")
+        *pieces, update, loss = (_with(part, given) for part in parts)
+        return dataclasses.replace(recipe, pieces=tuple(pieces), update=update, loss=loss)
+
+    def __call__(self, logits: Logits, each: Sequence[Logits], x: tf.Tensor, context: Context) -> tf.Tensor:
+        """Adversarial images of x.
+
+        Args:
+            logits: from images [B, ...] to the logits of all members, [N, B, C].
+            each: the same of each member alone, [1, B, C].
+            x: images [B, ...].
+            context: of these images.
+        """
+        ascent = Ascent(
+            self._gradient_of(logits),
+            [self._gradient_of(one) for one in each],
+            x,
+            context.threat,
+            context.step_size,
+        )
+        if not self.random_start:
+            return self._climb(ascent, x, context)
+
+        def start(number, best, greatest):
+            begun = context.fold(number)
+            start = ascent.project(x + within(context.threat.epsilon, x, begun.fold(0)))
+            images = self._climb(ascent, start, begun.fold(1))
+            value = losses.MeanProbability()(logits(images), context.labels)
+            # What is not a number is kept too, for the guard to find.
+            better = tf.reshape(~(value <= greatest), [-1] + [1] * (x.shape.rank - 1))
+            return number + 1, tf.where(better, images, best), tf.maximum(value, greatest)
+
+        least = tf.fill([tf.shape(x)[0]], x.dtype.min)
+        _, best, _ = tf.while_loop(
+            lambda number, *_: number < self.restarts, start, (0, x, least), parallel_iterations=1
+        )
+        return best
+
+    def _climb(self, ascent: Ascent, start: tf.Tensor, context: Context) -> tf.Tensor:
+        def step(number, images, kept):
+            return self.update.move(ascent, images, kept, context.fold(number))
+
+        return repeat(self.steps, step, start, self.update.start(start))
+
+    def _gradient_of(self, logits: Logits) -> Gradient:
+        """The gradient of the loss of these logits, through the pieces."""
+
+        def gradient(images, context):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                value = self.loss(logits(images), context.labels)
+            return tape.gradient(value, images)
+
+        for piece in reversed(self.pieces):
+            gradient = _through(piece, gradient)
+        return gradient
+
+
+# Set by name, as the fields of the parts.
+_OWN_FIELDS = ("steps", "step", "random_start", "restarts")
+
+
+def _through(piece: Any, gradient: Gradient) -> Gradient:
+    return lambda images, context: piece(gradient, images, context)
+
+
+def _with(part: Any, given: Mapping[str, Any]) -> Any:
+    """The part with those of the values that it has a field for."""
+    names = {field.name for field in dataclasses.fields(part)}
+    return dataclasses.replace(part, **{name: given[name] for name in given if name in names})
+
+
+def _name_of(loss: Any) -> str:
+    """The name of a loss, whatever its fields; of one's own the class's."""
+    names = {type(known): name for name, known in losses.LOSSES.items()}
+    return names.get(type(loss), type(loss).__name__)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
