@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from divtf.data.images import as_images, blocks
 from divtf.errors import require
+from divtf.evaluation.predictions import all_member_logits
 from divtf.evaluation.suspicion import SCORES, log_probabilities
-from divtf.networks.logits import as_target, class_indices, member_logits
+from divtf.networks.logits import as_target, class_indices
 from divtf.storage.records import wilson_interval
 
 FALSE_ALARMS = (0.01, 0.05)
@@ -182,7 +181,7 @@ def detection_results(
 
     Args:
         clean: of the clean images, [N, n, C].
-        attacked: by the attack's name, of its images [N, m, C], and whether each fools the ensemble, bool [m].
+        attacked: by the attack's name, of its images [N, m, C], and whether each fools the target, bool [m].
         right: whether each clean image is classified rightly, bool [n]; None leaves such figures out.
         scores: names of `SCORES`.
         false_alarms: shares of clean images that may be flagged.
@@ -223,9 +222,3 @@ def detection_results(
 
 def _curve(curve: Roc, false_alarms: Sequence[float]) -> dict[str, Any]:
     return {"auc": curve.auc, "at": [curve.tpr_at(level).to_json() for level in false_alarms]}
-
-
-def all_member_logits(target: Any, x: Any, batch_size: int = 250) -> np.ndarray:
-    """Logits of every member for all images, [N, n, C]; images are an array or `LazyImages` [n, ...]."""
-    parts = (member_logits(target, tf.constant(np.asarray(part))) for part in blocks(as_images(x), batch_size))
-    return np.concatenate([part.numpy() for part in parts], axis=1)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from divtf.attacks import losses
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import as_images, blocks
 from divtf.errors import require
 from divtf.evaluation.suspicion import DIFFERENTIABLE, SCORES, log_probabilities
 from divtf.networks.logits import as_target, class_indices, log_mean_probability, member_logits
 
-# In units of the threshold to nats of the lead; 0 is the attacker who does not know of the score.
+Step = Callable[..., tuple[tf.Tensor, tf.Tensor]]
+# Nats of the lead that a score at the threshold costs; 0 is the attacker who does not know of it.
 WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
 
 
@@ -28,7 +30,7 @@ class Evading:
     Attributes:
         score: a name of `DIFFERENTIABLE`.
         threshold: the score's unit, above 0: where images begin to be flagged.
-        weight: of the score in that unit.
+        weight: of the score in that unit, in nats.
         cap: the lead, log mean probability of the best other class minus that of the true one, counts up to
             this: beyond it only the score is left to improve.
     """
@@ -41,7 +43,8 @@ class Evading:
     def __call__(self, member_logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Values [B] to be raised, for the members' logits [N, B, C] and the true classes [B]."""
         suspicion = DIFFERENTIABLE[self.score](member_logits) / self.threshold
-        return tf.minimum(_tensor_lead(member_logits, y), self.cap) - self.weight * suspicion
+        ahead = losses.lead(log_mean_probability(member_logits), y)
+        return tf.minimum(ahead, self.cap) - self.weight * suspicion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +90,10 @@ def evade(
 ) -> Evasion:
     """Images that fool the target with as low a score as can be found, by an attacker who has all of it.
 
-    Projected ascent of `Evading` along the gradient's sign, once for each weight, from the image itself; steps
-    shrink from a quarter of epsilon as half a cosine. What is kept is the best over weights and steps.
+    Projected ascent of `Evading` along the gradient's sign, once for each weight, from the image itself;
+    steps shrink from a quarter of epsilon as half a cosine. What is kept is the best over weights and steps.
+    An image that fools and is not flagged is left alone from the next weight on, so that detection at more
+    false alarms than the threshold's is not attacked with all means.
 
     Args:
         target: an Ensemble, or a list of members.
@@ -111,23 +116,26 @@ def evade(
     require(len(weights) > 0 and min(weights) >= 0, "weights >= 0, at least one", f"{weights}")
     x, y, target = as_images(x), class_indices(y), as_target(target)
     require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
-    climb = _step(target, score, threshold, cap, threat)
+    step = _step_of(target, score, threshold, cap, threat)
     found = []
     for images, labels in zip(blocks(x, batch_size), blocks(y, batch_size), strict=True):
         best = _Best(images, labels, score)
         for weight in weights:
-            x_adv = tf.constant(images)
-            for number in range(steps + 1):
-                size = threat.epsilon * (1 + np.cos(np.pi * number / steps)) / 8
-                moved, logits = climb(x_adv, images, labels, np.float32(weight), np.float32(size))
-                best.offer(x_adv.numpy(), logits.numpy())
-                x_adv = moved
+            # Who is unseen already need not be attacked again: this threshold is what counts.
+            left = np.flatnonzero(~((best.leads > 0) & (best.scores <= threshold)))
+            if len(left):
+                sizes = threat.epsilon * (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 8
+                _ascend(step, best, images, left, weight, sizes)
         found.append(best)
-    parts = zip(*((best.images, best.leads > 0, best.scores) for best in found), strict=True)
-    return Evasion(*map(np.concatenate, parts), threshold)
+    return Evasion(
+        images=np.concatenate([best.images for best in found]),
+        fooled=np.concatenate([best.leads > 0 for best in found]),
+        scores=np.concatenate([best.scores for best in found]),
+        threshold=threshold,
+    )
 
 
-def _step(target: Any, score: str, threshold: float, cap: float, threat: ThreatModel) -> Callable[..., Any]:
+def _step_of(target: Any, score: str, threshold: float, cap: float, threat: ThreatModel) -> Step:
     """A graph from images under way, the clean ones, labels, weight and size to images moved, and logits."""
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -135,31 +143,43 @@ def _step(target: Any, score: str, threshold: float, cap: float, threat: ThreatM
         with tf.GradientTape() as tape:
             tape.watch(x_adv)
             logits = member_logits(target, x_adv)
-            value = Evading(score, threshold, weight, cap)(logits, y)
-        gradient = tape.gradient(value, x_adv)
-        moved = tf.clip_by_value(x_adv + size * tf.sign(gradient), x - threat.epsilon, x + threat.epsilon)
+            # Without a score to improve there is nothing beyond the cap, and a higher lead is a surer one.
+            value = Evading(score, threshold, weight, tf.where(weight > 0, cap, np.inf))(logits, y)
+        moved = x_adv + size * tf.sign(tape.gradient(value, x_adv))
+        moved = tf.clip_by_value(moved, x - threat.epsilon, x + threat.epsilon)
         return tf.clip_by_value(moved, threat.clip_min, threat.clip_max), logits
 
     return step
+
+
+def _ascend(
+    step: Step, best: "_Best", x: np.ndarray, numbers: np.ndarray, weight: float, sizes: np.ndarray
+) -> None:
+    """One ascent of the images of these numbers; `best` is offered the clean ones and each step's."""
+    clean, y, x_adv = tf.constant(x[numbers]), tf.constant(best.y[numbers]), tf.constant(x[numbers])
+    for size in sizes:
+        moved, logits = step(x_adv, clean, y, tf.constant(weight, tf.float32), tf.constant(size, tf.float32))
+        best.offer(numbers, x_adv.numpy(), logits.numpy())
+        x_adv = moved
 
 
 class _Best:
     """The best image so far of each of a batch."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, score: str):
-        self.images = x.copy()
+        self.y, self.images = y, x.copy()
         self.leads = np.full(len(x), -np.inf)
         self.scores = np.full(len(x), np.inf)
-        self._y, self._score = y, SCORES[score]
+        self._score = SCORES[score]
 
-    def offer(self, images: np.ndarray, logits: np.ndarray) -> None:
-        """Take the images [B, ...] that are better than what there is, by their logits [N, B, C]."""
-        leads, scores = lead(logits, self._y), self._score(logits)
-        is_better = np.where(
-            leads > 0, (self.leads <= 0) | (scores < self.scores), (self.leads <= 0) & (leads > self.leads)
-        )
-        self.images[is_better] = images[is_better]
-        self.leads[is_better], self.scores[is_better] = leads[is_better], scores[is_better]
+    def offer(self, numbers: np.ndarray, images: np.ndarray, logits: np.ndarray) -> None:
+        """Take those images [b, ...] of these numbers [b] that are better, by their logits [N, b, C]."""
+        leads, scores = lead(logits, self.y[numbers]), self._score(logits)
+        had, had_score = self.leads[numbers], self.scores[numbers]
+        is_better = np.where(leads > 0, (had <= 0) | (scores < had_score), (had <= 0) & (leads > had))
+        taken = numbers[is_better]
+        self.images[taken] = images[is_better]
+        self.leads[taken], self.scores[taken] = leads[is_better], scores[is_better]
 
 
 def lead(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -167,11 +187,3 @@ def lead(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     _, mean = log_probabilities(logits)
     is_true = np.arange(mean.shape[-1]) == y[:, None]
     return np.where(is_true, -np.inf, mean).max(axis=-1) - mean[is_true]
-
-
-def _tensor_lead(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """The same, for an attacker to climb."""
-    mean = log_mean_probability(logits)
-    is_true = tf.one_hot(y, mean.shape[-1], on_value=True, off_value=False)
-    others = tf.reduce_max(tf.where(is_true, mean.dtype.min, mean), axis=-1)
-    return others - tf.reduce_sum(tf.where(is_true, mean, tf.zeros_like(mean)), axis=-1)
