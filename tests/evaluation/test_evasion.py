@@ -1,0 +1,124 @@
+"""The attacker who evades detection: on members where it is known who can, and how."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from divtf.attacks.attack import compose_attack
+from divtf.attacks.recipe import Recipe
+from divtf.attacks.threat import ThreatModel
+from divtf.attacks.updates import Sign
+from divtf.ensembles.serving.served import expected
+from divtf.errors import InputError
+from divtf.evaluation.evasion import Evading, evade, lead
+from divtf.evaluation.predictions import all_member_logits, predictions
+from divtf.evaluation.suspicion import DIFFERENTIABLE, SCORES
+from divtf.networks.logits import as_target
+
+THREAT = ThreatModel(0.5)
+# Along the first value both members turn to class 1. Along the second one of them turns to class 2, faster.
+BOTH = np.array([[0.0, 8.0, 0.0], [0.0, 0.0, 0.0]], "float32")
+ONE = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 30.0]], "float32")
+BIAS = np.array([2.0, 0.0, 0.0], "float32")
+X = np.linspace(0, 0.1, 12, dtype="float32").reshape(6, 2)
+Y = np.zeros(6, int)
+
+
+def first(x):
+    return x @ (BOTH + ONE) + BIAS
+
+
+def second(x):
+    return x @ BOTH + BIAS
+
+
+MEMBERS = [first, second]
+
+
+def test_who_knows_the_score_fools_unseen():
+    unaware = evade(MEMBERS, X, Y, THREAT, "disagreement", 0.1, weights=(0.0,), steps=20)
+    aware = evade(MEMBERS, X, Y, THREAT, "disagreement", 0.1, steps=20)
+    assert unaware.fooled.all()
+    assert aware.unseen.all()
+    assert aware.flagged_share == 0
+    assert unaware.unseen.sum() < 6
+    assert unaware.flagged_share == pytest.approx(1 - unaware.unseen.sum() / 6)
+
+
+@pytest.mark.parametrize("name", ["disagreement", "one_minus_confidence"])
+def test_what_is_found_is_what_the_target_says(name):
+    found = evade(MEMBERS, X, Y, THREAT, name, 0.05, steps=6, batch_size=4)
+    assert found.images.shape == X.shape
+    assert np.abs(found.images - X).max() <= 0.5 + 1e-6
+    assert found.images.min() >= 0
+    assert found.images.max() <= 1
+    assert (found.fooled == (predictions(MEMBERS, found.images) != Y)).all()
+    logits = np.stack([found.images @ (BOTH + ONE) + BIAS, found.images @ BOTH + BIAS]).astype("float64")
+    assert found.scores == pytest.approx(SCORES[name](logits), abs=1e-6)
+    assert (found.unseen == (found.fooled & (found.scores <= 0.05))).all()
+    assert found.images.std(axis=0).max() > 0.01
+
+
+def test_more_weights_never_see_more():
+    several = [
+        evade(MEMBERS, X, Y, ThreatModel(0.25), "entropy", 0.8, weights=weights, steps=5)
+        for weights in [(0.0,), (0.0, 0.1), (0.0, 0.1, 1.0, 10.0)]
+    ]
+    counts = [found.unseen.sum() for found in several]
+    assert counts == sorted(counts)
+    for fewer, more in itertools.pairwise(several):
+        assert (more.scores <= fewer.scores + 1e-12)[fewer.fooled].all()
+
+
+def test_images_that_cannot_fool_come_closest():
+    # Class 1 would need 8 x > 2, class 2 a mean probability above class 0's: 0.02 is far too little.
+    x = np.zeros((2, 2), "float32")
+    found = evade(MEMBERS, x, Y[:2], ThreatModel(0.02), "disagreement", 0.1, steps=5)
+    assert not found.fooled.any()
+    assert not found.unseen.any()
+    assert np.isnan(found.flagged_share)
+    before, after = (lead(all_member_logits(MEMBERS, images), Y[:2]) for images in (x, found.images))
+    assert (after > before + 0.1).all()
+
+
+def test_images_that_fool_unseen_from_the_start_stay():
+    x = np.array([[1.0, 0.0]], "float32")
+    found = evade(MEMBERS, x, Y[:1], ThreatModel(0.001), "disagreement", 0.1, weights=(0.0,), steps=1)
+    assert found.unseen.all()
+    assert found.images == pytest.approx(x, abs=0.001)
+
+
+def test_the_value_climbed_by_hand(rng):
+    logits, y = rng.normal(size=(3, 8, 4)), rng.integers(4, size=8)
+    mean = np.log(expected(logits)["probabilities"])
+    ahead = [max(np.delete(row, label)) - row[label] for row, label in zip(mean, y, strict=True)]
+    assert lead(logits, y) == pytest.approx(ahead)
+    found = Evading("disagreement", 0.25, 3.0, cap=0.3)(tf.constant(logits), tf.constant(y))
+    by_hand = np.minimum(ahead, 0.3) - 3.0 * expected(logits)["disagreement"] / 0.25
+    assert found.numpy() == pytest.approx(by_hand)
+    assert 0 < (np.array(ahead) > 0.3).sum() < 8
+
+
+def test_it_is_a_loss_for_any_attack():
+    recipe = Recipe(update=Sign(), loss=Evading("disagreement", 0.1, 1.0), steps=20)
+    images = compose_attack("evading", THREAT, recipe)(as_target(MEMBERS), X, Y).numpy()
+    scores = SCORES["disagreement"](all_member_logits(MEMBERS, images))
+    assert ((predictions(MEMBERS, images) != Y) & (scores <= 0.1)).all()
+
+
+def test_what_does_not_fit_is_refused():
+    def tried(score="disagreement", threshold=0.1, y=Y, **values):
+        return evade(MEMBERS, X, y, THREAT, score, threshold, **values)
+
+    for message, values in {
+        "score as one of": {"score": "votes_against"},
+        "threshold > 0": {"threshold": 0.0},
+        "steps >= 1": {"steps": 0},
+        "weights >= 0": {"weights": (-1.0,)},
+        "as many images as labels": {"y": Y[:3]},
+    }.items():
+        with pytest.raises(InputError, match=f"Expected {message}"):
+            tried(**values)
+    assert set(SCORES) - set(DIFFERENTIABLE) == {"votes_against"}

@@ -1,0 +1,276 @@
+"""Checks of an evaluation: each judge at its boundary, and targets that hide their gradients."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from divtf.attacks.attack import make_attack
+from divtf.attacks.threat import ThreatModel
+from divtf.errors import InputError
+from divtf.evaluation import masking
+from divtf.evaluation.masking import Check
+from divtf.evaluation.masking_report import (
+    Effort,
+    Guarded,
+    batch_bound,
+    lacking_gradients,
+    masking_report,
+    unrepeated,
+)
+from divtf.evaluation.predictions import predictions
+from divtf.networks.logits import MemberList, member_logits
+
+# A hundred images, of which the first so many are fooled.
+N = 100
+
+
+def first(count):
+    return np.arange(N) < count
+
+
+def last(count):
+    return first(count)[::-1]
+
+
+class TestJudges:
+    @pytest.mark.parametrize(("single", "passed"), [(29, True), (30, True), (31, False)])
+    def test_a_single_step_fools_no_more(self, single, passed):
+        check = masking.judge_single_step(last(single), first(30))
+        assert (check.name, check.passed) == ("single step", passed)
+        assert check.figure == pytest.approx((single - 30) / N)
+        assert f"fools {single}.0 %" in check.sentence
+        assert ("leads astray" in check.sentence) is not passed
+
+    @pytest.mark.parametrize(("transfer", "passed"), [(10, True), (30, True), (31, False)])
+    def test_no_black_box_fools_more(self, transfer, passed):
+        check = masking.judge_black_box(first(30), {"square": last(9), "transfer": last(transfer)})
+        assert (check.name, check.passed) == ("black box", passed)
+        assert check.figure == pytest.approx((transfer - 30) / N)
+        assert check.sentence.startswith("transfer,")
+        assert f"{transfer} of 100 are fooled by it alone" in check.sentence
+
+    @pytest.mark.parametrize(("fooled", "passed"), [(100, True), (99, False)])
+    def test_nothing_withstands_the_whole_range(self, fooled, passed):
+        check = masking.judge_unbounded(first(fooled))
+        assert (check.name, check.passed) == ("unbounded", passed)
+        assert check.figure == pytest.approx(1 - fooled / N)
+
+    @pytest.mark.parametrize(("lacking", "passed"), [(0, True), (1, True), (2, False), (100, False)])
+    def test_gradients_are_there(self, lacking, passed):
+        check = masking.judge_gradients({"one loss": first(0), "other loss": last(lacking)})
+        assert (check.name, check.passed) == ("gradients", passed)
+        assert check.figure == lacking / N
+        assert f"of the other loss {lacking}.0 %" in check.sentence
+
+    @pytest.mark.parametrize("further", ["more steps", "more restarts", "other losses"])
+    @pytest.mark.parametrize(("fresh", "passed"), [(0, True), (1, True), (2, False)])
+    def test_no_stronger_attack_gains_more_than_a_point(self, further, fresh, passed):
+        # Those fooled before do not count, and need not be fooled again.
+        check = masking.judge_gain(further, first(30), first(30 + fresh) & ~first(20))
+        assert (check.name, check.passed, check.figure) == (further, passed, fresh / N)
+
+    @pytest.mark.parametrize("name", ["repeated", "other batches"])
+    @pytest.mark.parametrize(("changed", "passed"), [(0, True), (1, False)])
+    def test_outputs_stay(self, name, changed, passed):
+        check = masking.judge_repetition(name, first(changed))
+        assert (check.name, check.passed, check.figure) == (name, passed, changed / N)
+
+    def test_nothing_to_judge_is_refused(self):
+        with pytest.raises(InputError, match="at least one black-box attack"):
+            masking.judge_black_box(first(3), {})
+        with pytest.raises(InputError, match="gradients of at least one loss"):
+            masking.judge_gradients({})
+
+
+def test_checks_travel_as_json():
+    for check in (Check("unbounded", True, 0.25, "Some."), Check("gradients", False, "none", "Other.")):
+        assert Check.from_json(json.loads(json.dumps(check.to_json()))) == check
+    with pytest.raises(ValueError, match="Expected passed as"):
+        Check.from_json({"name": "unbounded", "passed": 1, "figure": 0.5, "sentence": ""})
+    with pytest.raises(ValueError, match="Expected a check with"):
+        Check.from_json({"name": "unbounded", "passed": True})
+
+
+THREAT = ThreatModel(0.05)
+_RNG = np.random.default_rng(0)
+PLACES = _RNG.random((3, 16))
+Y = _RNG.integers(3, size=100)
+X = (0.35 * PLACES[Y] + 0.3 + 0.1 * _RNG.normal(size=(100, 16))).clip(0, 1).astype("float32")
+X = X.reshape(-1, 4, 4, 1)
+
+
+def linear_member():
+    """It tells apart, a little differently each time, images scattered about three places."""
+    weights = 6 * (PLACES - PLACES.mean(axis=0)).T + 0.3 * _RNG.normal(size=(16, 3))
+    bias = -((0.35 * PLACES + 0.3) @ weights).mean(axis=0)
+    weights, bias = tf.constant(weights, tf.float32), tf.constant(bias, tf.float32)
+    return lambda x: tf.reshape(x, [-1, 16]) @ weights + bias
+
+
+HONEST = [linear_member() for _ in range(3)]
+
+
+def behind(front):
+    """The honest members, who see the images through something."""
+
+    def through(member):
+        return lambda x: member(front(x))
+
+    return [through(member) for member in HONEST]
+
+
+def signs(x):
+    return 0.5 + 0.25 * tf.sign(x - 0.5)
+
+
+def rounded(x):
+    return keras.ops.round(8 * x) / 8
+
+
+def noisy(x):
+    return x + 0.1 * tf.random.normal(tf.shape(x))
+
+
+def shattered(x):
+    # Moves no value by more than 0.01, and its slope is between -2 and 4.
+    return x + 0.01 * tf.sin(300 * x)
+
+
+def not_a_number(x):
+    return x + tf.sqrt(0 * x)
+
+
+def centred(x):
+    return x - tf.reduce_mean(x, axis=0) + 0.5
+
+
+def scaled(member):
+    return lambda x: 1e4 * member(x)
+
+
+# By the target's name the target, the checks that it must fail, and those that it may fail as well.
+BLIND = {"black box", "unbounded", "single step", "more steps", "more restarts", "other losses"}
+TARGETS = {
+    "honest": (HONEST, set(), set()),
+    "signs": (behind(signs), {"gradients", "black box", "unbounded"}, BLIND),
+    "rounded": (behind(rounded), {"gradients", "black box", "unbounded"}, BLIND),
+    "stopped": (behind(tf.stop_gradient), {"gradients", "black box", "unbounded"}, BLIND),
+    "not a number": (behind(not_a_number), {"gradients", "black box", "unbounded"}, BLIND),
+    "scaled": ([scaled(member) for member in HONEST], {"gradients"}, set()),
+    "shattered": (behind(shattered), {"black box"}, BLIND),
+    "noisy": (behind(noisy), {"repeated", "other batches"}, BLIND - {"unbounded"}),
+    "centred": (behind(centred), {"other batches"}, BLIND - {"unbounded"}),
+}
+EFFORT = Effort(steps=10, times=3, losses=("margin",), others=("cross_entropy",))
+# The others take half a minute more.
+QUICK = ("honest", "rounded")
+
+
+@pytest.fixture(name="transferred", scope="module")
+def fixture_transferred():
+    """Images made on the honest members, for black-box attackers of those behind something."""
+    return make_attack("pgd", THREAT, steps=10, step=0.25)(MemberList(HONEST), X, Y).numpy()
+
+
+def failed(name, transferred):
+    target, _, _ = TARGETS[name]
+    black = {"transfer": predictions(target, transferred) != Y}
+    checks = masking_report(target, X, Y, THREAT, black=black, effort=EFFORT)
+    assert [check.name for check in checks] == [
+        *("gradients", "repeated", "other batches", "single step", "black box", "unbounded"),
+        *("more steps", "more restarts", "other losses"),
+    ]
+    return {check.name for check in checks if not check.passed}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TARGETS]
+)
+def test_targets_fail_at_what_they_hide(name, transferred):
+    _, must, may = TARGETS[name]
+    found = failed(name, transferred)
+    assert must <= found <= must | may
+
+
+def test_the_transferred_images_fool_the_honest_members(transferred):
+    wrong = predictions(HONEST, X) != Y
+    assert wrong.mean() < 0.05
+    assert (predictions(HONEST, transferred) != Y).mean() > 0.15
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_gradients_that_are_lacking(name):
+    target, must, _ = TARGETS[name]
+    shares = {loss: none.mean() for loss, none in lacking_gradients(target, X, Y, 30).items()}
+    assert set(shares) == {"members' mean loss", "mean probability"}
+    if "gradients" not in must:
+        assert set(shares.values()) == {0}
+    elif name == "scaled":
+        # Of images that it gets wrong the mean loss has a gradient, however sure the members are.
+        assert shares["mean probability"] == 1
+        assert shares["members' mean loss"] > 0.9
+    else:
+        assert set(shares.values()) == {1}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_outputs_that_change(name):
+    target, must, _ = TARGETS[name]
+    found = {"repeated": unrepeated(target, X, 30), "other batches": batch_bound(target, X)}
+    assert [len(changed) for changed in found.values()] == [100, 64]
+    for check, changed in found.items():
+        assert changed.any() == (check in must)
+        assert changed.mean() in (0, pytest.approx(1, abs=0.05))
+
+
+def test_outputs_may_change_by_rounding():
+    outputs = iter([0.0, 0.0099, 0.0, 0.0101])
+
+    def member(x):
+        # Classes are 1 apart, in each of the images.
+        return tf.tile([[0.0, next(outputs), 1.0]], [len(x), 1])
+
+    assert not unrepeated(member, X).any()
+    assert unrepeated(member, X).all()
+
+
+def test_a_guarded_target_is_the_target_with_gradients():
+    def slopes(target):
+        with tf.GradientTape() as tape:
+            tape.watch(x := tf.constant(X))
+            logits = member_logits(target, x)
+            value = tf.reduce_sum(logits * tf.constant([1.0, 2.0, -1.0]))
+        return logits.numpy(), tape.gradient(value, x)
+
+    for name in ("honest", "rounded", "not a number", "scaled"):
+        target = MemberList(TARGETS[name][0])
+        (logits, own), (guarded, given) = slopes(target), slopes(Guarded(target))
+        assert (guarded == logits).all()
+        assert np.isfinite(given.numpy()).all()
+        if name in ("honest", "scaled"):
+            assert (given.numpy() == own.numpy()).all()
+        else:
+            assert (given.numpy() == 0).all()
+
+
+def test_outcomes_that_were_measured_before_are_judged_as_they_are():
+    white, black = np.arange(100) < 40, {"square": np.arange(100) >= 50}
+    lazy = Effort(steps=1, times=1, losses=("margin",), others=())
+    checks = {c.name: c for c in masking_report(HONEST, X, Y, THREAT, white=white, black=black, effort=lazy)}
+    assert (checks["black box"].passed, checks["black box"].figure) == (False, pytest.approx(0.1))
+    assert "white-box attacks 40.0 %" in checks["black box"].sentence
+    assert checks["other losses"].figure == 0
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(InputError, match="Expected whether white fools each of the 100 images"):
+        masking_report(HONEST, X, Y, THREAT, white=np.zeros(3, bool))
+    with pytest.raises(InputError, match="Expected whether square fools each of the 100 images"):
+        masking_report(HONEST, X, Y, THREAT, black={"square": np.zeros(100)})
+    with pytest.raises(InputError, match=r"Received: one that gives probabilities"):
+        masking_report(lambda x: tf.nn.softmax(HONEST[0](x)), X, Y, THREAT)
+    with pytest.raises(InputError, match="Received: NaN for 100 of 100 images"):
+        masking_report(lambda x: HONEST[0](x) * np.nan, X, Y, THREAT)
