@@ -170,8 +170,9 @@ def _sources(family: Mapping[Path, RunConfig]) -> Sources:
     sources = {config.target: (config, path) for path, config in family.items()}
     for config in family.values():
         for name, seed in shared_paths.seeds(config).items():
-            directory = shared_paths.directory_of(config, seed)
-            _, first = sources.setdefault(name, (config.base(seed), directory))
+            base = config.base(seed)
+            directory = shared_paths.directory_of(base)
+            _, first = sources.setdefault(name, (base, directory))
             targets = ", ".join(map(str, family))
             require(first == directory, f"one {name} for all of {targets}", f"{first}, {directory}")
     return sources

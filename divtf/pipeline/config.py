@@ -342,23 +342,27 @@ class RunConfig:
         own_budget = {"largest_epsilon": self.largest_epsilon} if perturbed else {}
         return values | (own_budget if self.dataset not in DATASETS else {})
 
-    def base(self, seed: int) -> "RunConfig":
+    def base(self, seed: int, **changes: Any) -> "RunConfig":
         """The same set-up trained in mode base from another seed: a surrogate or static ensemble.
 
         It has none of the weights that the members of files begin from: the attacker has none of ours.
+
+        Args:
+            seed: of its weights and data.
+            **changes: other values than the set-up's, as `mode` and `model` of another surrogate.
         """
         # The other seeds have no meaning there; they only have to differ.
         others = iter(s for s in (0, 1, 2) if s != seed)
-        return dataclasses.replace(
-            self,
-            model=names.anew(self.model),
-            mode="base",
-            seed=seed,
-            surrogate_seed=next(others),
-            static_seed=next(others),
-            export=None,
-            export_format=None,
-        )
+        apart = {
+            "model": names.anew(self.model),
+            "mode": "base",
+            "seed": seed,
+            "surrogate_seed": next(others),
+            "static_seed": next(others),
+            "export": None,
+            "export_format": None,
+        }
+        return dataclasses.replace(self, **(apart | changes))
 
     def identity(self) -> dict[str, Any]:
         """The values that make this run what it is, as JSON has them."""

@@ -106,7 +106,7 @@ def _assist(config: RunConfig, team: Team) -> None:
         data = load_data(config.part(DataPart))
         _train(config, data)
         if work == Work.ALL and config.attacks:
-            shared_ensembles.ensemble(config, config.surrogate_seed, data)
+            shared_ensembles.ensemble(config.base(config.surrogate_seed), data)
     _LOG.info("this worker's part, the training, is done; the chief evaluates by itself")
 
 

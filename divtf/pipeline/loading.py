@@ -71,8 +71,9 @@ def load_surrogate(
     """
     config = _config(directory, data_dir)
     data = _data(config, dataset)
-    place = shared_paths.directory_of(config, config.surrogate_seed)
-    surrogate = trained.restore(config.base(config.surrogate_seed), data.spec, place)
+    base = config.base(config.surrogate_seed)
+    place = shared_paths.directory_of(base)
+    surrogate = trained.restore(base, data.spec, place)
     return shared_ensembles.adversarial_sets(surrogate, place)
 
 

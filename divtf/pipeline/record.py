@@ -56,7 +56,7 @@ def attack(
     if not part.attacks:
         return evaluate_transfer(None, targets, attacked, [], clean=test_set, batch_size=shared_paths.BATCH)
     attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon in part.epsilons for name in part.attacks]
-    surrogate, directory = shared_ensembles.ensemble(config, config.surrogate_seed, data)
+    surrogate, directory = shared_ensembles.ensemble(config.base(config.surrogate_seed), data)
     results = evaluate_transfer(
         surrogate,
         targets,

@@ -23,17 +23,22 @@ from divtf.storage.digests import array_digest
 _LOG = get_logger(__name__)
 
 
-def ensemble(config: RunConfig, seed: int, data: ImageData) -> tuple[Ensemble, Path]:
-    """The ensemble trained as T_Base from a seed of its own, and its directory; trained if need be.
+def ensemble(base: RunConfig, data: ImageData) -> tuple[Ensemble, Path]:
+    """An ensemble trained apart, and its directory; trained if need be.
 
     It serves as surrogate or as static model for every target of the same data set, model and budget.
+
+    Args:
+        base: its configuration, as `RunConfig.base` gives it.
+        data: training and test images.
     """
-    base, directory = config.base(seed), directory_of(config, seed)
+    directory = directory_of(base)
+    signs = static_signs(base, data) if base.defence.adversarial else None
     with prefixed(directory.name), contextlib.ExitStack() as stack:
         if devices.team(base.strategy).is_chief:
             opened = run_directory.open_run(directory, base.training(), resume=True, wait=True)
             stack.enter_context(opened)
-        trained, _ = train(base, data, directory)
+        trained, _ = train(base, data, directory, signs=signs)
     return trained, directory
 
 
@@ -52,7 +57,7 @@ def static_signs(config: RunConfig, data: ImageData) -> LazyImages:
     Raises:
         InputError: on a worker that finds other classes least likely than the chief does.
     """
-    static, directory = ensemble(config, config.static_seed, data)
+    static, directory = ensemble(config.base(config.static_seed), data)
     # A step of 1 without an image range is the sign itself.
     fgsm = make_attack("fgsm", ThreatModel(1.0, clip_min=-1.0, clip_max=2.0))
     x, y = as_float(data.x_train), data.y_train
