@@ -107,7 +107,9 @@ class AdversarialSets:
         if key not in self._told:
             found = surrogates.without_gradient(self.surrogate, np.asarray(x[: self._batch_size]), y)
             count = min(len(x), self._batch_size)
-            measured = {"no gradient at": f"{found} of the first {count} images"} if found else {}
+            measured: dict[str, Any] = {}
+            if found:
+                measured["no gradient at"] = f"{found} of the first {count} images"
             if "clean accuracy" not in self._settings:
                 hits = predictions(self.surrogate, x, self._batch_size) == y
                 measured["clean accuracy"] = float(hits.mean())

@@ -36,7 +36,8 @@ def as_stored(x: Any, stored_as: str, low: float = 0.0, high: float = 1.0) -> An
         stored_as: "float32" leaves them as they are; "uint8" rounds each value to the nearest of 256 levels
             from low to high, by up to (high - low) / 510; "jpeg" compresses these levels at quality 95,
             which may change values by more, and take them out of the ball about the clean image.
-        low, high: the image range.
+        low: the least value of the image range.
+        high: the greatest.
 
     Returns:
         The images of the same shape, float32; other than float32 as `LazyImages`, stored when they are read.
