@@ -131,6 +131,7 @@ def _attack(
     from divtf.attacks.threat import ThreatModel
     from divtf.evaluation.transfer import evaluate_transfer
     from divtf.pipeline import experiment, trained
+    from divtf.pipeline.budget import settings
 
     data = experiment.load_data(next(iter(family.values())).part(DataPart))
     all_attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon in budgets for name in attacks]
@@ -145,6 +146,7 @@ def _attack(
             all_attacks,
             directory=sources[name][1] / shared_paths.ADVERSARIAL,
             surrogate_name=name,
+            surrogate_settings=settings(sources[name][0], data),
             batch_size=shared_paths.BATCH,
         )
         results += [result for result in of_source if result.attack != CLEAN]

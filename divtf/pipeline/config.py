@@ -41,6 +41,7 @@ from divtf.pipeline.fields import (
     without_none,
 )
 from divtf.pipeline.modes import MODES, Mode
+from divtf.storage.records import STORED_AS
 from divtf.training.settings import SCHEDULES
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ _DATASET = Check(
     DATASETS,
 )
 # What runs of earlier versions lack, and stay the same runs as long as it is not given.
-_LATER = ("image_size", "flips")
+_LATER = ("image_size", "flips", "stored_as")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +161,12 @@ class RunConfig:
     )
     max_attack_examples: int | None = flag(
         None, "Attack the first test images only.", COUNT, stands_for="all of them"
+    )
+    stored_as: str | None = flag(
+        None,
+        "What targets see of adversarial images: all digits, 256 levels, or JPEG of quality 95.",
+        one_of(STORED_AS),
+        stands_for="float32",
     )
     surrogate_seed: int = flag(1000, "Seed of the surrogate ensemble.", SEED)
     static_seed: int = flag(2000, "Seed of the static ensemble of modes ens and ens_div.", SEED)
@@ -332,7 +339,10 @@ class RunConfig:
 
     def training(self) -> dict[str, Any]:
         """The values on which the trained weights depend, by field name."""
-        left_out = {"attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed"}
+        left_out = {
+            *("attacks", "epsilons", "stored_as", "max_attack_examples", "max_test_examples"),
+            "surrogate_seed",
+        }
         if not self.defence.adversarial:
             left_out.add("static_seed")
         if not self.defence.gal:

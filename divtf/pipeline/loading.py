@@ -9,6 +9,7 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.pipeline import experiment, finished, shared_ensembles, shared_paths, trained
+from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import DataPart
 from divtf.storage import run_directory
@@ -74,7 +75,7 @@ def load_surrogate(
     base = config.base(config.surrogate_seed)
     place = shared_paths.directory_of(base)
     surrogate = trained.restore(base, data.spec, place)
-    return shared_ensembles.adversarial_sets(surrogate, place)
+    return shared_ensembles.adversarial_sets(surrogate, place, settings(base, data))
 
 
 def _data(config: RunConfig, dataset: str | os.PathLike | None) -> ImageData:

@@ -1,7 +1,9 @@
 """Ensembles that several targets share, trained once and kept beside the runs: surrogate and static model."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from divtf.data.images import LazyImages, as_float
 from divtf.ensembles.ensemble import Ensemble
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import outputs
+from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.shared_paths import ADVERSARIAL, BATCH, directory_of
 from divtf.pipeline.trained import train
@@ -42,9 +45,17 @@ def ensemble(base: RunConfig, data: ImageData) -> tuple[Ensemble, Path]:
     return trained, directory
 
 
-def adversarial_sets(model: Ensemble, directory: Path) -> AdversarialSets:
-    """The sets of adversarial images of such an ensemble, kept in its directory."""
-    return AdversarialSets(model, directory / ADVERSARIAL, batch_size=BATCH)
+def adversarial_sets(
+    model: Ensemble, directory: Path, told: Mapping[str, Any] | None = None
+) -> AdversarialSets:
+    """The sets of adversarial images of such an ensemble, kept in its directory.
+
+    Args:
+        model: the ensemble.
+        directory: its own.
+        told: how it was trained, as `settings` tells it, for their manifests.
+    """
+    return AdversarialSets(model, directory / ADVERSARIAL, batch_size=BATCH, settings=told)
 
 
 def static_signs(config: RunConfig, data: ImageData) -> LazyImages:
@@ -63,12 +74,16 @@ def static_signs(config: RunConfig, data: ImageData) -> LazyImages:
     x, y = as_float(data.x_train), data.y_train
     _LOG.info(f"attacks the static model on {len(x)} training images")
     team = devices.team(config.strategy)
+    told = settings(config.base(config.static_seed), data)
     if config.least_likely:
-        y = outputs(static, x, BATCH).argmin(axis=-1)
+        scores = outputs(static, x, BATCH)
+        # The labels that it is attacked with are not the images' own.
+        told["clean accuracy"] = float((scores.argmax(axis=-1) == y).mean())
+        y = scores.argmin(axis=-1)
         # Each worker finds them by itself, and one that rounds otherwise would train on other images.
         team.require_same(array_digest(y), "the chief's least likely classes", "other ones here")
     with team.chief_first():
-        x_adv, _ = adversarial_sets(static, directory).images(fgsm, x, y)
+        x_adv, _ = adversarial_sets(static, directory, told).images(fgsm, x, y)
     direction = -1 if config.least_likely else 1
 
     def signs(numbers: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from divtf.reporting.captions import (
 )
 from divtf.reporting.cells import heading, percent, spread
 from divtf.reporting.tables import Row, Table, tables
+from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import CLEAN, TargetRecord
 
 WIDTH = 118
@@ -38,6 +39,7 @@ def _text_block(table: Table) -> str:
     records = table.records
     notes = [
         measure(table),
+        *under_attack(table),
         *budgets(records),
         *commits(records),
         *hours(records),

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from divtf.data import paper
-from divtf.reporting import captions, markdown, plain_text, report, table_data, tables
+from divtf.reporting import cells, markdown, plain_text, report, table_data, tables
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
@@ -324,7 +324,7 @@ class TestMarkdown:
         assert "Hours" not in markdown.table_markdown([_record()])
 
     def test_differences_are_never_minus_zero(self):
-        assert [captions.signed(value) for value in (-0.04, 0.0, 0.06, -1.25, 12)] == [
+        assert [cells.signed(value) for value in (-0.04, 0.0, 0.06, -1.25, 12)] == [
             "+0.0",
             "+0.0",
             "+0.1",
@@ -405,7 +405,7 @@ def test_json_holds_what_the_table_shows():
     low, high = wilson_interval(10, 100)
     assert cell == {
         **{"attack": "ifgsm", "epsilon": 0.3, "accuracy": 10.0, "deviation": None, "seeds": 1},
-        **{"low": 100 * low, "high": 100 * high, "strongest": True, "paper": 0.7},
+        **{"low": 100 * low, "high": 100 * high, "strongest": True, "only": None, "paper": 0.7},
         "difference": pytest.approx(9.3),
     }
     [worst] = [c for c in base["cells"] if (c["attack"], c["epsilon"]) == (WORST_CASE, 0.1)]

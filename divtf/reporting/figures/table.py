@@ -7,7 +7,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from divtf.reporting.captions import budgets, measure, quantity, signed
+from divtf.reporting.captions import budgets, measure, quantity
+from divtf.reporting.cells import signed
 from divtf.reporting.figures.style import STYLE
 from divtf.reporting.tables import Row, Table, tables
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
