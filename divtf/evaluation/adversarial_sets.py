@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.attacks.attack import POOL, Attack
-from divtf.data.images import images_digest
+from divtf.data.images import blocks, images_digest
 from divtf.errors import require
 from divtf.evaluation import surrogates
 from divtf.evaluation.model_digests import model_digest
@@ -70,27 +70,46 @@ class AdversarialSets:
         self._told: dict[str, dict[str, Any]] = {}
         self._surrogate_digest = model_digest(self.surrogate) if directory else ""
 
-    def images(self, attack: Attack, x: Any, y: np.ndarray) -> tuple[np.ndarray, str]:
-        """Adversarial images of x, float32 in its shape, and the digest of their file ("" if not kept).
+    def images(
+        self,
+        attack: Attack,
+        x: Any,
+        y: np.ndarray,
+        *,
+        numbers: np.ndarray | None = None,
+        seed: int | None = None,
+    ) -> tuple[np.ndarray, str]:
+        """Adversarial images of x, float32, and the digest of their file ("" if not kept).
 
         What is kept is mapped from its file: neither it nor `x`, an array or `LazyImages`, need be in memory.
+
+        Args:
+            attack: made by `make_attack`.
+            x: images [n, ...].
+            y: their true classes [n].
+            numbers: of the images that are attacked, ascending; None attacks all. An image has the same
+                adversarial image whichever others are attacked.
+            seed: of the attack's random draws; None is that of the sets.
         """
+        numbers = np.arange(len(x)) if numbers is None else numbers
+        seed = self._seed if seed is None else seed
+        shape = (len(numbers), *x.shape[1:])
         if self._directory is None:
-            return np.concatenate(list(self._make(attack, x, y))), ""
-        manifest = self._manifest(attack, x, y)
+            return np.concatenate(list(self._make(attack, x, y, numbers, seed))), ""
+        manifest = self._manifest(attack, x, y, numbers, seed)
         path = self._directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
-        if stored := _read(path, manifest, x.shape):
+        if stored := _read(path, manifest, shape):
             return stored
         # One process makes a set; who waited for it finds it ready.
         with run_directory.held(self._directory, wait=True):
-            if stored := _read(path, manifest, x.shape):
+            if stored := _read(path, manifest, shape):
                 return stored
             if path.with_suffix(".json").exists():
                 _LOG.info(f"{path} is not the file of its manifest; making it again")
-            batches = self._make(attack, x, y)
+            batches = self._make(attack, x, y, numbers, seed)
             # One before there is a file: tracing the attack takes files of TensorFlow's own.
             first = next(batches)
-            written = self._write(path, x.shape, itertools.chain([first], batches))
+            written = self._write(path, shape, itertools.chain([first], batches))
             told = {"surrogate_settings": self.told(x, y), "sha256": written[1]}
             checked_json.write_checked(path.with_suffix(".json"), manifest | told)
             return written
@@ -125,17 +144,16 @@ class AdversarialSets:
             losses.append(tf.nn.softplus(true_class_margin(logits, labels)).numpy())
         return float((np.concatenate(losses, axis=1).max(axis=0) < SATURATED_LOSS).mean())
 
-    def _make(self, attack: Attack, x: Any, y: np.ndarray) -> Iterator[np.ndarray]:
-        """The adversarial images of x, batch by batch."""
-        size = self._batch_size
-        starts = range(0, len(x), size)
-        batches = (
-            (np.asarray(x[i : i + size]), y[i : i + size], range(i, min(i + size, len(x)))) for i in starts
-        )
+    def _make(
+        self, attack: Attack, x: Any, y: np.ndarray, numbers: np.ndarray, seed: int
+    ) -> Iterator[np.ndarray]:
+        """The adversarial images of some of x, batch by batch."""
+        parts = list(blocks(numbers, self._batch_size))
+        batches = ((np.asarray(x[part]), y[part], part) for part in parts)
         pool = np.asarray(x[:POOL]), y[:POOL]
-        with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(starts)) as bar:
+        with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(parts)) as bar:
             for x_adv in attack.on_batches(
-                self.surrogate, batches, pool=pool, seed=self._seed, devices=devices_of(self.surrogate)
+                self.surrogate, batches, pool=pool, seed=seed, devices=devices_of(self.surrogate)
             ):
                 yield x_adv.numpy()
                 bar.update(1)
@@ -151,13 +169,14 @@ class AdversarialSets:
                 handle.write(batch.astype("<f4").tobytes())
         return np.load(path, mmap_mode="r", allow_pickle=False), digests.file_digest(path)
 
-    def _manifest(self, attack, x, y) -> dict[str, Any]:
+    def _manifest(self, attack, x, y, numbers, seed) -> dict[str, Any]:
         return attack.describe() | {
             "surrogate": self._surrogate_digest,
             "images": images_digest(x),
             "labels": array_digest(y),
-            "count": len(x),
-            "seed": self._seed,
+            "count": len(numbers),
+            "numbers": array_digest(numbers),
+            "seed": seed,
             "batch_size": self._batch_size,
             **{name: metadata.version(name) for name in ("divtf", "tensorflow", "keras", "cleverhans")},
         }

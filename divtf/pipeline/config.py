@@ -363,7 +363,7 @@ class RunConfig:
         """
         # The other seeds have no meaning there; they only have to differ.
         others = iter(s for s in (0, 1, 2) if s != seed)
-        apart = {
+        apart: dict[str, Any] = {
             "model": names.anew(self.model),
             "mode": "base",
             "seed": seed,

@@ -14,6 +14,7 @@ from divtf.data.images import LazyImages, as_float
 from divtf.ensembles.ensemble import Ensemble
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import outputs
+from divtf.networks.logits import MemberList
 from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.shared_paths import ADVERSARIAL, BATCH, directory_of
@@ -46,7 +47,7 @@ def ensemble(base: RunConfig, data: ImageData) -> tuple[Ensemble, Path]:
 
 
 def adversarial_sets(
-    model: Ensemble, directory: Path, told: Mapping[str, Any] | None = None
+    model: Ensemble | MemberList, directory: Path, told: Mapping[str, Any] | None = None
 ) -> AdversarialSets:
     """The sets of adversarial images of such an ensemble, kept in its directory.
 

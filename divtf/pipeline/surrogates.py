@@ -10,8 +10,6 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 
 FORMS = "plain, plainN with N members, a mode (div), a model (mix), a trained .keras file, or several as a+b"
-# Seeds are so far apart that none of an evaluation's ensembles has another's, for target seeds below 100.
-_APART = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +31,9 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
     """What a name means for targets of a configuration.
 
     Args:
-        name: `plain` is the surrogate of a run, trained as T_Base; `plainN` has N members; a mode's name stands
-            for the same model in that mode, a model's name for that one in mode base, all of them from other
-            seeds; a `.keras` file holds an ensemble or a model; `a+b` is all members of both.
+        name: `plain` is the surrogate of a run, trained as T_Base; `plainN` has N members; a mode's name
+            stands for the same model in that mode, a model's name for that one in mode base, all of them from
+            other seeds; a `.keras` file holds an ensemble or a model; `a+b` is all members of both.
         config: of a target.
 
     Raises:
@@ -50,12 +48,24 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
 def _configuration(name: str, config: RunConfig) -> RunConfig:
     if plain := re.fullmatch(r"plain(\d*)", name):
         count = int(plain[1] or config.num_members)
+        require(1 <= count <= 1000, "plainN with N members in [1, 1000]", name)
         if count == config.num_members:
             return config.base(config.surrogate_seed)
-        return config.base(config.surrogate_seed + (10 + count) * _APART, num_members=count)
+        return config.base(_seed(config, 100 + count), num_members=count)
     places = {key: number for number, key in enumerate([*MODES, *SETUPS], 1)}
     known = f"surrogates among {FORMS}; modes: {', '.join(MODES)}; models: {', '.join(SETUPS)}"
     require(name in places or names.is_own(name), known, f"{name}")
-    seed = config.surrogate_seed + places.get(name, 0) * _APART
     changes = {"mode": name} if name in MODES else {"model": name}
-    return config.base(seed, **changes)
+    return config.base(_seed(config, places.get(name, 0)), **changes)
+
+
+def _seed(config: RunConfig, place: int) -> int:
+    """A seed for the ensemble of that place, which no other ensemble of the evaluation has."""
+    taken = {config.seed, config.static_seed}
+    seed = config.surrogate_seed + place
+    require(
+        seed not in taken,
+        f"a surrogate_seed S for which S + {place} is free: each ensemble of an evaluation has its own seed",
+        f"surrogate_seed={config.surrogate_seed}",
+    )
+    return seed
