@@ -97,7 +97,7 @@ def _by_image(pairs: Pairs, base: str, epsilon: float) -> str:
             of_seed = f"seed {seed}, " if len(pairs) > 1 else ""
             texts.append(
                 f"{of_seed}{signed(found.difference)} points, right where {base} is wrong "
-                f"{found.ours_only} images, the other way {found.theirs_only}, exact McNemar "
+                f"{found.ours_only} image{'' if found.ours_only == 1 else 's'}, the other way {found.theirs_only}, exact McNemar "
                 f"{in_words(found.p_value)}"
             )
     return f"at epsilon {epsilon:g} {'; '.join(texts)}" if texts else ""
