@@ -15,6 +15,7 @@ from divtf.pipeline.fields import nearest
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.pipeline.surrogates import FORMS, surrogate
 from divtf.runtime import quiet_start
+from divtf.storage import files
 from divtf.storage.evaluations import EvaluationRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
@@ -73,8 +74,15 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
                 surrogate(name, config)
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
     from divtf.pipeline import evaluation
+    from divtf.reporting.evaluation import evaluation_markdown, evaluation_text
 
-    return [record for family in families for record in evaluation.evaluate(family, protocol)]
+    records = [record for family in families for record in evaluation.evaluate(family, protocol)]
+    report = root / f"evaluation-{protocol.name}.md"
+    files.write_file(report, evaluation_markdown(records).encode())
+    print()
+    print(evaluation_text(records))
+    print(f"  {'report':<14} {report}")
+    return records
 
 
 def collect(root: Path, protocol: str) -> list[EvaluationRecord]:

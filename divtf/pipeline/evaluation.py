@@ -25,7 +25,7 @@ from divtf.pipeline.surrogates import Surrogate, surrogate
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, environment, run_directory
 from divtf.storage.evaluations import EvaluationRecord
-from divtf.storage.records import packed
+from divtf.storage.records import WORST_CASE, packed
 
 _LOG = get_logger(__name__)
 
@@ -69,9 +69,10 @@ def evaluate(
             for name, results in standing.results.items():
                 found[name] += results
     clean = Standing(targets, x, y).standing
+    runs = {name: finished.read_record(path) for name, path in places.items()}
     records = [
         EvaluationRecord(
-            **finished.read_record(places[name]).common(),
+            **runs[name].common(),
             protocol=protocol.name,
             images=len(y),
             epsilons=config.epsilons,
@@ -79,7 +80,9 @@ def evaluate(
             trials=tuple(found[name]),
             surrogates={key: each.told(x, y) for key, each in sets.items()},
             stored_as=protocol.stored_as,
+            query_images=protocol.query_images,
             images_digest=images_and_labels_digest(x, y),
+            paper=tuple(result for result in runs[name].results if result.attack == WORST_CASE),
             analysis=environment.environment(),
         )
         for name in targets

@@ -118,7 +118,7 @@ def gaas(records: Sequence[GaasRecord]) -> list[str]:
         f"Successful directions of {orders[-1]}, on average, at epsilon "
         f"{' / '.join(f'{epsilon:g}' for epsilon in epsilons)}: {', '.join(means)}",
     ]
-    return [*lines, *_analyses(records), *budgets(records), *provenance(records), *hours(records)]
+    return [*lines, *analyses(records), *budgets(records), *provenance(records), *hours(records)]
 
 
 def transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[str]:
@@ -144,7 +144,7 @@ def transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[str]:
             for target, row in known.items()
         ]
         lines.append(f"On images of {source}: {', '.join(texts)}")
-    return [*lines, *_analyses(records)]
+    return [*lines, *analyses(records)]
 
 
 def sparsity(records: Sequence[SparsityRecord]) -> list[str]:
@@ -162,7 +162,7 @@ def _seeds(records: Sequence[Record]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''}: {', '.join(map(str, seeds))}"
 
 
-def _analyses(records: Sequence[GaasRecord] | Sequence[TransferMatrixRecord]) -> list[str]:
+def analyses(records: Sequence[Any]) -> list[str]:
     """One line for each command, then one for each commit, that analysed the targets."""
     return [
         *_shared("Command of the analysis", records, lambda record: record.analysis.get("command")),

@@ -61,8 +61,8 @@ def paired_results(ours: TransferResult | None, theirs: TransferResult | None) -
     return paired(ours.outcomes, theirs.outcomes) if same else None
 
 
-def paired_lines(table: Table, target: str, base: str) -> list[str]:
-    """Caption lines on what a target gains over another in the worst case, at each epsilon.
+def paired_lines(table: Table, target: str, base: str, columns: Sequence[str] = ()) -> list[str]:
+    """Caption lines on what a target gains over another, at each epsilon: in the worst case, or in columns.
 
     One line compares image by image where both kept their outcomes, one seed by seed where both have
     several; targets of one seed are a pair.
@@ -70,7 +70,7 @@ def paired_lines(table: Table, target: str, base: str) -> list[str]:
     rows = {row.target: row for row in table.rows}
     ours, theirs = rows[target], rows[base]
     lines = []
-    for worst in table.worst_cases:
+    for worst in columns or table.worst_cases:
         pairs = {epsilon: _pairs(ours, theirs, worst, epsilon) for epsilon in table.epsilons}
         by_image = [text for epsilon in pairs if (text := _by_image(pairs[epsilon], base, epsilon))]
         by_seed = [text for epsilon in pairs if (text := _by_seed(pairs[epsilon], epsilon))]
@@ -95,10 +95,10 @@ def _by_image(pairs: Pairs, base: str, epsilon: float) -> str:
     for seed, mine, other in pairs:
         if found := paired_results(mine, other):
             of_seed = f"seed {seed}, " if len(pairs) > 1 else ""
+            images = f"{found.ours_only} image{'' if found.ours_only == 1 else 's'}"
             texts.append(
-                f"{of_seed}{signed(found.difference)} points, right where {base} is wrong "
-                f"{found.ours_only} image{'' if found.ours_only == 1 else 's'}, the other way {found.theirs_only}, exact McNemar "
-                f"{in_words(found.p_value)}"
+                f"{of_seed}{signed(found.difference)} points, right where {base} is wrong {images}, the "
+                f"other way {found.theirs_only}, exact McNemar {in_words(found.p_value)}"
             )
     return f"at epsilon {epsilon:g} {'; '.join(texts)}" if texts else ""
 

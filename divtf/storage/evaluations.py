@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from divtf.storage.records import Record, packed, unpacked
+from divtf.storage.records import Record, TransferResult, packed, unpacked
 from divtf.storage.typed import as_tuples, checked
 
 TRANSFER, WHITE_BOX, QUERY = "transfer", "white box", "query"
@@ -68,7 +68,9 @@ class EvaluationRecord(Record):
         trials: one result for each attack, surrogate, version and epsilon, in the order in which they came.
         surrogates: name -> what tells the surrogate whole, its clean accuracy with it.
         stored_as: what the target saw of adversarial images.
+        query_images: queries attacked the first images, as many as this.
         images_digest: of the clean images and labels, by which results on the same ones are known.
+        paper: the worst cases of the run's own evaluation, by the paper's protocol, one for each epsilon.
         checks: of masked gradients, as `evaluation.masking` tells them.
         detection: as `evaluation.detection` tells it.
         analysis: command, commit and versions of the evaluation.
@@ -81,14 +83,17 @@ class EvaluationRecord(Record):
     trials: tuple[TrialResult, ...]
     surrogates: Mapping[str, Mapping[str, Any]]
     stored_as: str
+    query_images: int
     images_digest: str
+    paper: tuple[TransferResult, ...] = ()
     checks: tuple[Mapping[str, Any], ...] = ()
     detection: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
-        return super().to_json() | {"trials": [dataclasses.asdict(trial) for trial in self.trials]}
+        trials = [dataclasses.asdict(trial) for trial in self.trials]
+        return super().to_json() | {"trials": trials, "paper": [result.to_json() for result in self.paper]}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
@@ -97,7 +102,9 @@ class EvaluationRecord(Record):
         Raises:
             ValueError: if the record was written under another schema, or a value is of another type.
         """
-        return super().from_json({**record, "trials": [TrialResult.from_json(t) for t in record["trials"]]})
+        trials = [TrialResult.from_json(trial) for trial in record["trials"]]
+        paper = [TransferResult.from_json(result) for result in record["paper"]]
+        return super().from_json({**record, "trials": trials, "paper": paper})
 
     def standing(
         self, epsilon: float, counts: Callable[[TrialResult], bool] = lambda trial: True
