@@ -9,9 +9,10 @@ import numpy as np
 from divtf.attacks.attack import Attack
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
+from divtf.evaluation.query_counts import QueryCounts
 from divtf.evaluation.stored import as_stored
 from divtf.runtime.logs import get_logger
-from divtf.storage.evaluations import TRANSFER, WHITE_BOX, TrialResult, packed_at
+from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, TrialResult, packed_at
 
 _LOG = get_logger(__name__)
 
@@ -59,8 +60,10 @@ class Standing:
             # The same images for all surrogates, so that what each of them does can be compared.
             numbers = self._to_attack(list(self._targets))
             for name, sets in surrogates.items():
+                self._say(attempt.attack, name, numbers)
                 for version in range(attempt.versions):
-                    self._try(attempt.attack, sets, numbers, TRANSFER, name, version)
+                    told = {"kind": TRANSFER, "surrogate": name, "version": version}
+                    self._try(attempt.attack, sets, numbers, self._targets, **told)
 
     def by_gradients(self, sets: Mapping[str, AdversarialSets], attempts: Iterable[Attempt]) -> None:
         """Try attacks on each target itself, whose sets are given by its name."""
@@ -68,46 +71,58 @@ class Standing:
             for attempt in attempts:
                 for version in range(attempt.versions):
                     numbers = self._to_attack([name])
-                    self._try(attempt.attack, sets[name], numbers, WHITE_BOX, "", version, only=name)
+                    self._say(attempt.attack, name, numbers)
+                    self._try(attempt.attack, sets[name], numbers, [name], kind=WHITE_BOX, version=version)
+
+    def by_queries(self, counts: Mapping[str, QueryCounts], attack: Attack, images: int) -> None:
+        """Try the Square attack on each target, for the first images, as many as this."""
+        for name in self._targets:
+            numbers = self._to_attack([name])
+            numbers = numbers[numbers < images]
+            self._say(attack, name, numbers)
+            taken = counts[name].taken(attack, self._x, self._y, numbers)
+            self._keep(
+                name, attack, numbers, taken > attack.queries, kind=QUERY, queries_taken=taken.tolist()
+            )
 
     def _try(
         self,
         attack: Attack,
         sets: AdversarialSets,
         numbers: np.ndarray,
-        kind: str,
-        surrogate: str,
-        version: int,
-        only: str = "",
+        scored: Iterable[str],
+        **told: Any,
     ) -> None:
-        """Score the targets, or only one of them, on an attack's images of these numbers."""
-        scored = [only] if only else list(self._targets)
-        on = f" on {surrogate or only}"
-        _LOG.info(f"{attack.name}{on}, epsilon {attack.threat.epsilon:g}: {len(numbers)} images")
-        images, digest = self._x[numbers], ""
+        """Score some targets on an attack's images of these numbers."""
+        digest, seen = "", self._x[numbers]
         if len(numbers):
-            images, digest = sets.images(attack, self._x, self._y, numbers=numbers, seed=version)
-        seen = as_stored(images, self._stored_as, attack.threat.clip_min, attack.threat.clip_max)
+            images, digest = sets.images(attack, self._x, self._y, numbers=numbers, seed=told["version"])
+            seen = as_stored(images, self._stored_as, attack.threat.clip_min, attack.threat.clip_max)
         for name in scored:
-            hits = predictions(self._targets[name], seen) == self._y[numbers] if len(numbers) else []
-            self.standing[name][numbers] &= np.asarray(hits, bool)
-            tried, right = packed_at(numbers.tolist(), hits, len(self._y))
-            described = attack.describe()
-            self.results[name].append(
-                TrialResult(
-                    attack=attack.name,
-                    kind=kind,
-                    surrogate=surrogate,
-                    epsilon=attack.threat.epsilon,
-                    settings=described["params"],
-                    version=version,
-                    gradients=attack.gradients,
-                    queries=0,
-                    tried=tried,
-                    hits=right,
-                    adversarial_set=digest,
-                )
+            hits = np.zeros(0, bool)
+            if len(numbers):
+                hits = predictions(self._targets[name], seen) == self._y[numbers]
+            self._keep(name, attack, numbers, hits, adversarial_set=digest, **told)
+
+    def _keep(self, name: str, attack: Attack, numbers: np.ndarray, hits: np.ndarray, **told: Any) -> None:
+        """Take down what an attack did to a target."""
+        self.standing[name][numbers] &= hits
+        tried, right = packed_at(numbers.tolist(), hits.tolist(), len(self._y))
+        self.results[name].append(
+            TrialResult(
+                attack=attack.name,
+                epsilon=attack.threat.epsilon,
+                settings=attack.describe()["params"],
+                gradients=attack.gradients,
+                queries=attack.queries,
+                tried=tried,
+                hits=right,
+                **told,
             )
+        )
+
+    def _say(self, attack: Attack, on: str, numbers: np.ndarray) -> None:
+        _LOG.info(f"{attack.name} on {on}, epsilon {attack.threat.epsilon:g}: {len(numbers)} images")
 
     def _to_attack(self, names: Sequence[str]) -> np.ndarray:
         """The numbers of the images that stand for one of the targets, or of all."""

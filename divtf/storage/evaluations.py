@@ -33,14 +33,14 @@ class TrialResult:
 
     attack: str
     kind: str
-    surrogate: str
     epsilon: float
     settings: Mapping[str, Any]
-    version: int
     gradients: int
     queries: int
     tried: str
     hits: str
+    surrogate: str = ""
+    version: int = 0
     queries_taken: tuple[int, ...] = ()
     adversarial_set: str = ""
 
