@@ -1,6 +1,7 @@
 """The command for evaluations by a protocol; `--help` shows the words at its door."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from absl import flags
 from divtf.commands import command_line
 from divtf.commands.config_flags import define_flags as define_run_flags
 from divtf.commands.config_flags import help_text
-from divtf.errors import require
+from divtf.errors import require, require_installed
 from divtf.pipeline import finished
+from divtf.pipeline.config import RunConfig
 from divtf.pipeline.fields import nearest
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.pipeline.surrogates import FORMS, surrogate
@@ -19,6 +21,9 @@ from divtf.storage import files
 from divtf.storage.evaluations import EvaluationRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
+
+
+OPTIONS = ("surrogates", "images", "queries", "query_images")
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -52,6 +57,23 @@ def protocol_from_flags(name: str, flag_values: flags.FlagValues = flags.FLAGS) 
     return dataclasses.replace(PROTOCOLS[name], **given)
 
 
+def require_possible(protocol: Protocol, configs: Iterable[RunConfig]) -> None:
+    """Refuse a protocol whose surrogates are unknown, or whose extra is not installed.
+
+    Args:
+        protocol: what is tried.
+        configs: of the targets.
+
+    Raises:
+        InputError: says which.
+    """
+    if protocol.needs_art:
+        require_installed(f"--protocol={protocol.name}", "attacks", ("art",))
+    for config in configs:
+        for name in protocol.surrogates:
+            surrogate(name, config)
+
+
 def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[EvaluationRecord]:
     """Evaluate the finished targets below a directory; write and print the report.
 
@@ -68,10 +90,7 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
     require(bool(paths), f"finished runs below {root}", "none")
     finished.require_distinct([finished.read_record(path) for path in paths], root)
     families = finished.families(paths, data_dir)
-    for family in families:
-        for config in family.values():
-            for name in protocol.surrogates:
-                surrogate(name, config)
+    require_possible(protocol, [config for family in families for config in family.values()])
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
     from divtf.pipeline import evaluation
     from divtf.reporting.evaluation import evaluation_markdown, evaluation_text

@@ -46,6 +46,11 @@ class Protocol:
     images: int = 1000
     stored_as: str = "float32"
 
+    @property
+    def needs_art(self) -> bool:
+        """Whether the extra `attacks` has to be installed."""
+        return self.queries > 0 or any(trial.attack == "auto_pgd" for trial in self.white_box)
+
 
 _PGD = {"steps": 20, "step": 0.15}
 
