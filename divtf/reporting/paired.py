@@ -95,10 +95,10 @@ def _by_image(pairs: Pairs, base: str, epsilon: float) -> str:
     for seed, mine, other in pairs:
         if found := paired_results(mine, other):
             of_seed = f"seed {seed}, " if len(pairs) > 1 else ""
+            images = f"{found.ours_only} image{'' if found.ours_only == 1 else 's'}"
             texts.append(
-                f"{of_seed}{signed(found.difference)} points, right where {base} is wrong "
-                f"{found.ours_only} image{'' if found.ours_only == 1 else 's'}, the other way {found.theirs_only}, exact McNemar "
-                f"{in_words(found.p_value)}"
+                f"{of_seed}{signed(found.difference)} points, right where {base} is wrong {images}, the "
+                f"other way {found.theirs_only}, exact McNemar {in_words(found.p_value)}"
             )
     return f"at epsilon {epsilon:g} {'; '.join(texts)}" if texts else ""
 
