@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.data.images import LazyImages, blocks
+from divtf.data.images import LazyImages, as_images, blocks
 from divtf.errors import require
-from divtf.networks.logits import as_target
+from divtf.networks.logits import as_target, member_logits
 from divtf.runtime.devices import devices_of, map_batches
 
 _PREDICTIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -40,6 +40,13 @@ def outputs(target, x: Any, batch_size: int = 250) -> np.ndarray:
     # Keras would split each batch over the devices, and sums may depend on how much is summed at once.
     outputs = map_batches(_prediction(target, x.shape[1:]) if devices else target, batches, devices)
     return np.concatenate([np.asarray(output) for output in outputs])
+
+
+def all_member_logits(target, x: Any, batch_size: int = 250) -> np.ndarray:
+    """Logits of every member for all images, [N, n, C]; a callable counts as its only member."""
+    target = as_target(target)
+    parts = (member_logits(target, tf.constant(block)) for block in blocks(as_images(x), batch_size))
+    return np.concatenate([part.numpy() for part in parts], axis=1)
 
 
 def _prediction(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:

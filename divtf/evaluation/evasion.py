@@ -1,0 +1,189 @@
+"""An attack on detection: images that fool an ensemble and whose score stays below the threshold.
+
+A detector that was only tried on images made without knowledge of it was not tried (Carlini & Wagner 2017,
+"Adversarial examples are not easily detected").
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from divtf.attacks import losses
+from divtf.attacks.threat import ThreatModel
+from divtf.data.images import as_images, blocks
+from divtf.errors import require
+from divtf.evaluation.suspicion import DIFFERENTIABLE, SCORES, log_probabilities
+from divtf.networks.logits import as_target, class_indices, log_mean_probability, member_logits
+
+Step = Callable[..., tuple[tf.Tensor, tf.Tensor]]
+# Nats of the lead that a score at the threshold costs; 0 is the attacker who does not know of it.
+WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evading:
+    """What the attacker climbs: the lead of the best other class, less the weighted score.
+
+    Attributes:
+        score: a name of `DIFFERENTIABLE`.
+        threshold: the score's unit, above 0: where images begin to be flagged.
+        weight: of the score in that unit, in nats.
+        cap: the lead, log mean probability of the best other class minus that of the true one, counts up to
+            this: beyond it only the score is left to improve.
+    """
+
+    score: str
+    threshold: float
+    weight: float
+    cap: float = 1.0
+
+    def __call__(self, member_logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Values [B] to be raised, for the members' logits [N, B, C] and the true classes [B]."""
+        suspicion = DIFFERENTIABLE[self.score](member_logits) / self.threshold
+        ahead = losses.lead(log_mean_probability(member_logits), y)
+        return tf.minimum(ahead, self.cap) - self.weight * suspicion
+
+
+@dataclasses.dataclass(frozen=True)
+class Evasion:
+    """The best image that the attacker found for each.
+
+    Attributes:
+        images: [n, ...]: of those that fool the target the one with the lowest score; where none does, the
+            one whose best other class comes closest.
+        fooled: whether it fools, bool [n].
+        scores: float64 [n].
+        threshold: where images begin to be flagged.
+    """
+
+    images: np.ndarray
+    fooled: np.ndarray
+    scores: np.ndarray
+    threshold: float
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """Whether each fools and is not flagged, bool [n]: the share of these is the attacker's success."""
+        return self.fooled & (self.scores <= self.threshold)
+
+    @property
+    def flagged_share(self) -> float:
+        """Share of the fooling images that are flagged still; NaN if none fools."""
+        return 1 - self.unseen.sum() / self.fooled.sum() if self.fooled.any() else float("nan")
+
+
+def evade(
+    target,
+    x: Any,
+    y: np.ndarray,
+    threat: ThreatModel,
+    score: str,
+    threshold: float,
+    *,
+    weights: Sequence[float] = WEIGHTS,
+    steps: int = 40,
+    cap: float = 1.0,
+    batch_size: int = 250,
+) -> Evasion:
+    """Images that fool the target with as low a score as can be found, by an attacker who has all of it.
+
+    Projected ascent of `Evading` along the gradient's sign, once for each weight, from the image itself;
+    steps shrink from a quarter of epsilon as half a cosine. What is kept is the best over weights and steps.
+    An image that fools and is not flagged is left alone from the next weight on, so that detection at more
+    false alarms than the threshold's is not attacked with all means.
+
+    Args:
+        target: an Ensemble, or a list of members.
+        x: images [n, ...], float32 in the threat model's range.
+        y: true classes: indices [n] or [n, 1], or one-hot [n, C].
+        threat: budget and image range.
+        score: a name of `DIFFERENTIABLE`.
+        threshold: the score above which an image is flagged, above 0: `Roc.tpr_at(0.05).threshold`.
+        weights: of the score, in units of the threshold.
+        steps: of each ascent.
+        cap: of the lead; see `Evading`.
+        batch_size: images at a time.
+
+    Raises:
+        InputError: for a score or values that are none, or images or labels that do not fit.
+    """
+    require(score in DIFFERENTIABLE, f"score as one of {list(DIFFERENTIABLE)}", f"score={score!r}")
+    require(np.isfinite(threshold) and threshold > 0, "threshold > 0", threshold=threshold)
+    require(isinstance(steps, int) and steps >= 1, "steps >= 1", steps=steps)
+    require(len(weights) > 0 and min(weights) >= 0, "weights >= 0, at least one", f"{weights}")
+    x, y, target = as_images(x), class_indices(y), as_target(target)
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    step = _step_of(target, score, threshold, cap, threat)
+    found = []
+    for images, labels in zip(blocks(x, batch_size), blocks(y, batch_size), strict=True):
+        best = _Best(images, labels, score)
+        for weight in weights:
+            # Who is unseen already need not be attacked again: this threshold is what counts.
+            left = np.flatnonzero(~((best.leads > 0) & (best.scores <= threshold)))
+            if len(left):
+                sizes = threat.epsilon * (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 8
+                _ascend(step, best, images, left, weight, sizes)
+        found.append(best)
+    return Evasion(
+        images=np.concatenate([best.images for best in found]),
+        fooled=np.concatenate([best.leads > 0 for best in found]),
+        scores=np.concatenate([best.scores for best in found]),
+        threshold=threshold,
+    )
+
+
+def _step_of(target: Any, score: str, threshold: float, cap: float, threat: ThreatModel) -> Step:
+    """A graph from images under way, the clean ones, labels, weight and size to images moved, and logits."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def step(x_adv, x, y, weight, size):
+        with tf.GradientTape() as tape:
+            tape.watch(x_adv)
+            logits = member_logits(target, x_adv)
+            # Without a score to improve there is nothing beyond the cap, and a higher lead is a surer one.
+            value = Evading(score, threshold, weight, tf.where(weight > 0, cap, np.inf))(logits, y)
+        moved = x_adv + size * tf.sign(tape.gradient(value, x_adv))
+        moved = tf.clip_by_value(moved, x - threat.epsilon, x + threat.epsilon)
+        return tf.clip_by_value(moved, threat.clip_min, threat.clip_max), logits
+
+    return step
+
+
+def _ascend(
+    step: Step, best: "_Best", x: np.ndarray, numbers: np.ndarray, weight: float, sizes: np.ndarray
+) -> None:
+    """One ascent of the images of these numbers; `best` is offered the clean ones and each step's."""
+    clean, y, x_adv = tf.constant(x[numbers]), tf.constant(best.y[numbers]), tf.constant(x[numbers])
+    for size in sizes:
+        moved, logits = step(x_adv, clean, y, tf.constant(weight, tf.float32), tf.constant(size, tf.float32))
+        best.offer(numbers, x_adv.numpy(), logits.numpy())
+        x_adv = moved
+
+
+class _Best:
+    """The best image so far of each of a batch."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, score: str):
+        self.y, self.images = y, x.copy()
+        self.leads = np.full(len(x), -np.inf)
+        self.scores = np.full(len(x), np.inf)
+        self._score = SCORES[score]
+
+    def offer(self, numbers: np.ndarray, images: np.ndarray, logits: np.ndarray) -> None:
+        """Take those images [b, ...] of these numbers [b] that are better, by their logits [N, b, C]."""
+        leads, scores = lead(logits, self.y[numbers]), self._score(logits)
+        had, had_score = self.leads[numbers], self.scores[numbers]
+        is_better = np.where(leads > 0, (had <= 0) | (scores < had_score), (had <= 0) & (leads > had))
+        taken = numbers[is_better]
+        self.images[taken] = images[is_better]
+        self.leads[taken], self.scores[taken] = leads[is_better], scores[is_better]
+
+
+def lead(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Log mean probability of the best other class minus that of the true one, [N, B, C], [B] -> [B]."""
+    _, mean = log_probabilities(logits)
+    is_true = np.arange(mean.shape[-1]) == y[:, None]
+    return np.where(is_true, -np.inf, mean).max(axis=-1) - mean[is_true]

@@ -1,0 +1,181 @@
+"""Whether an evaluation can be believed: signs that a target hides its gradients instead of resisting.
+
+Each judge takes what was measured and gives a `Check`; `masking_report` measures and judges. What was fooled
+is always said image by image, bool [n], and an image that the target gets wrong anyway counts as fooled.
+
+Source: Athalye et al. (2018), "Obfuscated Gradients Give a False Sense of Security", section 3.1; Carlini et
+al. (2019), "On Evaluating Adversarial Robustness"; Pintor et al. (2022), "Indicators of Attack Failure".
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from divtf.errors import require
+from divtf.storage.typed import checked
+
+# What an accuracy may be wrong by before it matters, a share: one point.
+TOLERANCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One sign of hidden gradients, looked for.
+
+    Attributes:
+        name: of the check.
+        passed: whether there was no such sign.
+        figure: what was measured, a share of the images, or in words.
+        sentence: what it means.
+    """
+
+    name: str
+    passed: bool
+    figure: float | str
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, check: Mapping[str, Any]) -> "Check":
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: if a value is missing or of another type.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        require(set(names) <= set(check), f"a check with {names}", f"{sorted(check)}")
+        return checked(cls(**{name: check[name] for name in names}))
+
+
+def judge_single_step(single: np.ndarray, iterated: np.ndarray) -> Check:
+    """An attack of many steps must fool no fewer images than one of a single step.
+
+    Args:
+        single: whether the single step fools each image, bool [n].
+        iterated: whether any iterated white-box attack does, bool [n].
+    """
+    gain = _gain(iterated, single)
+    return Check(
+        "single step",
+        gain <= 0,
+        gain,
+        f"A single step fools {_percent(single.mean())} of the images, iterated attacks "
+        f"{_percent(iterated.mean())}{_but(gain <= 0, 'following the gradient further leads astray')}.",
+    )
+
+
+def judge_black_box(white: np.ndarray, black: Mapping[str, np.ndarray]) -> Check:
+    """Attacks that lack the target's gradients must not fool more images than those that have them.
+
+    Args:
+        white: whether any white-box attack fools each image, bool [n].
+        black: by the attack's name whether it does: by transfer, or by queries.
+    """
+    require(len(black) > 0, "at least one black-box attack", "none")
+    fools = {name: float(np.mean(fooled)) for name, fooled in black.items()}
+    strongest = max(fools, key=lambda name: fools[name])
+    gain = _gain(white, black[strongest])
+    missed = int((black[strongest] & ~white).sum())
+    return Check(
+        "black box",
+        gain <= 0,
+        gain,
+        f"{strongest}, without the target's gradients, fools {_percent(fools[strongest])} of the images, "
+        f"white-box attacks {_percent(white.mean())}; {missed} of {len(white)} are fooled by it alone"
+        f"{_but(gain <= 0, 'the gradients mislead')}.",
+    )
+
+
+def judge_unbounded(fooled: np.ndarray) -> Check:
+    """Who may change an image into any other must always fool the target.
+
+    Args:
+        fooled: whether the white-box attack fools each image with the whole image range as its budget.
+    """
+    accuracy = 1 - float(fooled.mean())
+    return Check(
+        "unbounded",
+        bool(fooled.all()),
+        accuracy,
+        f"With the whole image range as its budget the white-box attack leaves {_percent(accuracy)} accuracy"
+        f"{_but(bool(fooled.all()), 'it is the attack that fails')}.",
+    )
+
+
+def judge_gradients(lacking: Mapping[str, np.ndarray]) -> Check:
+    """Input gradients must be there: finite and not zero.
+
+    Args:
+        lacking: by the loss's name whether its gradient at each image is none, zero or not finite, bool [n].
+    """
+    require(len(lacking) > 0, "gradients of at least one loss", "none")
+    shares = {name: float(np.mean(none)) for name, none in lacking.items()}
+    most, holds = max(shares.values()), all(_within_tolerance(none) for none in lacking.values())
+    told = ", ".join(f"of the {name} {_percent(share)}" for name, share in shares.items())
+    return Check(
+        "gradients",
+        holds,
+        most,
+        f"Images whose input gradient is none, zero or not finite in single precision: {told}"
+        f"{_but(holds, 'an attack on that loss stands still there')}.",
+    )
+
+
+def judge_gain(further: str, fooled: np.ndarray, more: np.ndarray) -> Check:
+    """A stronger attack must not fool more than one point of images that withstood.
+
+    Args:
+        further: what it has more of: "more steps", "more restarts", "other losses".
+        fooled: whether the white-box attacks fool each image, bool [n].
+        more: whether the stronger attack does.
+    """
+    fresh = more & ~fooled
+    holds = _within_tolerance(fresh)
+    return Check(
+        further,
+        holds,
+        float(fresh.mean()),
+        f"With {further} the white-box attack fools another {_percent(fresh.mean())} of the images"
+        f"{_but(holds, 'it had not converged, and the accuracy reported is too high')}.",
+    )
+
+
+def judge_repetition(name: str, changed: np.ndarray) -> Check:
+    """The same image must give the same outputs.
+
+    Args:
+        name: "repeated", of outputs asked for again, or "other batches", of images in other company.
+        changed: whether each image's outputs differ by more than rounding, bool [n].
+    """
+    asked = {"repeated": "asked for again", "other batches": "asked for among other images"}[name]
+    holds = not changed.any()
+    why = "attacks must average over what is random" if name == "repeated" else "no accuracy is its own"
+    return Check(
+        name,
+        holds,
+        float(changed.mean()),
+        f"Outputs {asked} differ for {_percent(changed.mean())} of the images{_but(holds, why)}.",
+    )
+
+
+def _gain(before: np.ndarray, after: np.ndarray) -> float:
+    """By how much more of the images the second fools; counted, so that equal shares are equal."""
+    return (int(after.sum()) - int(before.sum())) / len(before)
+
+
+def _within_tolerance(images: np.ndarray) -> bool:
+    # 0.01 is no binary fraction.
+    return bool(images.sum() <= TOLERANCE * len(images) + 1e-9)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _but(passed: bool, why: str) -> str:
+    return "" if passed else f": {why}"

@@ -1,0 +1,253 @@
+"""The checks of `masking`, measured on a target with few gradients."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from divtf.attacks.attack import make_attack
+from divtf.attacks.threat import ThreatModel
+from divtf.data.images import as_images, blocks
+from divtf.errors import require
+from divtf.evaluation import masking
+from divtf.evaluation.masking import Check
+from divtf.evaluation.predictions import all_member_logits
+from divtf.networks.logits import (
+    are_probabilities,
+    as_target,
+    class_indices,
+    log_mean_probability,
+    member_logits,
+)
+
+# Outputs may differ by rounding, and low precision rounds coarsely: by so much of a member's largest
+# difference between two classes.
+_ROUNDING = 0.01
+# Length of an ascent in epsilons; the ball is 2 across.
+_PATH = 2.5
+# As many images are asked for again among others.
+_AGAIN = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How hard the white box is tried.
+
+    Attributes:
+        steps: of each ascent.
+        times: so many times the steps, and so many restarts, must not gain.
+        losses: of the white box, each on the images that withstood those before it.
+        others: losses that must not gain.
+    """
+
+    steps: int = 20
+    times: int = 4
+    losses: tuple[str, ...] = ("mean_probability", "margin")
+    others: tuple[str, ...] = ("cross_entropy", "mean_logit")
+
+    @property
+    def ascent(self) -> dict[str, Any]:
+        """Parameters of one ascent: its steps lead across the ball, from wherever they start."""
+        return {"steps": self.steps, "step": min(1.0, _PATH / self.steps)}
+
+    @property
+    def further(self) -> dict[str, dict[str, Any]]:
+        """Those of ascents that go further, by their check."""
+        steps = self.steps * self.times
+        return {
+            "more steps": {"steps": steps, "step": min(1.0, 2 * _PATH / steps)},
+            "more restarts": {**self.ascent, "restarts": self.times},
+        }
+
+
+def masking_report(
+    target,
+    x: Any,
+    y: np.ndarray,
+    threat: ThreatModel,
+    *,
+    white: np.ndarray | None = None,
+    black: Mapping[str, np.ndarray] | None = None,
+    effort: Effort | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+) -> list[Check]:
+    """Whether what white-box attacks say of a target can be believed.
+
+    Stronger attacks get only the images that withstood the weaker ones. A target that TensorFlow cannot
+    differentiate raises no error: its gradients count as zero, and checks fail.
+
+    Args:
+        target: an Ensemble, a list of members, or a callable that gives logits [B, C].
+        x: images [n, ...], float32 in the threat model's range; 200 will do.
+        y: true classes: indices [n] or [n, 1], or one-hot [n, C].
+        threat: budget and image range.
+        white: whether the iterated white-box attacks of the evaluation fool each image, bool [n]; None
+            measures that.
+        black: by name whether a black-box attack does; None leaves its check out.
+        effort: how hard the white box is tried.
+        seed: of the random starts.
+        batch_size: images at a time.
+
+    Returns:
+        The checks "gradients", "repeated", "other batches", "single step", "black box", "unbounded", "more
+        steps", "more restarts" and "other losses", in this order.
+
+    Raises:
+        InputError: if arrays do not fit together, or the target gives probabilities or no numbers.
+    """
+    effort, target = effort or Effort(), as_target(target)
+    x, y = as_images(x), class_indices(y)
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    for name, outcome in {**({} if white is None else {"white": white}), **(black or {})}.items():
+        fits = outcome.dtype == bool and outcome.shape == y.shape
+        require(fits, f"whether {name} fools each of the {len(y)} images, bool", f"{outcome!r:.80}")
+    changed = {"repeated": unrepeated(target, x, batch_size), "other batches": batch_bound(target, x)}
+    attacker = _Attacker(target, np.asarray(x), y, batch_size, seed)
+    if white is None:
+        white = attacker.fooled_by(threat, attacker.wrong, effort.losses, effort.ascent)
+    single = attacker.fooled(threat, attacker.wrong, name="fgsm", loss=effort.losses[0])
+    whole_range = dataclasses.replace(threat, epsilon=threat.clip_max - threat.clip_min)
+    unbounded = attacker.fooled_by(whole_range, attacker.wrong, effort.losses, effort.ascent)
+    more = {
+        name: attacker.fooled(threat, white, loss=effort.losses[0], **params)
+        for name, params in effort.further.items()
+    }
+    more["other losses"] = attacker.fooled_by(threat, white, effort.others, effort.ascent)
+    return [
+        masking.judge_gradients(lacking_gradients(target, x, y, batch_size)),
+        *(masking.judge_repetition(name, images) for name, images in changed.items()),
+        masking.judge_single_step(single, white),
+        *([masking.judge_black_box(white, black)] if black else []),
+        masking.judge_unbounded(unbounded),
+        *(masking.judge_gain(name, white, fooled) for name, fooled in more.items()),
+    ]
+
+
+class _Attacker:
+    """White-box attacks on those images that withstood so far; a wrongly classified one is fooled already."""
+
+    def __init__(self, target: Any, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int):
+        self._target, self._guarded = target, Guarded(target)
+        self._x, self._y, self._batch_size, self._seed = x, y, batch_size, seed
+        self.wrong = self._predicted(x) != y
+
+    def fooled(
+        self, threat: ThreatModel, before: np.ndarray, *, name: str = "pgd", **params: Any
+    ) -> np.ndarray:
+        """Which images are fooled once the attack was tried on those that were not before, bool [n]."""
+        fooled, left = before.copy(), np.flatnonzero(~before)
+        attack = make_attack(name, threat, **params)
+        # Each has random starts of its own.
+        self._seed += 1
+        for part in blocks(left, self._batch_size):
+            x_adv = attack(self._guarded, self._x[part], self._y[part], seed=self._seed)
+            fooled[part] = self._predicted(x_adv.numpy()) != self._y[part]
+        return fooled
+
+    def fooled_by(
+        self, threat: ThreatModel, before: np.ndarray, losses: tuple[str, ...], ascent: Mapping[str, Any]
+    ) -> np.ndarray:
+        """The same after an ascent of each loss."""
+        for loss in losses:
+            before = self.fooled(threat, before, loss=loss, **ascent)
+        return before
+
+    def _predicted(self, x: np.ndarray) -> np.ndarray:
+        logits = all_member_logits(self._target, x, self._batch_size)
+        lost = int(np.isnan(logits).any(axis=(0, 2)).sum())
+        require(lost == 0, "a target whose outputs are numbers", f"NaN for {lost} of {len(x)} images")
+        given = any(are_probabilities(member) for member in logits)
+        require(not given, "a target that gives logits", "one that gives probabilities (remove its softmax)")
+        return log_mean_probability(tf.constant(logits)).numpy().argmax(axis=-1)
+
+
+class Guarded:
+    """A target as it is, whose input gradients are zero where they are none or not finite.
+
+    So attacks, which refuse such a target, can be tried on it.
+    """
+
+    def __init__(self, target: Any):
+        self._target = target
+
+    def member_logits(self, x: tf.Tensor) -> tf.Tensor:
+        """Logits of every member, [N, B, C]."""
+        logits = member_logits(self._target, _with_finite_gradient(x))
+        # Adds nothing, but ties the logits to the images if nothing else does.
+        tie = tf.reduce_sum(0 * x, axis=range(1, x.shape.rank))
+        return logits + tf.cast(tie, logits.dtype)[None, :, None]
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Log of the mean member probability, [B, C]."""
+        return log_mean_probability(self.member_logits(x))
+
+
+@tf.custom_gradient
+def _with_finite_gradient(x):
+    def gradient(upstream):
+        return tf.where(tf.math.is_finite(upstream), upstream, tf.zeros_like(upstream))
+
+    return tf.identity(x), gradient
+
+
+def lacking_gradients(target: Any, x: Any, y: np.ndarray, batch_size: int = 250) -> dict[str, np.ndarray]:
+    """By loss, whether its gradient at each image is none, zero or not finite in single precision, bool [n].
+
+    The losses are written as an attack on outputs writes them, not as attacks here do, whose direction
+    outlives a loss that is zero.
+    """
+    target = as_target(target)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in _LOSSES}
+    for images, labels in zip(blocks(as_images(x), batch_size), blocks(y, batch_size), strict=True):
+        for name, loss in _LOSSES.items():
+            with tf.GradientTape() as tape:
+                tape.watch(images := tf.constant(images))
+                value = loss(member_logits(target, images), tf.constant(labels))
+            gradient = tape.gradient(value, images)
+            found[name].append(_is_lacking(gradient, len(labels)))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _is_lacking(gradient: tf.Tensor | None, count: int) -> np.ndarray:
+    if gradient is None:
+        return np.ones(count, bool)
+    flat = tf.reshape(gradient, [count, -1]).numpy()
+    return ~np.isfinite(flat).all(axis=1) | (flat == 0).all(axis=1)
+
+
+def _mean_loss(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    labels = tf.broadcast_to(y, tf.shape(logits)[:-1])
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits), axis=0)
+
+
+def _mean_probability(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    mean = tf.reduce_mean(tf.nn.softmax(logits), axis=0)
+    return tf.gather(mean, y, axis=1, batch_dims=1)
+
+
+_LOSSES: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "members' mean loss": _mean_loss,
+    "mean probability": _mean_probability,
+}
+
+
+def unrepeated(target: Any, x: Any, batch_size: int = 250) -> np.ndarray:
+    """Whether each image's outputs differ when they are asked for a second time, bool [n]."""
+    return _differ(*(all_member_logits(target, x, batch_size) for _ in range(2)))
+
+
+def batch_bound(target: Any, x: Any) -> np.ndarray:
+    """Whether the outputs of each of the first 64 images depend on the company: all, or a few in reverse."""
+    first = np.asarray(as_images(x)[:_AGAIN])
+    few = all_member_logits(target, first[::-1], batch_size=7)
+    return _differ(all_member_logits(target, first, batch_size=_AGAIN), few[:, ::-1])
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether outputs [N, n, C] differ by more than rounding, for any member, bool [n]."""
+    spread = one.max(axis=-1, keepdims=True) - one.min(axis=-1, keepdims=True)
+    # What is not a number differs.
+    return ~(np.abs(one - other) <= _ROUNDING * spread).all(axis=(0, 2))
