@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from divtf.runtime.devices import devices_of
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, digests, files, run_directory
 from divtf.storage.digests import array_digest, digest
+from divtf.storage.kept import kept
 
 _LOG = get_logger(__name__)
 # Below this loss float32 gives a member's gradient few right digits, if the loss is not written with care.
@@ -134,6 +135,28 @@ class AdversarialSets:
                 measured["clean accuracy"] = float(hits.mean())
             self._told[key] = self._settings | measured
         return dict(self._told[key])
+
+    def kept(
+        self, name: str, settings: Mapping[str, Any], x: Any, y: np.ndarray, make: Callable[[], Any]
+    ) -> Any:
+        """Something else that is measured on the attacked model with these images, kept beside the sets.
+
+        Args:
+            name: of the measurement.
+            settings: what it depends on beside model, images and labels, as JSON values.
+            x: images [n, ...].
+            y: their true classes [n].
+            make: measures it; gives JSON values.
+        """
+        if self._directory is None:
+            return make()
+        depends = {
+            **settings,
+            "model": self._surrogate_digest,
+            "images": images_digest(x),
+            "labels": array_digest(y),
+        }
+        return kept(self._directory, name, depends, make)
 
     def saturated(self, x: Any, y: np.ndarray) -> float:
         """Share of the images for which the loss of every surrogate member is below 1e-7."""

@@ -9,7 +9,7 @@ import numpy as np
 from divtf.attacks.attack import Attack
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
-from divtf.evaluation.query_counts import QueryCounts
+from divtf.evaluation.query_counts import queries_taken
 from divtf.evaluation.stored import as_stored
 from divtf.runtime.logs import get_logger
 from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, TrialResult, packed_at
@@ -74,16 +74,15 @@ class Standing:
                     self._say(attempt.attack, name, numbers)
                     self._try(attempt.attack, sets[name], numbers, [name], kind=WHITE_BOX, version=version)
 
-    def by_queries(self, counts: Mapping[str, QueryCounts], attack: Attack, images: int) -> None:
+    def by_queries(self, sets: Mapping[str, AdversarialSets], attack: Attack, images: int) -> None:
         """Try the Square attack on each target, for the first images, as many as this."""
         for name in self._targets:
             numbers = self._to_attack([name])
             numbers = numbers[numbers < images]
             self._say(attack, name, numbers)
-            taken = counts[name].taken(attack, self._x, self._y, numbers)
-            self._keep(
-                name, attack, numbers, taken > attack.queries, kind=QUERY, queries_taken=taken.tolist()
-            )
+            taken = queries_taken(sets[name], attack, self._x, self._y, numbers, self._stored_as)
+            told = {"kind": QUERY, "queries_taken": tuple(taken.tolist())}
+            self._keep(name, attack, numbers, taken > attack.queries, **told)
 
     def _try(
         self,

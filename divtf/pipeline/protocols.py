@@ -57,7 +57,7 @@ _PGD = {"steps": 20, "step": 0.15}
 # Within 15 minutes for the demo's two targets on two cores, training of surrogates with it.
 _STRONG = Protocol(
     name="strong",
-    surrogates=("plain", "div", "mix"),
+    surrogates=("plain", "div", "other"),
     transfer=(
         Trial("mifgsm"),
         Trial("pgd", {**_PGD, "loss": "mean_logit"}),
@@ -68,7 +68,6 @@ _STRONG = Protocol(
         Trial("cse"),
     ),
     white_box=(
-        Trial("fgsm", {"loss": "mean_probability"}),
         Trial("pgd", {"loss": "mean_probability"}),
         Trial("pgd", {"loss": "margin"}),
         Trial("auto_pgd", {"steps": 25, "loss": "dlr"}),

@@ -9,7 +9,12 @@ from divtf.networks import names
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 
-FORMS = "plain, plainN with N members, a mode (div), a model (mix), a trained .keras file, or several as a+b"
+FORMS = (
+    "plain, plainN with N members, other for another architecture, a mode (div), a model (mix), a trained "
+    ".keras file, or several as a+b"
+)
+# Of another architecture; the first one that the target has not. Neither takes long to train.
+_OTHERS = ("conv4", "conv3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +37,9 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
 
     Args:
         name: `plain` is the surrogate of a run, trained as T_Base; `plainN` has N members; a mode's name
-            stands for the same model in that mode, a model's name for that one in mode base, all of them from
-            other seeds; a `.keras` file holds an ensemble or a model; `a+b` is all members of both.
+            stands for the same model in that mode, a model's name for that one in mode base, `other` for one
+            of them, all from other seeds; a `.keras` file holds an ensemble or a model; `a+b` is all members
+            of both.
         config: of a target.
 
     Raises:
@@ -52,6 +58,8 @@ def _configuration(name: str, config: RunConfig) -> RunConfig:
         if count == config.num_members:
             return config.base(config.surrogate_seed)
         return config.base(_seed(config, 100 + count), num_members=count)
+    if name == "other":
+        name = next(other for other in _OTHERS if other != config.model)
     places = {key: number for number, key in enumerate([*MODES, *SETUPS], 1)}
     known = f"surrogates among {FORMS}; modes: {', '.join(MODES)}; models: {', '.join(SETUPS)}"
     require(name in places or names.is_own(name), known, f"{name}")

@@ -79,16 +79,12 @@ def as_target_record(record: EvaluationRecord) -> TargetRecord:
     kinds = [kind for kind in KINDS if any(trial.kind == kind for trial in record.trials)]
     for epsilon in record.epsilons:
         for kind in kinds:
-            outcomes = record.standing(epsilon, _of_kind(kind))
+            outcomes = record.standing_under(kind, epsilon)
             tried = outcomes[: record.query_images] if kind == QUERY else outcomes
             results.append(_result(record, kind, epsilon, tried))
         results.append(_result(record, WORST_CASE, epsilon, record.standing(epsilon)))
     results += [dataclasses.replace(result, attack=PAPER) for result in record.paper]
     return TargetRecord(**record.common(), results=tuple(results))
-
-
-def _of_kind(kind: str) -> Callable[[TrialResult], bool]:
-    return lambda trial: trial.kind == kind
 
 
 def _result(record: EvaluationRecord, attack: str, epsilon: float, hits: Sequence[bool]) -> TransferResult:

@@ -120,6 +120,10 @@ class EvaluationRecord(Record):
             right and not any(by_attack) for right, *by_attack in zip(self.clean_hits, *fooled, strict=True)
         )
 
+    def standing_under(self, kind: str, epsilon: float) -> tuple[bool, ...]:
+        """The same under all attacks of one kind."""
+        return self.standing(epsilon, lambda trial: trial.kind == kind)
+
     @property
     def clean_hits(self) -> tuple[bool, ...]:
         """Whether each image is classified as labelled before any attack."""
