@@ -65,6 +65,8 @@ setup(
         "cluster": ["ray>=2.60,<3"],
         "onnx": ["onnx>=1.20", "onnxruntime>=1.23", "tf2onnx>=1.17"],
         "litert": ["ai-edge-litert>=2.1"],
+        "attacks": ["adversarial-robustness-toolbox>=1.20"],
+        "bench": ["foolbox>=3.3.4"],
         "docs": ["furo>=2025.7", "myst-parser>=5", "sphinx>=8.2"],
     },
     zip_safe=False,

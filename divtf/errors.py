@@ -1,10 +1,12 @@
 """Errors that a user can mend, in one form of words."""
 
 import errno
+import importlib.util
 import math
 import numbers
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 # Of a disk that is full or fails, and of files that are not to be had.
@@ -41,6 +43,25 @@ def require(holds: bool, expected: str, received: str = "", **values: Any) -> No
     if not holds:
         named = ", ".join(f"{name}={value}" for name, value in values.items())
         raise InputError(f"Expected {expected}. Received: {received or named}")
+
+
+def require_installed(what: str, extra: str, modules: Sequence[str]) -> None:
+    """Refuse what needs packages that are not installed.
+
+    Args:
+        what: needs them, in words.
+        extra: of this package, which installs them.
+        modules: their names in Python.
+
+    Raises:
+        InputError: says how to install them.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    require(
+        not missing,
+        f"what {what} needs: pip install 'divtf[{extra}]'",
+        f"no {', '.join(missing)} in this Python",
+    )
 
 
 def first_line(error: BaseException) -> str:

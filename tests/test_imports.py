@@ -192,7 +192,8 @@ def test_training_and_what_is_below_know_no_run_config():
 
 
 @pytest.mark.parametrize(
-    ("package", "rooms"), [("absl", {"commands"}), ("cleverhans", {"attacks"}), ("ray", {"commands"})]
+    ("package", "rooms"),
+    [("absl", {"commands"}), ("cleverhans", {"attacks"}), ("art", {"attacks"}), ("ray", {"commands"})],
 )
 def test_a_library_is_known_to_one_room(package, rooms):
     assert {room(module) for module, packages in OUTSIDE.items() if package in packages} == rooms

@@ -7,16 +7,15 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.context import Context, streams
 from divtf.attacks.methods import ATTACKS
 from divtf.attacks.recipe import Recipe
+from divtf.attacks.searches import Search
 from divtf.attacks.threat import ThreatModel
-from divtf.errors import require
-from divtf.networks.logits import as_target, class_indices, each_logits, member_logits, require_logits
+from divtf.errors import require, require_installed
+from divtf.networks.logits import as_target, class_indices, require_logits
 from divtf.runtime.devices import map_batches
 
 # A float32 image plus its perturbation may round to just outside the ball: by so much of its largest value.
@@ -30,8 +29,8 @@ POOL = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class _Traced:
-    """An attack on one target as a graph, and the target's classes."""
+class _Prepared:
+    """An attack on one target as a function, and the target's classes."""
 
     attack: Callable[..., tf.Tensor]
     classes: int
@@ -43,14 +42,14 @@ class Attack:
     Attributes:
         name: in results.
         threat: the threat model.
-        recipe: what it is composed of.
+        method: what it is composed of, or what it asks another library for.
     """
 
-    def __init__(self, name: str, threat: ThreatModel, recipe: Recipe):
+    def __init__(self, name: str, threat: ThreatModel, method: Recipe | Search):
         self.name = name
         self.threat = threat
-        self.recipe = recipe
-        self._traced: weakref.WeakKeyDictionary[Any, _Traced] = weakref.WeakKeyDictionary()
+        self.method = method
+        self._prepared: weakref.WeakKeyDictionary[Any, _Prepared] = weakref.WeakKeyDictionary()
 
     def __call__(self, target, x, y, *, seed: int = 0) -> tf.Tensor:
         """Adversarial images for the attack's loss on the target's members, and the true labels.
@@ -102,55 +101,41 @@ class Attack:
             for x, y, numbers in batches:
                 x, y = tf.cast(x, tf.float32), class_indices(y)
                 self._check_input(x, y)
-                if target not in self._traced:
-                    self._traced[target] = self._trace(target, x)
-                _check_labels(y, self._traced[target].classes)
+                if target not in self._prepared:
+                    self._prepared[target] = self._prepare(target, x)
+                _check_labels(y, self._prepared[target].classes)
                 under_way.append(x)
                 yield x, tf.constant(y), tf.cast(numbers, tf.int32), *shared
 
         def attack(*batch):
-            return self._traced[target].attack(*batch)
+            return self._prepared[target].attack(*batch)
 
-        for x_adv in map_batches(attack, checked(), devices):
+        for x_adv in map_batches(attack, checked(), devices if self.method.in_graph else ()):
             self._check_result(under_way.popleft(), x_adv)
             yield x_adv
 
     @property
     def gradients(self) -> int:
         """What it costs: gradients of all members for an image."""
-        return self.recipe.gradients
+        return self.method.gradients
+
+    @property
+    def queries(self) -> int:
+        """What it costs otherwise: scores that it may ask for, of an image."""
+        return getattr(self.method, "queries", 0)
 
     def describe(self) -> dict[str, Any]:
         """Everything that, with target, images and seed, determines the result; as JSON values."""
         return {
             "attack": self.name,
             "revision": _REVISION,
-            "params": self.recipe.params,
+            "params": self.method.params,
             **dataclasses.asdict(self.threat),
         }
 
-    def _trace(self, target, x: tf.Tensor) -> _Traced:
+    def _prepare(self, target, x: tf.Tensor) -> _Prepared:
         members, classes = require_logits(target, x[:_FIRST])
-        # The cache must not keep the target alive: a cycle through its own value would.
-        reference = weakref.ref(target)
-        images = tf.TensorSpec([None, *x.shape[1:]], tf.float32)
-        labels = tf.TensorSpec([None], tf.int64)
-        numbers = tf.TensorSpec([None], tf.int32)
-        signature = [images, labels, numbers, tf.TensorSpec([], tf.int32), images, labels]
-
-        # Converting control flow on tensors, which CleverHans and Keras lack, takes longer than tracing.
-        @tf.function(input_signature=signature, autograph=not isinstance(target, keras.Model))
-        def attack(x, y, numbers, seed, pool, pool_labels):
-            step_size = self.recipe.step_in_epsilons * self.threat.epsilon
-            context = Context(self.threat, y, streams(seed, numbers), step_size, pool, pool_labels)
-
-            def logits(images):
-                return member_logits(reference(), images)
-
-            return self.recipe(logits, each_logits(reference(), members), x, context)
-
-        # One trace serves all batches. Concrete, it is not mistaken for needless retracing.
-        return _Traced(attack.get_concrete_function(), classes)
+        return _Prepared(self.method.prepared(target, members, x.shape[1:], self.threat), classes)
 
     def _check_input(self, x, y):
         require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
@@ -188,11 +173,11 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
     """An attack by its name.
 
     Args:
-        name: one of `ATTACKS`: the paper's fgsm, rfgsm, ifgsm, mifgsm, pgd_cw; pgd; and of today dim, tim,
-            sim, mi_di_ti_si, admix, vmi, pgn, ssa, cwa, cse.
+        name: one of `ATTACKS`: the paper's fgsm, rfgsm, ifgsm, mifgsm, pgd_cw; pgd; of today dim, tim, sim,
+            mi_di_ti_si, admix, vmi, pgn, ssa, cwa, cse; with the extra `attacks`, square and auto_pgd.
         threat: budget and image range.
         **params: other values for `steps`, `step`, `loss`, `random_start` and `restarts` of the attack's
-            `Recipe`, and for the fields of its pieces, update and loss.
+            `Recipe`, and for the fields of its pieces, update and loss; for those of a `Search`.
 
     Raises:
         InputError: for an unknown name or parameter, or a value out of range.
@@ -205,7 +190,7 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
     return compose_attack(name, threat, ATTACKS[name].replace(plain))
 
 
-def compose_attack(name: str, threat: ThreatModel, recipe: Recipe) -> Attack:
+def compose_attack(name: str, threat: ThreatModel, recipe: Recipe | Search) -> Attack:
     """An attack of pieces of your own choice, or of your own making.
 
     Args:
@@ -217,7 +202,9 @@ def compose_attack(name: str, threat: ThreatModel, recipe: Recipe) -> Attack:
         InputError: if they are none of these.
     """
     require(isinstance(threat, ThreatModel), "a ThreatModel, as ThreatModel(epsilon=0.1)", f"{threat!r}")
-    require(isinstance(recipe, Recipe), "a Recipe, as Recipe(steps=20)", f"{recipe!r:.80}")
+    require(isinstance(recipe, Recipe | Search), "a Recipe, as Recipe(steps=20)", f"{recipe!r:.80}")
+    if isinstance(recipe, Search):
+        require_installed(name, "attacks", ("art",))
     return Attack(name, threat, recipe)
 
 

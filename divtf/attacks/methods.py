@@ -15,9 +15,10 @@ from divtf.attacks.pieces import (
     TranslationKernel,
 )
 from divtf.attacks.recipe import Recipe
+from divtf.attacks.searches import AutoPgd, Search, Square
 from divtf.attacks.updates import MemberByMember, Momentum, Sign, VarianceTuning
 
-ATTACKS: dict[str, Recipe] = {
+ATTACKS: dict[str, Recipe | Search] = {
     # Sections 2.3 and 4.1.
     "fgsm": Recipe(update=Sign(), steps=1),
     "rfgsm": Recipe(update=Sign(), steps=1, random_start=True),
@@ -37,5 +38,8 @@ ATTACKS: dict[str, Recipe] = {
     "ssa": Recipe((SpectralCopies(),)),
     "cwa": Recipe(update=MemberByMember(reverse=1 / 15, inner=10.0), step=0.2),
     "cse": Recipe(update=MemberByMember(inner=2.0), step=0.2),
+    # Of the extra `attacks`: on what a target gives, which of an Ensemble is the mean probability.
+    "square": Square(),
+    "auto_pgd": AutoPgd(),
 }
 """Name -> what the attack is composed of."""

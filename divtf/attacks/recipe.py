@@ -1,16 +1,20 @@
 """Attacks composed of pieces: what gradient is taken, how it is accumulated, how members are combined."""
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from divtf.attacks import losses
-from divtf.attacks.context import Context
+from divtf.attacks.context import Context, streams
 from divtf.attacks.pieces import Gradient, within
+from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Momentum, repeat
 from divtf.errors import is_number, require
+from divtf.networks.logits import each_logits, member_logits
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 _MOMENTUM = Momentum()
@@ -93,6 +97,46 @@ class Recipe:
         require(set(given) <= set(known), f"parameters among {known}", f"{sorted(set(given) - set(known))}")
         *pieces, update, loss = (_with(part, given) for part in parts)
         return dataclasses.replace(recipe, pieces=tuple(pieces), update=update, loss=loss)
+
+    @property
+    def in_graph(self) -> bool:
+        """Whether batches may be attacked on several devices at a time, in one graph."""
+        return True
+
+    def prepared(
+        self, target: Any, members: int, image_shape: Sequence[int], threat: ThreatModel
+    ) -> Callable[..., tf.Tensor]:
+        """The attack on one target as a graph.
+
+        Args:
+            target: an Ensemble, a list of members, or a callable that gives logits.
+            members: how many it has.
+            image_shape: of one image.
+            threat: the threat model.
+
+        Returns:
+            A function to adversarial images from images [B, ...], labels [B], the images' numbers [B], the
+            seed [], a pool of images [P, ...] and its labels [P].
+        """
+        # The graph must not keep the target alive: a cache by target holds it.
+        reference = weakref.ref(target)
+        images = tf.TensorSpec([None, *image_shape], tf.float32)
+        labels = tf.TensorSpec([None], tf.int64)
+        numbers = tf.TensorSpec([None], tf.int32)
+        signature = [images, labels, numbers, tf.TensorSpec([], tf.int32), images, labels]
+        step_size = self.step_in_epsilons * threat.epsilon
+
+        # Converting control flow on tensors, which CleverHans and Keras lack, takes longer than tracing.
+        @tf.function(input_signature=signature, autograph=not isinstance(target, keras.Model))
+        def attack(x, y, numbers, seed, pool, pool_labels):
+            def logits(images):
+                return member_logits(reference(), images)
+
+            context = Context(threat, y, streams(seed, numbers), step_size, pool, pool_labels)
+            return self(logits, each_logits(reference(), members), x, context)
+
+        # One trace serves all batches. Concrete, it is not mistaken for needless retracing.
+        return attack.get_concrete_function()
 
     def __call__(self, logits: Logits, each: Sequence[Logits], x: tf.Tensor, context: Context) -> tf.Tensor:
         """Adversarial images of x.

@@ -89,7 +89,7 @@ def _submit(parts: Sequence[RunConfig], start: Callable[..., Any]) -> dict[Any, 
     for part in parts:
         config = json.dumps(dataclasses.asdict(part))
         seeds = [] if _finished(part) else list(shared_paths.seeds(part).values())
-        needed = {shared_paths.directory_of(part, seed): seed for seed in seeds}
+        needed = {shared_paths.directory_of(part.base(seed)): seed for seed in seeds}
         for directory, seed in needed.items():
             if directory not in shared:
                 shared[directory] = start(config, seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from divtf.commands import command_line, config_flags
+from divtf.commands import command_line, config_flags, evaluate
 from divtf.commands.config_flags import help_text
 from divtf.commands.ray_cluster import run_all
 from divtf.commands.ray_task import Cluster
@@ -20,6 +20,7 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.fields import nearest
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import OutputPart
+from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.runtime import quiet_start
 from divtf.storage.records import TargetRecord
 
@@ -43,6 +44,9 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_list("models", ["conv3"], models, **options)
     flags.DEFINE_list("modes", _PAPER_MODES, modes, **options)
     flags.DEFINE_list("seeds", None, seeds, **options)
+    protocol = help_text("What the table's targets are tried by.", ["paper", *PROTOCOLS])
+    flags.DEFINE_string("protocol", "paper", protocol, **options)
+    evaluate.define_flags(flag_values)
     flags.DEFINE_string("cluster", None, cluster, **options)
     flags.DEFINE_integer("cpus_per_run", 1, "CPU cores of each run, with --cluster.", **options)
     flags.DEFINE_integer("gpus_per_run", 0, "GPUs of each run, with --cluster.", **options)
@@ -50,19 +54,31 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 def table_from_flags(
     flag_values: flags.FlagValues = flags.FLAGS,
-) -> tuple[list[RunConfig], Cluster | None]:
-    """The runs of the table, and the cluster to run them on; None for this machine.
+) -> tuple[list[RunConfig], Cluster | None, Protocol | None]:
+    """The runs of the table, the cluster to run them on (None for this machine), and another protocol.
 
     Raises:
         InputError: if a value does not fit.
     """
     configs = configs_from_flags(flag_values)
+    protocol = _protocol_from_flags(configs, flag_values)
     if flag_values.cluster is not None:
         resources = flag_values.cpus_per_run, flag_values.gpus_per_run
-        return configs, Cluster(flag_values.cluster, *resources)
+        return configs, Cluster(flag_values.cluster, *resources), protocol
     for name in ("cpus_per_run", "gpus_per_run"):
         require(not flag_values[name].present, f"--cluster beside --{name}", f"--{name} alone")
-    return configs, None
+    return configs, None, protocol
+
+
+def _protocol_from_flags(configs: Sequence[RunConfig], flag_values: flags.FlagValues) -> Protocol | None:
+    """The protocol beside the paper's; None if there is none."""
+    if flag_values.protocol == "paper":
+        for name in evaluate.OPTIONS:
+            require(not flag_values[name].present, f"another --protocol than paper beside --{name}", "paper")
+        return None
+    protocol = evaluate.protocol_from_flags(flag_values.protocol, flag_values)
+    evaluate.require_possible(protocol, configs)
+    return protocol
 
 
 def configs_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunConfig]:
@@ -105,8 +121,13 @@ def configs_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunC
     return configs
 
 
-def main(configs: Sequence[RunConfig], cluster: Cluster | None = None) -> None:
-    """Run every target that is not done yet, here or on a cluster; write and print the table."""
+def main(
+    configs: Sequence[RunConfig], cluster: Cluster | None = None, protocol: Protocol | None = None
+) -> None:
+    """Run every target that is not done yet, here or on a cluster; write and print the table.
+
+    With a protocol beside the paper's the targets are then evaluated by it, on this machine.
+    """
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
     from divtf.pipeline import experiment
     from divtf.reporting import plain_text, report
@@ -120,6 +141,8 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None = None) -> None:
         print(f"  {name:<14} {path}")
     for config in configs:
         print(f"{config.target}\n{experiment.summary(config.part(OutputPart))}")
+    if protocol:
+        evaluate.main(root, protocol, configs[0].data_dir)
 
 
 def _run_here(configs: Sequence[RunConfig]) -> list[TargetRecord]:

@@ -1,7 +1,6 @@
 """The command for transfer matrices; `--help` shows the words at its door."""
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -35,7 +34,7 @@ def collect(root: Path) -> list[TransferMatrixRecord]:
     """
     columns = {path: finished.read_transfer_matrix(path) for path in finished.directories(root)}
     measured = [column for column in columns.values() if column]
-    for family in _families(columns) if measured else []:
+    for family in finished.families(columns) if measured else []:
         identities = _identities(_sources(family))
         of_family = [columns[path] for path in family]
         current = all(
@@ -73,7 +72,9 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
     paths = finished.directories(root)
     require(bool(paths), f"finished runs below {root}", "none")
     finished.require_distinct([finished.read_record(path) for path in paths], root)
-    records = [record for family in _families(paths, data_dir) for record in measure(family, images, attacks)]
+    records = [
+        record for family in finished.families(paths, data_dir) for record in measure(family, images, attacks)
+    ]
     files.write_file(root / "transfer.png", style.png(transfer_matrix_figure(records)))
     checked_json.write_json(root / run_directory.TRANSFER_MATRIX, [record.to_json() for record in records])
     for subject, columns in grouped(records, lambda record: record.subject).items():
@@ -131,6 +132,7 @@ def _attack(
     from divtf.attacks.threat import ThreatModel
     from divtf.evaluation.transfer import evaluate_transfer
     from divtf.pipeline import experiment, trained
+    from divtf.pipeline.budget import settings
 
     data = experiment.load_data(next(iter(family.values())).part(DataPart))
     all_attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon in budgets for name in attacks]
@@ -145,20 +147,11 @@ def _attack(
             all_attacks,
             directory=sources[name][1] / shared_paths.ADVERSARIAL,
             surrogate_name=name,
+            surrogate_settings=settings(sources[name][0], data),
             batch_size=shared_paths.BATCH,
         )
         results += [result for result in of_source if result.attack != CLEAN]
     return results
-
-
-def _families(paths: Iterable[Path], data_dir: str | None = None) -> list[dict[Path, RunConfig]]:
-    """The runs of each model, data set and seed: run directory -> configuration."""
-    families: dict[tuple[str, str, int], dict[Path, RunConfig]] = {}
-    for path in paths:
-        # It may lie elsewhere now than where it was made.
-        config = dataclasses.replace(finished.read_config(path), run_dir=str(path), data_dir=data_dir)
-        families.setdefault((config.model, config.dataset_name, config.seed), {})[path] = config
-    return list(families.values())
 
 
 def _sources(family: Mapping[Path, RunConfig]) -> Sources:
@@ -170,8 +163,9 @@ def _sources(family: Mapping[Path, RunConfig]) -> Sources:
     sources = {config.target: (config, path) for path, config in family.items()}
     for config in family.values():
         for name, seed in shared_paths.seeds(config).items():
-            directory = shared_paths.directory_of(config, seed)
-            _, first = sources.setdefault(name, (config.base(seed), directory))
+            base = config.base(seed)
+            directory = shared_paths.directory_of(base)
+            _, first = sources.setdefault(name, (base, directory))
             targets = ", ".join(map(str, family))
             require(first == directory, f"one {name} for all of {targets}", f"{first}, {directory}")
     return sources

@@ -1,9 +1,8 @@
 """Adversarial images of a surrogate, made once and kept with a manifest and a hash."""
 
 import itertools
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,18 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.attacks.attack import POOL, Attack
-from divtf.data.images import images_digest
+from divtf.data.images import blocks, images_digest
 from divtf.errors import require
+from divtf.evaluation import surrogates
 from divtf.evaluation.model_digests import model_digest
+from divtf.evaluation.predictions import predictions
 from divtf.networks.logits import as_target, member_logits, true_class_margin
 from divtf.runtime import progress
 from divtf.runtime.devices import devices_of
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, digests, files, run_directory
 from divtf.storage.digests import array_digest, digest
+from divtf.storage.kept import kept
 
 _LOG = get_logger(__name__)
 # Below this loss float32 gives a member's gradient few right digits, if the loss is not written with care.
@@ -32,17 +34,23 @@ class AdversarialSets:
 
     A set's name is a digest of all that it depends on: attack, threat model, surrogate, images, labels,
     seed, batch size and library versions. Its manifest holds these and the SHA-256 of the file,
-    which is checked whenever the set is read; a file that fails is made again. Processes may share the
-    directory: one makes a set while the others wait for it.
+    which is checked whenever the set is read; a file that fails is made again. It also holds what tells the
+    surrogate whole, by which no set is told from another. Processes may share the directory: one makes a set
+    while the others wait for it.
 
     Args:
         surrogate: the attacked Ensemble, a list of members, or a callable that gives logits.
         directory: where sets are kept; None keeps nothing.
         seed: of the attacks' random starts.
         batch_size: images attacked at a time.
+        settings: what tells the surrogate whole: names to texts and numbers, as "seed", "epochs" and
+            "learning rate". An Ensemble tells its objective and number of members by itself.
 
     Attributes:
         surrogate: the same.
+
+    Raises:
+        InputError: if the batch size or a setting is none.
     """
 
     def __init__(
@@ -52,35 +60,103 @@ class AdversarialSets:
         *,
         seed: int = 0,
         batch_size: int = 250,
+        settings: Mapping[str, Any] | None = None,
     ):
         require(isinstance(batch_size, int) and batch_size >= 1, "batch_size >= 1", batch_size=batch_size)
         self.surrogate = as_target(surrogate)
         self._directory = None if directory is None else Path(directory)
         self._seed = seed
         self._batch_size = batch_size
+        self._settings = surrogates.settings(self.surrogate, settings)
+        self._told: dict[str, dict[str, Any]] = {}
         self._surrogate_digest = model_digest(self.surrogate) if directory else ""
 
-    def images(self, attack: Attack, x: Any, y: np.ndarray) -> tuple[np.ndarray, str]:
-        """Adversarial images of x, float32 in its shape, and the digest of their file ("" if not kept).
+    def images(
+        self,
+        attack: Attack,
+        x: Any,
+        y: np.ndarray,
+        *,
+        numbers: np.ndarray | None = None,
+        seed: int | None = None,
+    ) -> tuple[np.ndarray, str]:
+        """Adversarial images of x, float32, and the digest of their file ("" if not kept).
 
         What is kept is mapped from its file: neither it nor `x`, an array or `LazyImages`, need be in memory.
+
+        Args:
+            attack: made by `make_attack`.
+            x: images [n, ...].
+            y: their true classes [n].
+            numbers: of the images that are attacked, ascending; None attacks all. An image has the same
+                adversarial image whichever others are attacked.
+            seed: of the attack's random draws; None is that of the sets.
         """
+        numbers = np.arange(len(x)) if numbers is None else numbers
+        seed = self._seed if seed is None else seed
+        shape = (len(numbers), *x.shape[1:])
         if self._directory is None:
-            return np.concatenate(list(self._make(attack, x, y))), ""
-        manifest = self._manifest(attack, x, y)
+            return np.concatenate(list(self._make(attack, x, y, numbers, seed))), ""
+        manifest = self._manifest(attack, x, y, numbers, seed)
         path = self._directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
-        if stored := _read(path, manifest, x.shape):
+        if stored := _read(path, manifest, shape):
             return stored
         # One process makes a set; who waited for it finds it ready.
         with run_directory.held(self._directory, wait=True):
-            if stored := _read(path, manifest, x.shape):
+            if stored := _read(path, manifest, shape):
                 return stored
             if path.with_suffix(".json").exists():
                 _LOG.info(f"{path} is not the file of its manifest; making it again")
-            batches = self._make(attack, x, y)
+            batches = self._make(attack, x, y, numbers, seed)
             # One before there is a file: tracing the attack takes files of TensorFlow's own.
             first = next(batches)
-            return self._write(path, manifest, x.shape, itertools.chain([first], batches))
+            written = self._write(path, shape, itertools.chain([first], batches))
+            told = {"surrogate_settings": self.told(x, y), "sha256": written[1]}
+            checked_json.write_checked(path.with_suffix(".json"), manifest | told)
+            return written
+
+    def told(self, x: Any, y: np.ndarray) -> dict[str, Any]:
+        """The surrogate's settings, and its "clean accuracy" on images and their labels, a share in [0, 1].
+
+        Where it has no gradient at some of the first images, "no gradient at" says at how many.
+
+        Raises:
+            InputError: if TensorFlow cannot differentiate it.
+        """
+        key = surrogates.images_and_labels_digest(x, y)
+        if key not in self._told:
+            found = surrogates.without_gradient(self.surrogate, np.asarray(x[: self._batch_size]), y)
+            count = min(len(x), self._batch_size)
+            measured: dict[str, Any] = {}
+            if found:
+                measured["no gradient at"] = f"{found} of the first {count} images"
+            if "clean accuracy" not in self._settings:
+                hits = predictions(self.surrogate, x, self._batch_size) == y
+                measured["clean accuracy"] = float(hits.mean())
+            self._told[key] = self._settings | measured
+        return dict(self._told[key])
+
+    def kept(
+        self, name: str, settings: Mapping[str, Any], x: Any, y: np.ndarray, make: Callable[[], Any]
+    ) -> Any:
+        """Something else that is measured on the attacked model with these images, kept beside the sets.
+
+        Args:
+            name: of the measurement.
+            settings: what it depends on beside model, images and labels, as JSON values.
+            x: images [n, ...].
+            y: their true classes [n].
+            make: measures it; gives JSON values.
+        """
+        if self._directory is None:
+            return make()
+        depends = {
+            **settings,
+            "model": self._surrogate_digest,
+            "images": images_digest(x),
+            "labels": array_digest(y),
+        }
+        return kept(self._directory, name, depends, make)
 
     def saturated(self, x: Any, y: np.ndarray) -> float:
         """Share of the images for which the loss of every surrogate member is below 1e-7."""
@@ -91,41 +167,39 @@ class AdversarialSets:
             losses.append(tf.nn.softplus(true_class_margin(logits, labels)).numpy())
         return float((np.concatenate(losses, axis=1).max(axis=0) < SATURATED_LOSS).mean())
 
-    def _make(self, attack: Attack, x: Any, y: np.ndarray) -> Iterator[np.ndarray]:
-        """The adversarial images of x, batch by batch."""
-        size = self._batch_size
-        starts = range(0, len(x), size)
-        batches = (
-            (np.asarray(x[i : i + size]), y[i : i + size], range(i, min(i + size, len(x)))) for i in starts
-        )
+    def _make(
+        self, attack: Attack, x: Any, y: np.ndarray, numbers: np.ndarray, seed: int
+    ) -> Iterator[np.ndarray]:
+        """The adversarial images of some of x, batch by batch."""
+        parts = list(blocks(numbers, self._batch_size))
+        batches = ((np.asarray(x[part]), y[part], part) for part in parts)
         pool = np.asarray(x[:POOL]), y[:POOL]
-        with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(starts)) as bar:
+        with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(parts)) as bar:
             for x_adv in attack.on_batches(
-                self.surrogate, batches, pool=pool, seed=self._seed, devices=devices_of(self.surrogate)
+                self.surrogate, batches, pool=pool, seed=seed, devices=devices_of(self.surrogate)
             ):
                 yield x_adv.numpy()
                 bar.update(1)
 
     def _write(
-        self, path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...], batches: Iterable[np.ndarray]
+        self, path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]
     ) -> tuple[np.ndarray, str]:
-        """Keep a set; it counts once its manifest is there."""
+        """Keep a set's images; it counts once its manifest is there."""
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         with files.atomic_path(path) as partial, partial.open("wb") as handle:
             np.lib.format.write_array_header_1_0(handle, header)
             for batch in batches:
                 handle.write(batch.astype("<f4").tobytes())
-        sha256 = digests.file_digest(path)
-        checked_json.write_json(path.with_suffix(".json"), {**manifest, "sha256": sha256})
-        return np.load(path, mmap_mode="r", allow_pickle=False), sha256
+        return np.load(path, mmap_mode="r", allow_pickle=False), digests.file_digest(path)
 
-    def _manifest(self, attack, x, y) -> dict[str, Any]:
+    def _manifest(self, attack, x, y, numbers, seed) -> dict[str, Any]:
         return attack.describe() | {
             "surrogate": self._surrogate_digest,
             "images": images_digest(x),
             "labels": array_digest(y),
-            "count": len(x),
-            "seed": self._seed,
+            "count": len(numbers),
+            "numbers": array_digest(numbers),
+            "seed": seed,
             "batch_size": self._batch_size,
             **{name: metadata.version(name) for name in ("divtf", "tensorflow", "keras", "cleverhans")},
         }
@@ -134,9 +208,9 @@ class AdversarialSets:
 def _read(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray, str] | None:
     """The images of a file and its SHA-256, if they and their manifest are what was written."""
     try:
-        recorded = json.loads(path.with_suffix(".json").read_bytes())
+        recorded = checked_json.read_checked(path.with_suffix(".json"))
         sha256 = digests.file_digest(path)
-        if recorded != {**manifest, "sha256": sha256}:
+        if not recorded.items() >= {**manifest, "sha256": sha256}.items():
             return None
         # Forged together, file and manifest may agree: nothing is unpickled, nor taken in another shape.
         images = np.load(path, mmap_mode="r", allow_pickle=False)

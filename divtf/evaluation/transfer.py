@@ -1,6 +1,7 @@
 """Black-box evaluation by transfer: surrogate x attack x epsilon -> images -> every target (section 4.1)."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,9 +14,11 @@ from divtf.data.images import as_images, blocks, value_range
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
+from divtf.evaluation.stored import as_stored, require_storable
+from divtf.evaluation.surrogates import images_and_labels_digest
 from divtf.networks.logits import MemberList, as_target, class_indices, require_logits
 from divtf.runtime.logs import get_logger
-from divtf.storage.records import CLEAN, WORST_CASE, TransferResult
+from divtf.storage.records import CLEAN, WORST_CASE, TransferResult, packed
 
 _LOG = get_logger(__name__)
 
@@ -29,6 +32,8 @@ def evaluate_transfer(
     clean=None,
     directory: str | os.PathLike | None = None,
     surrogate_name: str = "surrogate",
+    surrogate_settings: Mapping[str, Any] | None = None,
+    stored_as: str = "float32",
     seed: int = 0,
     batch_size: int = 250,
 ) -> list[TransferResult]:
@@ -47,44 +52,78 @@ def evaluate_transfer(
         directory: keeps the adversarial sets for further calls; None keeps nothing. Those of
             `load_surrogate` have theirs.
         surrogate_name: for the results.
+        surrogate_settings: what tells the surrogate whole, as `AdversarialSets` takes it; made before, sets
+            have theirs.
+        stored_as: what targets see of adversarial images: "float32" as they are; "uint8" or "jpeg" as an
+            attacker must store them (`divtf.evaluation.stored`). Clean images stay.
         seed: of the attacks' random starts.
         batch_size: images at a time.
 
     Returns:
         For each target the clean result, one for each attack, and for each epsilon the worst case: an
-        image counts as correct there if it is so under all attacks of that epsilon.
+        image counts as correct there if it is so under all attacks of that epsilon. Each names attack
+        and surrogate whole, and keeps the outcome of every image.
 
     Raises:
-        InputError: if images, labels, models and attacks do not fit together, or a model's outputs are NaN.
+        InputError: if images, labels, models and attacks do not fit together, a model's outputs are NaN, or
+            images of this shape cannot be stored so.
     """
     x, y = _arrays(dataset)
     x_clean, y_clean = (x, y) if clean is None else _arrays(clean)
     require(isinstance(batch_size, int) and batch_size >= 1, "batch_size >= 1", batch_size=batch_size)
     models, attacks = _named(targets), _listed(attacks)
+    require_storable(stored_as, x.shape)
     sets = surrogate
-    if attacks and not isinstance(surrogate, AdversarialSets):
-        sets = AdversarialSets(surrogate, directory, seed=seed, batch_size=batch_size)
+    if isinstance(surrogate, AdversarialSets):
+        require(surrogate_settings is None, "no surrogate_settings with sets, which have theirs", "some")
+    elif attacks:
+        sets = AdversarialSets(
+            surrogate, directory, seed=seed, batch_size=batch_size, settings=surrogate_settings
+        )
     attacked = [sets.surrogate] if attacks else []
     for images, labels in ((x, y), (x_clean, y_clean)):
         _check(attacks, [*models.values(), *attacked], images, labels)
     # Any other target may give whatever its largest entry tells the class of.
     for model in [*attacked, *(each for each in models.values() if isinstance(each, MemberList))]:
         require_logits(model, tf.constant(np.asarray(x[:1])))
-    saturated = sets.saturated(x, y) if attacks else 0.0
+    attacked_with = _attacked_with(sets, surrogate_name, stored_as, x, y) if attacks else {}
+    clean_images = images_and_labels_digest(x_clean, y_clean)
     clean_hits = _hits(models, x_clean, y_clean, batch_size)
     outcomes: list[_Outcome] = []
     for number, attack in enumerate(attacks, 1):
         epsilon = attack.threat.epsilon
         _LOG.info(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
         x_adv, file_digest = sets.images(attack, x, y)
-        hits = _hits(models, x_adv, y, batch_size)
-        outcomes.append(_Outcome(attack.name, epsilon, hits, y, _unmoved(x, x_adv), file_digest))
+        unmoved = _unmoved(x, x_adv, attack.name)
+        seen = as_stored(x_adv, stored_as, attack.threat.clip_min, attack.threat.clip_max)
+        settings = json.loads(json.dumps(attack.describe()["params"]))
+        hits = _hits(models, seen, y, batch_size)
+        outcomes.append(_Outcome(attack.name, epsilon, hits, y, unmoved, file_digest, settings))
     outcomes += _worst_cases(outcomes, y)
     results: list[TransferResult] = []
     for name in models:
-        results.append(TransferResult(name, "", CLEAN, epsilon=0.0, **_counts(clean_hits[name], y_clean)))
-        results += [outcome.result(name, surrogate_name, saturated) for outcome in outcomes]
+        clean_counts = _counts(clean_hits[name], y_clean)
+        results.append(TransferResult(name, "", CLEAN, epsilon=0.0, images=clean_images, **clean_counts))
+        results += [outcome.result(name, attacked_with) for outcome in outcomes]
     return results
+
+
+def _attacked_with(
+    sets: AdversarialSets, surrogate_name: str, stored_as: str, x: Any, y: np.ndarray
+) -> dict[str, Any]:
+    """What all results under attack have of the surrogate and the images."""
+    told = sets.told(x, y)
+    if "no gradient at" in told:
+        _LOG.warning(
+            f"the surrogate has no gradient at {told['no gradient at']}: accuracy under it says nothing there"
+        )
+    return {
+        "surrogate": surrogate_name,
+        "surrogate_settings": told,
+        "saturated": sets.saturated(x, y),
+        "stored_as": stored_as,
+        "images": images_and_labels_digest(x, y),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +137,7 @@ class _Outcome:
         y: the labels [n].
         unmoved: images that the attack left as they were; None for all attacks of one epsilon.
         adversarial_set: digest of the images' file; "" without one.
+        settings: the attack's parameters.
     """
 
     attack: str
@@ -106,18 +146,19 @@ class _Outcome:
     y: np.ndarray
     unmoved: int | None = None
     adversarial_set: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def result(self, target: str, surrogate: str, saturated: float) -> TransferResult:
+    def result(self, target: str, attacked_with: Mapping[str, Any]) -> TransferResult:
         """One target's row."""
         return TransferResult(
             target=target,
-            surrogate=surrogate,
             attack=self.attack,
             epsilon=self.epsilon,
             **_counts(self.hits[target], self.y),
-            saturated=saturated,
             adversarial_set=self.adversarial_set,
             unmoved=self.unmoved,
+            settings=self.settings,
+            **attacked_with,
         )
 
 
@@ -131,19 +172,26 @@ def _worst_cases(outcomes: Sequence[_Outcome], y: np.ndarray) -> list[_Outcome]:
     return worst
 
 
-def _unmoved(x: Any, x_adv: np.ndarray) -> int:
-    """How many images are as they were."""
+def _unmoved(x: Any, x_adv: np.ndarray, name: str) -> int:
+    """How many images are as they were; what that means is logged where there are some."""
     pairs = zip(blocks(x), blocks(x_adv), strict=True)
-    return sum(int((clean == moved).all(axis=tuple(range(1, clean.ndim))).sum()) for clean, moved in pairs)
+    unmoved = sum(int((clean == moved).all(axis=tuple(range(1, clean.ndim))).sum()) for clean, moved in pairs)
+    if unmoved:
+        which = f"moved none of {len(x)}" if unmoved == len(x) else f"did not move {unmoved} of {len(x)}"
+        _LOG.warning(
+            f"{name} {which} images: the surrogate has no gradient there, and accuracy under it says nothing"
+        )
+    return unmoved
 
 
 def _counts(hits: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """How many of the images are correct, and of those of each class."""
+    """How many of the images are correct, of those of each class too, and which."""
     return {
         "correct": int(hits.sum()),
         "total": len(hits),
         "correct_by_class": tuple(np.bincount(y[hits], minlength=int(y.max()) + 1).tolist()),
         "total_by_class": tuple(np.bincount(y).tolist()),
+        "hits": packed(hits.tolist()),
     }
 
 

@@ -1,10 +1,14 @@
-"""What a run may spend, beside the paper's budget."""
+"""What a run may spend, beside the paper's budget, and how an ensemble of it was trained."""
+
+from collections.abc import Iterable
+from typing import Any
 
 from divtf.data.datasets import ImageData
 from divtf.data.paper import SETUPS
 from divtf.pipeline.config import RunConfig
 
-# What else training goes by, as fields of the configuration; budgets name those that are not the defaults.
+# What else training goes by, as fields of the configuration; named are those that are not the defaults.
+_LESS_USUAL = ("weight_decay", "schedule", "activation", "negative_slope", "precision")
 _TRAINED_BY = ("batch_size", "learning_rate", "weight_decay", "schedule", "gal_weight", "negative_slope")
 
 
@@ -15,9 +19,6 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
     """
     paper = RunConfig() if config.is_own else RunConfig(model=config.model)
     static = {"static seed": config.static_seed, "static attack": config.static_attack}
-    # Not all of them count in every mode.
-    trained_by = config.training()
-    others = [name for name in _TRAINED_BY if trained_by.get(name) not in (None, getattr(paper, name))]
     images = len(data.x_train) * len(config.defence.sources)
     return {
         "members": config.num_members,
@@ -29,9 +30,29 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
         "precision": config.precision,
         "surrogate seed": config.surrogate_seed,
         **(static if config.defence.adversarial else {}),
-        **{name.replace("_", " "): trained_by[name] for name in others},
+        **_unlike(config, paper, _TRAINED_BY),
         "reduced": None if config.is_own else _is_reduced(config, paper),
     }
+
+
+def settings(config: RunConfig, data: ImageData) -> dict[str, Any]:
+    """How an ensemble that is attacked was trained: with its objective and members, all that tells it."""
+    numbers = {name: getattr(config, name) for name in ("seed", "epochs", "batch_size", "learning_rate")}
+    return {
+        "mode": config.mode,
+        "model": config.model_name,
+        "dataset": config.dataset_name,
+        **{name.replace("_", " "): value for name, value in numbers.items()},
+        "training images": len(data.x_train),
+        **_unlike(config, RunConfig(), _LESS_USUAL),
+    }
+
+
+def _unlike(config: RunConfig, other: RunConfig, names: Iterable[str]) -> dict[str, Any]:
+    """The values of these fields that count in the configuration's mode and are not the other's."""
+    trained_by = config.training()
+    unlike = [name for name in names if trained_by.get(name) not in (None, getattr(other, name))]
+    return {name.replace("_", " "): trained_by[name] for name in unlike}
 
 
 def _is_reduced(config: RunConfig, paper: RunConfig) -> bool:

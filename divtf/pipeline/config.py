@@ -41,6 +41,7 @@ from divtf.pipeline.fields import (
     without_none,
 )
 from divtf.pipeline.modes import MODES, Mode
+from divtf.storage.records import STORED_AS
 from divtf.training.settings import SCHEDULES
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ _DATASET = Check(
     DATASETS,
 )
 # What runs of earlier versions lack, and stay the same runs as long as it is not given.
-_LATER = ("image_size", "flips")
+_LATER = ("image_size", "flips", "stored_as")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +161,12 @@ class RunConfig:
     )
     max_attack_examples: int | None = flag(
         None, "Attack the first test images only.", COUNT, stands_for="all of them"
+    )
+    stored_as: str | None = flag(
+        None,
+        "What targets see of adversarial images: all digits, 256 levels, or JPEG of quality 95.",
+        one_of(STORED_AS),
+        stands_for="float32",
     )
     surrogate_seed: int = flag(1000, "Seed of the surrogate ensemble.", SEED)
     static_seed: int = flag(2000, "Seed of the static ensemble of modes ens and ens_div.", SEED)
@@ -332,7 +339,10 @@ class RunConfig:
 
     def training(self) -> dict[str, Any]:
         """The values on which the trained weights depend, by field name."""
-        left_out = {"attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed"}
+        left_out = {
+            *("attacks", "epsilons", "stored_as", "max_attack_examples", "max_test_examples"),
+            "surrogate_seed",
+        }
         if not self.defence.adversarial:
             left_out.add("static_seed")
         if not self.defence.gal:
@@ -342,23 +352,27 @@ class RunConfig:
         own_budget = {"largest_epsilon": self.largest_epsilon} if perturbed else {}
         return values | (own_budget if self.dataset not in DATASETS else {})
 
-    def base(self, seed: int) -> "RunConfig":
+    def base(self, seed: int, **changes: Any) -> "RunConfig":
         """The same set-up trained in mode base from another seed: a surrogate or static ensemble.
 
         It has none of the weights that the members of files begin from: the attacker has none of ours.
+
+        Args:
+            seed: of its weights and data.
+            **changes: other values than the set-up's, as `mode` and `model` of another surrogate.
         """
         # The other seeds have no meaning there; they only have to differ.
         others = iter(s for s in (0, 1, 2) if s != seed)
-        return dataclasses.replace(
-            self,
-            model=names.anew(self.model),
-            mode="base",
-            seed=seed,
-            surrogate_seed=next(others),
-            static_seed=next(others),
-            export=None,
-            export_format=None,
-        )
+        apart: dict[str, Any] = {
+            "model": names.anew(self.model),
+            "mode": "base",
+            "seed": seed,
+            "surrogate_seed": next(others),
+            "static_seed": next(others),
+            "export": None,
+            "export_format": None,
+        }
+        return dataclasses.replace(self, **(apart | changes))
 
     def identity(self) -> dict[str, Any]:
         """The values that make this run what it is, as JSON has them."""

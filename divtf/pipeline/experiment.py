@@ -9,6 +9,7 @@ from divtf.data.datasets import ImageData, load_dataset
 from divtf.data.images import LazyImages
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
+from divtf.evaluation.stored import require_storable
 from divtf.pipeline import exports, preflight, shared_ensembles, trained
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.finished import read_record
@@ -61,6 +62,7 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
         data = load_data(config.part(DataPart))
         preflight.require_memory(config, data)
         trained.require_model(config, data.spec)
+        require_storable(config.stored_as or "float32", (1, *data.spec.image_shape))
     with run_directory.open_run(directory, config.identity(), resume=config.resume, wait=wait):
         _carry_out(plan.checked(output), config, data)
     return directory
@@ -106,7 +108,7 @@ def _assist(config: RunConfig, team: Team) -> None:
         data = load_data(config.part(DataPart))
         _train(config, data)
         if work == Work.ALL and config.attacks:
-            shared_ensembles.ensemble(config, config.surrogate_seed, data)
+            shared_ensembles.ensemble(config.base(config.surrogate_seed), data)
     _LOG.info("this worker's part, the training, is done; the chief evaluates by itself")
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from divtf.errors import InputError, require
 from divtf.pipeline.config import RunConfig
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, run_directory
+from divtf.storage.evaluations import EvaluationRecord
 from divtf.storage.records import (
     AnyRecord,
     GaasRecord,
@@ -27,6 +28,20 @@ def directories(root: Path) -> list[Path]:
     """The run directories directly below `root` that have results, in the order in which these were made."""
     results = root.glob(f"*/{run_directory.RESULTS}")
     return [path.parent for path in sorted(results, key=lambda path: (path.stat().st_mtime, path))]
+
+
+def families(paths: Iterable[Path], data_dir: str | None = None) -> list[dict[Path, RunConfig]]:
+    """The runs of each model, data set and seed: run directory -> configuration, with that directory in it.
+
+    Args:
+        paths: run directories, wherever they lie now.
+        data_dir: data directory of tensorflow-datasets; None is its own.
+    """
+    found: dict[tuple[str, str, int], dict[Path, RunConfig]] = {}
+    for path in paths:
+        config = dataclasses.replace(read_config(path), run_dir=str(path), data_dir=data_dir)
+        found.setdefault((config.model, config.dataset_name, config.seed), {})[path] = config
+    return list(found.values())
 
 
 def read_config(directory: Path) -> RunConfig:
@@ -87,6 +102,11 @@ def read_gaas(directory: Path) -> GaasRecord | None:
 def read_transfer_matrix(directory: Path) -> TransferMatrixRecord | None:
     """How the target in that directory fares on each source's images; None as in `read_gaas`."""
     return _analysis(TransferMatrixRecord, directory / run_directory.TRANSFER_MATRIX)
+
+
+def read_evaluation(directory: Path, protocol: str) -> EvaluationRecord | None:
+    """What a protocol found on the target in that directory; None as in `read_gaas`."""
+    return _analysis(EvaluationRecord, directory / run_directory.evaluation(protocol))
 
 
 def require_distinct(records: Sequence[Record], root: Path) -> None:

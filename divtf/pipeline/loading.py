@@ -9,6 +9,7 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.pipeline import experiment, finished, shared_ensembles, shared_paths, trained
+from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import DataPart
 from divtf.storage import run_directory
@@ -71,9 +72,10 @@ def load_surrogate(
     """
     config = _config(directory, data_dir)
     data = _data(config, dataset)
-    place = shared_paths.directory_of(config, config.surrogate_seed)
-    surrogate = trained.restore(config.base(config.surrogate_seed), data.spec, place)
-    return shared_ensembles.adversarial_sets(surrogate, place)
+    base = config.base(config.surrogate_seed)
+    place = shared_paths.directory_of(base)
+    surrogate = trained.restore(base, data.spec, place)
+    return shared_ensembles.adversarial_sets(surrogate, place, settings(base, data))
 
 
 def _data(config: RunConfig, dataset: str | os.PathLike | None) -> ImageData:

@@ -39,6 +39,7 @@ class AttackPart:
     attacks: tuple[str, ...]
     epsilons: tuple[float, ...]
     max_attack_examples: int | None
+    stored_as: str | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from divtf.evaluation.gradients import gradient_statistics
 from divtf.evaluation.model_digests import weights_digest
 from divtf.evaluation.transfer import evaluate_transfer
 from divtf.pipeline import shared_ensembles, shared_paths
-from divtf.pipeline.budget import budget
+from divtf.pipeline.budget import budget, settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import AttackPart
 from divtf.runtime.logs import get_logger
@@ -56,19 +56,20 @@ def attack(
     if not part.attacks:
         return evaluate_transfer(None, targets, attacked, [], clean=test_set, batch_size=shared_paths.BATCH)
     attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon in part.epsilons for name in part.attacks]
-    surrogate, directory = shared_ensembles.ensemble(config, config.surrogate_seed, data)
+    base = config.base(config.surrogate_seed)
+    surrogate, directory = shared_ensembles.ensemble(base, data)
+    sets = shared_ensembles.adversarial_sets(surrogate, directory, settings(base, data))
     results = evaluate_transfer(
-        surrogate,
+        sets,
         targets,
         attacked,
         attacks,
         clean=test_set,
-        directory=directory / shared_paths.ADVERSARIAL,
         surrogate_name=directory.name,
+        stored_as=part.stored_as or "float32",
         batch_size=shared_paths.BATCH,
     )
     if shown_in:
-        sets = shared_ensembles.adversarial_sets(surrogate, directory)
         images = {each: sets.images(each, *attacked)[0] for each in _largest(attacks)}
         _show_images(attacked[0], images, shown_in)
     return results

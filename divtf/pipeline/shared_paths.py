@@ -18,9 +18,14 @@ def seeds(config: RunConfig) -> dict[str, int]:
     return surrogate | static
 
 
-def directory_of(config: RunConfig, seed: int) -> Path:
-    """Where the shared ensemble of that seed is kept: beside the run directory."""
+def directory_of(base: RunConfig) -> Path:
+    """Where a shared ensemble is kept: beside the run directory.
+
+    Args:
+        base: its configuration, as `RunConfig.base` gives it.
+    """
     # Made absolute, the directory "." has a parent too.
-    shared = Path(config.run_dir).absolute().parent / SHARED
-    name = f"{config.dataset_name}-{config.model_name}-seed{seed}"
-    return shared / f"{name}-{digest(config.base(seed).training())}"
+    shared = Path(base.run_dir).absolute().parent / SHARED
+    mode = "" if base.mode == "base" else f"-{base.mode}"
+    name = f"{base.dataset_name}-{base.model_name}{mode}-seed{base.seed}"
+    return shared / f"{name}-{digest(base.training())}"

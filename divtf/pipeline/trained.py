@@ -59,7 +59,8 @@ def require_model(config: RunConfig, spec: DatasetSpec) -> None:
     ensemble = build_ensemble(config.part(EnsemblePart), spec, precision=config.precision)
     own_models.require_kept(config.model_name, ensemble)
     for seed in shared_paths.seeds(config).values():
-        base, directory = config.base(seed), shared_paths.directory_of(config, seed)
+        base = config.base(seed)
+        directory = shared_paths.directory_of(base)
         state = _checkpoints(base, directory).restore()
         # Those of files have the same layers, but weights drawn anew: not every layer can be made again.
         members = _new_members(base.part(EnsemblePart), spec, config.precision)

@@ -2,9 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from divtf.reporting.cells import signed
+from divtf.reporting.entries import entries
+from divtf.reporting.paired import paired_lines
 from divtf.reporting.tables import Row, Table, gains
 from divtf.reporting.transfer_matrix import TransferMatrix
 from divtf.storage.records import (
@@ -25,11 +28,6 @@ def quantity(table: Table) -> str:
     return f"accuracy in percent{f' at epsilon {at}' if at else ''}"
 
 
-def signed(points: float) -> str:
-    """A difference with its sign, to a tenth; never "-0.0"."""
-    return f"{round(points, 1) + 0.0:+.1f}"
-
-
 def measure(table: Table, mark: str = "*") -> str:
     """On how many images, with what uncertainty, on which surrogate and seeds."""
     results = [result for record in table.records for result in record.results]
@@ -42,6 +40,7 @@ def measure(table: Table, mark: str = "*") -> str:
     singles = any(len(row.records) == 1 for row in table.rows)
     saturated = max((result.saturated for result in results), default=0.0)
     unmoved = max((result.unmoved or 0 for result in results), default=0)
+    stored = sorted({result.stored_as for result in results} - {"float32"})
     surrogates = sorted({result.surrogate for result in results} - {""})
     parts = [
         f"Images: {', '.join(images) or 'none'}",
@@ -49,6 +48,7 @@ def measure(table: Table, mark: str = "*") -> str:
         "±: standard deviation over n seeds" if deviations else "",
         f"{mark}: strongest attack" if table.attacks else "",
         f"surrogate: {', '.join(surrogates)}" if surrogates else "",
+        f"targets see adversarial images stored as {', '.join(stored)}" if stored else "",
         f"saturated images: up to {100 * saturated:.1f} %" if saturated else "",
         f"images that an attack left unmoved: up to {unmoved}" if unmoved else "",
         _seeds(table.records),
@@ -62,7 +62,7 @@ def _range(values: set[int]) -> str:
 
 def budgets(records: Sequence[Record]) -> list[str]:
     """One line for each budget: its entries in order, and the targets where they differ in it."""
-    return _shared("Budget", records, lambda record: _entries(record.budget))
+    return _shared("Budget", records, lambda record: entries(record.budget))
 
 
 def provenance(records: Sequence[Record]) -> list[str]:
@@ -118,7 +118,7 @@ def gaas(records: Sequence[GaasRecord]) -> list[str]:
         f"Successful directions of {orders[-1]}, on average, at epsilon "
         f"{' / '.join(f'{epsilon:g}' for epsilon in epsilons)}: {', '.join(means)}",
     ]
-    return [*lines, *_analyses(records), *budgets(records), *provenance(records), *hours(records)]
+    return [*lines, *analyses(records), *budgets(records), *provenance(records), *hours(records)]
 
 
 def transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[str]:
@@ -144,7 +144,7 @@ def transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[str]:
             for target, row in known.items()
         ]
         lines.append(f"On images of {source}: {', '.join(texts)}")
-    return [*lines, *_analyses(records)]
+    return [*lines, *analyses(records)]
 
 
 def sparsity(records: Sequence[SparsityRecord]) -> list[str]:
@@ -162,7 +162,7 @@ def _seeds(records: Sequence[Record]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''}: {', '.join(map(str, seeds))}"
 
 
-def _analyses(records: Sequence[GaasRecord] | Sequence[TransferMatrixRecord]) -> list[str]:
+def analyses(records: Sequence[Any]) -> list[str]:
     """One line for each command, then one for each commit, that analysed the targets."""
     return [
         *_shared("Command of the analysis", records, lambda record: record.analysis.get("command")),
@@ -178,20 +178,6 @@ def _shared(name: str, records: Sequence[Any], value: Callable[[Any], Any]) -> l
         targets = ", ".join(dict.fromkeys(record.target for record in group))
         lines.append(f"{name}{f' of {targets}' if len(groups) > 1 else ''}: {text}")
     return lines
-
-
-def _entries(budget: Mapping[str, Any]) -> str:
-    return ", ".join(_entry(name, value) for name, value in budget.items())
-
-
-def _entry(name: str, value: Any) -> str:
-    if name == "reduced" and value is None:
-        return "a budget of its own: the paper has none for this model"
-    if name == "reduced":
-        return "REDUCED: less than the paper's" if value else "not reduced: the paper's"
-    if isinstance(value, bool):
-        value = "yes" if value else "no"
-    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
 def summary(table: Table) -> str:
@@ -222,12 +208,12 @@ NOISE_ALONE = (
 
 def gain(table: Table) -> list[str]:
     """What T_Div gains over T_Base, and over T_Noise, which sees the same images without GAL."""
-    lines = _gain(table, "T_Base") + _gain(table, "T_Noise")
-    return [*lines, NOISE_ALONE] if len(lines) == 1 and "T_Base" in lines[0] else lines
+    over_base, over_noise = _gain(table, "T_Base"), _gain(table, "T_Noise")
+    return [*over_base, *over_noise, *([NOISE_ALONE] if over_base and not over_noise else [])]
 
 
 def _gain(table: Table, base: str) -> list[str]:
-    """The line on what T_Div gains over a target; none if one of them is missing."""
+    """The lines on what T_Div gains over a target; none if one of them is missing."""
     compared = gains(table, base=base)
     if not compared:
         return []
@@ -243,4 +229,5 @@ def _gain(table: Table, base: str) -> list[str]:
         ]
     at = " / ".join(f"{gain.epsilon:g}" for gain in attacked)
     where = f" at epsilon {at}" if at else ""
-    return [f"T_Div over {base}, points{where}: {', '.join(parts)}"]
+    line = f"T_Div over {base}, points{where}: {', '.join(parts)}"
+    return [line, *paired_lines(table, "T_Div", base)]

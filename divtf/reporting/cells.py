@@ -14,6 +14,11 @@ def spread(cell: Cell | None) -> str:
     return "" if cell is None else cell.spread
 
 
+def signed(points: float) -> str:
+    """A difference with its sign, to a tenth; never "-0.0"."""
+    return f"{round(points, 1) + 0.0:+.1f}"
+
+
 def heading(name: str) -> str:
     """What stands above the column of an attack."""
-    return "worst case" if name == WORST_CASE else name
+    return name.replace(WORST_CASE, "worst case")

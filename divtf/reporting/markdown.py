@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from divtf.data import paper
-from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity, signed
-from divtf.reporting.cells import heading, percent, spread
+from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity
+from divtf.reporting.cells import heading, percent, signed, spread
 from divtf.reporting.tables import Row, Table, tables
+from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import CLEAN, TargetRecord
 
 
@@ -33,7 +34,14 @@ def _markdown_block(table: Table, against_paper: bool) -> str:
             f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
         ]
     records = table.records
-    notes += [*budgets(records), *provenance(records), *hours(records), *coherence(table), *gain(table)]
+    notes += [
+        *under_attack(table),
+        *budgets(records),
+        *provenance(records),
+        *hours(records),
+        *coherence(table),
+        *gain(table),
+    ]
     caption = "\n".join(f"- {note}" for note in notes)
     return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
 

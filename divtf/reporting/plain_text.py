@@ -14,6 +14,7 @@ from divtf.reporting.captions import (
 )
 from divtf.reporting.cells import heading, percent, spread
 from divtf.reporting.tables import Row, Table, tables
+from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import CLEAN, TargetRecord
 
 WIDTH = 118
@@ -38,6 +39,7 @@ def _text_block(table: Table) -> str:
     records = table.records
     notes = [
         measure(table),
+        *under_attack(table),
         *budgets(records),
         *commits(records),
         *hours(records),
@@ -50,7 +52,7 @@ def _text_block(table: Table) -> str:
 def table_lines(table: Table, notes: Sequence[str]) -> list[str]:
     """The lines of one table: title, header, rows, and below them the notes."""
     rows = [line for row in table.rows for line in _text_lines(table, row)]
-    lines = _aligned([["target", CLEAN, *map(heading, table.columns)], *rows])
+    lines = aligned([["target", CLEAN, *map(heading, table.columns)], *rows])
     rule = "-" * max(map(len, lines))
     wrapped = [line for note in notes for line in textwrap.wrap(note, WIDTH, subsequent_indent="  ")]
     return [f"{table.title}: {quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped]
@@ -76,6 +78,7 @@ def _text_lines(table: Table, row: Row) -> Iterator[list[str]]:
         yield [label, spread(clean) if index == 0 else "", *map(spread, cells)]
 
 
-def _aligned(grid: Sequence[Sequence[str]]) -> list[str]:
+def aligned(grid: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table whose columns are as wide as what they hold."""
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in grid]

@@ -36,6 +36,8 @@ READING = """\
   points where this share is large.
 - A Wilson interval covers the choice of test images only. What another training run would give shows in the
   standard deviation over seeds, where there are several.
+- *Image by image* compares two targets by the images in which they differ; p is that of McNemar's exact
+  test. It covers the choice of test images only, too.
 - Coherence is the largest cosine similarity between the input gradients of two members (Eq. 7): low means
   that what fools one member need not fool another. It is measured on clean test images.
 """

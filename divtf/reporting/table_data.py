@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity
-from divtf.reporting.tables import Row, Table, tables
+from divtf.reporting.entries import entries
+from divtf.reporting.tables import Row, Table, only_fooled, tables
+from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import TargetRecord, TransferResult
 
 if TYPE_CHECKING:
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 CSV_FIELDS = (
     *("model", "dataset", "target", "seed", "attack", "epsilon", "correct", "total", "accuracy"),
     *("low", "high", "saturated", "surrogate", "adversarial_set", "paper_accuracy"),
-    *("mean", "deviation", "difference", "strongest", "members", "epochs", "training images", "reduced"),
+    *("mean", "deviation", "difference", "strongest", "only", "settings", "surrogate_settings", "stored_as"),
+    *("members", "epochs", "training images", "reduced"),
 )
 
 
@@ -24,8 +27,10 @@ def long_format(records: Iterable[TargetRecord]) -> "pandas.DataFrame":
     Returns:
         A frame with the columns `CSV_FIELDS`. Accuracies, the paper's too, are shares in [0, 1]; "mean",
         "deviation" (n - 1) and "difference" (mean less the paper's) are over the seeds of the target;
-        "strongest" is 1 for the attack that leaves the lowest mean of its row and epsilon. What is not known
-        is missing, as `paper_accuracy` where Table 2 has no such cell.
+        "strongest" is 1 for the attack that leaves the lowest mean of its row and epsilon; "only" counts the
+        images that no other attack of the epsilon fools, "settings" and "surrogate_settings" name attack and
+        surrogate whole. Two results of one attack with other settings differ in "attack", as "pgd_cw, steps
+        5". What is not known is missing, as `paper_accuracy` where Table 2 has no such cell.
     """
     import pandas
 
@@ -49,7 +54,9 @@ def _line(table: Table, row: Row, record: TargetRecord, result: TransferResult) 
     """What the long format has of one result, and more."""
     of = {"model": record.model, "dataset": record.dataset, "target": record.target, "seed": record.seed}
     shares = _shares(_cell(table, row, result.attack, result.epsilon))
-    return {**record.budget, **result.to_json(), **shares, **of}
+    told = {name: entries(getattr(result, name)) or None for name in ("settings", "surrogate_settings")}
+    only = only_fooled(record, result)
+    return {**record.budget, **result.to_json(), **shares, **of, **told, "only": only}
 
 
 def table_json(records: Iterable[TargetRecord]) -> str:
@@ -59,14 +66,15 @@ def table_json(records: Iterable[TargetRecord]) -> str:
         A list of objects: "model", "dataset", "epsilons", "attacks", "caption" and "rows", each with
         "target", "seeds" and "cells", in percent: "attack", "epsilon", "accuracy" (mean over the seeds),
         "deviation" (n - 1; null for one seed), "low" and "high" (95 % Wilson interval of one seed, mean -+
-        deviation of several), "seeds" (number of), "strongest", "paper" and "difference" (null where Table 2
-        has none).
+        deviation of several), "seeds" (number of), "strongest", "only" (images of all seeds that no other
+        attack of the epsilon fools; null where outcomes were not kept), "paper" and "difference" (null where
+        Table 2 has none).
     """
     return json.dumps([_table(table) for table in tables(records)], indent=1, allow_nan=False) + "\n"
 
 
 def _table(table: Table) -> dict[str, Any]:
-    notes = [quantity(table), measure(table, '"strongest"'), *budgets(table.records)]
+    notes = [quantity(table), measure(table, '"strongest"'), *under_attack(table), *budgets(table.records)]
     rows = []
     for row in table.rows:
         cells = [_cell(table, row, attack, epsilon) for attack, epsilon in table.places]
@@ -103,6 +111,7 @@ def _cell(table: Table, row: Row, attack: str, epsilon: float) -> dict[str, Any]
         "high": high,
         "seeds": len(cell.results),
         "strongest": attack in row.strongest(table.attacks, epsilon),
+        "only": row.only(attack, epsilon),
         "paper": table.paper_accuracy(row.target, attack, epsilon),
         "difference": table.difference(row, attack, epsilon),
     }

@@ -4,11 +4,14 @@ Values only: `markdown`, `plain_text`, `table_data` and `figures` write and draw
 """
 
 import dataclasses
+import functools
 import math
+import operator
 import statistics
 from collections.abc import Iterable, Sequence
 
 from divtf.data import paper
+from divtf.reporting.labels import attack_of, is_worst_case, labelled
 from divtf.storage.records import (
     CLEAN,
     WORST_CASE,
@@ -78,6 +81,13 @@ class Row:
             name for name, value in accuracies.items() if math.isclose(value, lowest, abs_tol=1e-9)
         )
 
+    def only(self, attack: str, epsilon: float) -> int | None:
+        """Images of all seeds that only this attack of that epsilon fools; None where that is not known."""
+        pairs = [(record, record.result(attack, epsilon)) for record in self.records]
+        counts = [only_fooled(record, result) for record, result in pairs if result]
+        known = [count for count in counts if count is not None]
+        return sum(known) if known and len(known) == len(counts) else None
+
     def saturated(self, epsilon: float) -> float | None:
         """Largest share of saturated images over attacks and seeds at that epsilon, in percent."""
         results = [result for record in self.records for result in record.results]
@@ -94,7 +104,8 @@ class Table:
     Attributes:
         model, dataset: registry names.
         rows: the targets, the paper's first and in its order.
-        attacks: the attacks measured, the paper's first and in its order.
+        attacks: the attacks measured, the paper's first and in its order. Where results of one differ in its
+            settings, each has a label that tells them, as "pgd_cw, steps 5", here and in the records.
         epsilons: l_inf budgets, ascending, without the clean 0.
     """
 
@@ -122,8 +133,13 @@ class Table:
     @property
     def columns(self) -> tuple[str, ...]:
         """The attacks, and the worst case over them where it was measured."""
-        names = {result.attack for record in self.records for result in record.results}
-        return (*self.attacks, WORST_CASE) if WORST_CASE in names else self.attacks
+        return (*self.attacks, *self.worst_cases)
+
+    @property
+    def worst_cases(self) -> tuple[str, ...]:
+        """The worst case where it was measured; several where images were stored in several ways."""
+        names = dict.fromkeys(result.attack for record in self.records for result in record.results)
+        return tuple(filter(is_worst_case, names))
 
     def paper_accuracy(self, target: str, attack: str, epsilon: float) -> float | None:
         """Table 2's accuracy in percent, or None where it has no such cell on these images."""
@@ -193,7 +209,27 @@ def gains(table: Table, target: str = "T_Div", base: str = "T_Base") -> list[Gai
     return ahead
 
 
+def only_fooled(record: TargetRecord, result: TransferResult) -> int | None:
+    """How many images the result's attack fools, of those that withstand all other attacks of its epsilon.
+
+    None if it is no single attack, there is no other, or not all kept their outcomes on the same images.
+    """
+    rivals = [
+        other
+        for other in record.results
+        if attack_of(other.attack) not in (CLEAN, WORST_CASE)
+        and (other.epsilon, other.stored_as) == (result.epsilon, result.stored_as)
+    ]
+    others = [other for other in rivals if other.attack != result.attack]
+    paired = all(each.hits and each.images == result.images for each in rivals)
+    if len(others) == len(rivals) or not others or not paired:
+        return None
+    withstood = functools.reduce(operator.and_, (int(other.hits, 16) for other in others))
+    return (withstood & ~int(result.hits, 16)).bit_count()
+
+
 def _table(model: str, dataset: str, group: Sequence[TargetRecord]) -> Table:
+    group = labelled(group)
     keys = [
         (record.target, record.seed, result.attack, result.epsilon)
         for record in group
@@ -212,11 +248,11 @@ def _table(model: str, dataset: str, group: Sequence[TargetRecord]) -> Table:
         model,
         dataset,
         tuple(Row(target, tuple(rows[target])) for target in in_order(rows, paper.TARGETS)),
-        tuple(in_order(attacks(group), paper.ATTACKS)),
+        tuple(in_order((name for name in attacks(group) if not is_worst_case(name)), paper.ATTACKS)),
         tuple(epsilons(group)),
     )
 
 
 def in_order(names: Iterable[str], first: Sequence[str]) -> list[str]:
-    """The names, those of `first` in its order and before all others, whose order stays."""
-    return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
+    """The names and labels, those of `first` in its order and before all others, whose order stays."""
+    return sorted(names, key=lambda name: [*first, attack_of(name)].index(attack_of(name)))

@@ -13,6 +13,8 @@ from divtf.storage.typed import as_tuples, checked
 SCHEMA = 1
 CLEAN = "clean"
 WORST_CASE = "worst_case"
+# How adversarial images may be stored before a target sees them; `evaluation.stored` does it.
+STORED_AS = ("float32", "uint8", "jpeg")
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -44,6 +46,28 @@ def _require_proportion(correct: int, total: int) -> None:
         raise ValueError(f"Expected 0 <= correct <= total and total >= 1. Received: {correct=}, {total=}")
 
 
+def packed(outcomes: Iterable[bool]) -> str:
+    """Outcomes as hexadecimal digits, four in each, the first in its highest bit; zeros fill the last."""
+    bits = "".join("1" if outcome else "0" for outcome in outcomes)
+    digits = -(-len(bits) // 4)
+    return f"{int(bits.ljust(4 * digits, '0'), 2):0{digits}x}" if bits else ""
+
+
+def unpacked(hits: str, count: int) -> tuple[bool, ...]:
+    """The inverse of `packed`, for so many outcomes.
+
+    Raises:
+        ValueError: if the digits are not those of so many outcomes.
+    """
+    digits = -(-count // 4)
+    if len(hits) != digits or not set(hits) <= set("0123456789abcdef"):
+        raise ValueError(f"Expected {digits} hexadecimal digits of {count} outcomes. Received: {hits!r:.80}")
+    bits = f"{int(hits, 16):0{4 * digits}b}" if hits else ""
+    if "1" in bits[count:]:
+        raise ValueError(f"Expected outcomes of {count} images. Received: more, {hits!r:.80}")
+    return tuple(bit == "1" for bit in bits[:count])
+
+
 @dataclasses.dataclass(frozen=True)
 class TransferResult:
     """Accuracy of one target on one set of images (paper, Table 2: one cell).
@@ -60,6 +84,14 @@ class TransferResult:
         adversarial_set: digest of the images, so that equal inputs can be recognised.
         unmoved: images that the attack left as they were, having no gradient there; None if not counted.
         correct_by_class, total_by_class: the same counts for each class; empty if not counted.
+        settings: every parameter of the attack by name, as "steps"; empty where it has none, or none were
+            recorded.
+        surrogate_settings: what tells the surrogate whole, as "objective", "members" and "seed", and its
+            "clean accuracy" on the attacked images, a share; empty if not recorded.
+        stored_as: one of `STORED_AS`: what the target saw of the adversarial images.
+        hits: what `packed` gives of the outcomes, image by image in order; "" if not kept.
+        images: digest of the clean images and labels, so that outcomes on the same ones can be paired; "" if
+            not kept.
     """
 
     target: str
@@ -73,6 +105,16 @@ class TransferResult:
     unmoved: int | None = None
     correct_by_class: tuple[int, ...] = ()
     total_by_class: tuple[int, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    surrogate_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stored_as: str = "float32"
+    hits: str = ""
+    images: str = ""
+
+    @property
+    def outcomes(self) -> tuple[bool, ...]:
+        """Whether the target classifies each image as labelled, in order; empty if it was not kept."""
+        return unpacked(self.hits, self.total) if self.hits else ()
 
     @property
     def accuracy(self) -> float:
@@ -94,15 +136,17 @@ class TransferResult:
         """The inverse of `to_json`; derived values are computed anew.
 
         Raises:
-            ValueError: if a value is of another type, or the counts are not those of a proportion.
+            ValueError: if a value is of another type, the counts are not those of a proportion, or the
+                outcomes not those of the counts.
         """
         names = [field.name for field in dataclasses.fields(cls)]
-        # Before 0.3.0 these were not counted.
-        record = {"unmoved": None, "correct_by_class": (), "total_by_class": (), **record}
-        result = checked(cls(**{name: as_tuples(record[name]) for name in names}))
+        # What an older record lacks has its default.
+        result = checked(cls(**{name: as_tuples(record[name]) for name in names if name in record}))
         _require_proportion(result.correct, result.total)
         for correct, total in zip(result.correct_by_class, result.total_by_class, strict=True):
             _require_proportion(correct, max(total, 1))  # Of a class there may be no image.
+        if result.hits and (right := sum(result.outcomes)) != result.correct:
+            raise ValueError(f"Expected outcomes of which {result.correct} are right. Received: {right}")
         return result
 
 

@@ -34,6 +34,11 @@ ENSEMBLE = "ensemble.keras"
 _LOCK = ".lock"
 
 
+def evaluation(protocol: str) -> str:
+    """The file of an evaluation by that protocol."""
+    return f"evaluation-{protocol}.json"
+
+
 @contextlib.contextmanager
 def open_run(
     path: Path,

@@ -13,14 +13,15 @@ from keras import layers
 from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.methods import ATTACKS, Method
 from divtf.attacks.threat import ThreatModel
-from divtf.data.images import LazyImages
+from divtf.data.images import LazyImages, as_float
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy
+from divtf.ensembles.objectives import CrossEntropy, GradientAlignment
 from divtf.errors import InputError
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
+from divtf.evaluation.stored import as_stored
 from divtf.evaluation.transfer import evaluate_transfer
-from divtf.storage import digests
+from divtf.storage import checked_json, digests
 from divtf.storage.digests import file_digest
 from divtf.storage.records import CLEAN, WORST_CASE, TransferResult
 
@@ -176,6 +177,207 @@ def test_results_travel_as_json():
         again = json.loads(json.dumps(result.to_json(), allow_nan=False))
         assert TransferResult.from_json(again) == result
         assert again["low"] <= again["accuracy"] == result.correct / 10 <= again["high"]
+
+
+# What a result says of itself.
+
+
+def test_outcomes_are_kept_image_by_image(painted):
+    x, y = numbered()
+    target = Scripted(y, {"clean": {9}, "left": {0, 1, 2}, "right": {2, 3, 4, 5}})
+    attacks = [make_attack(name, ThreatModel(0.1)) for name in ("left", "right")]
+    results = evaluate_transfer(made_ensemble(), {"t": target}, (x, y), attacks, clean=(x[5:], y[5:]))
+    wrong = [{n for n, right in enumerate(result.outcomes) if not right} for result in results]
+    assert wrong == [{4}, {0, 1, 2}, {2, 3, 4, 5}, {0, 1, 2, 3, 4, 5}]
+    clean, *attacked = [result.images for result in results]
+    assert len(set(attacked)) == 1 and clean not in attacked
+    again = evaluate_transfer(made_ensemble(seed=3), {"t": target}, (x, y), attacks)
+    assert {result.images for result in again} == set(attacked)
+    other = evaluate_transfer(made_ensemble(), {"t": target}, (x, (y + 1) % CLASSES), attacks)
+    assert not {result.images for result in other} & set(attacked)
+
+
+def test_two_settings_of_one_attack_are_told_apart():
+    surrogate, (x, y) = made_ensemble(), images_and_labels()
+    attacks = [make_attack("pgd_cw", ThreatModel(0.1), steps=steps) for steps in (1, 5)]
+    _, one, five, worst = evaluate_transfer(surrogate, surrogate, (x, y), attacks)
+    assert one.settings == attacks[0].describe()["params"] and one.settings["steps"] == 1
+    assert five.settings == one.settings | {"steps": 5}
+    assert worst.settings == {}
+
+
+def test_surrogate_is_told_whole_in_results_and_manifest_alike(tmp_path):
+    surrogate, (x, y) = made_ensemble(), images_and_labels(30)
+    accuracy = (np.asarray(surrogate(x)).argmax(axis=-1) == y).mean()
+    given = {"seed": np.int64(7), "learning rate": 0.001}
+    attack = make_attack("fgsm", ThreatModel(0.1))
+    clean, *attacked = evaluate_transfer(
+        surrogate, surrogate, (x, y), [attack], directory=tmp_path, surrogate_settings=given
+    )
+    expected = {"members": 2, "objective": "CrossEntropy", "seed": 7, "learning rate": 0.001}
+    expected["clean accuracy"] = pytest.approx(accuracy)
+    assert 0 < accuracy < 1 and clean.surrogate_settings == {}
+    (manifest,) = map(checked_json.read_checked, tmp_path.glob("*.json"))
+    for told in (*(result.surrogate_settings for result in attacked), manifest["surrogate_settings"]):
+        assert told == expected
+    # The clean accuracy is that of the same model as a target, image by image.
+    assert attacked[0].surrogate_settings["clean accuracy"] == clean.accuracy
+
+
+def test_objective_is_told_with_its_weight_and_a_callable_tells_none(tmp_path):
+    ensemble, (x, y) = made_ensemble(), images_and_labels()
+    ensemble.objective = GradientAlignment(0.25)
+    attack = make_attack("fgsm", ThreatModel(0.1))
+    told = evaluate_transfer(ensemble, ensemble, (x, y), attack)[1].surrogate_settings
+    assert told["objective"] == "GradientAlignment, weight 0.25"
+    told = evaluate_transfer(lambda images: ensemble(images), ensemble, (x, y), attack)[1].surrogate_settings
+    assert set(told) == {"clean accuracy"}
+
+
+def test_settings_of_a_surrogate_make_no_other_set(calls, tmp_path):
+    _, digest = kept(tmp_path, settings={"seed": 1})
+    count = len(calls)
+    assert kept(tmp_path)[1] == digest and len(calls) == count
+
+
+@pytest.mark.parametrize("settings", ["seed 1", {1: 1}, {"seed": [1]}, {"rate": math.nan}])
+def test_settings_that_are_no_names_of_texts_and_numbers_are_refused(settings):
+    with pytest.raises(InputError, match="surrogate settings as names with texts or finite numbers"):
+        AdversarialSets(made_ensemble(), settings=settings)
+
+
+def test_sets_made_before_take_no_other_settings():
+    ensemble = made_ensemble()
+    with pytest.raises(InputError, match="no surrogate_settings with sets"):
+        evaluate_transfer(
+            *(AdversarialSets(ensemble), ensemble, images_and_labels(), []), surrogate_settings={"seed": 1}
+        )
+
+
+# As they are stored.
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
+def test_rounding_takes_the_nearest_of_256_levels(low, high):
+    x = np.random.default_rng(0).uniform(low, high, (5, *SHAPE)).astype("float32")
+    levels = np.linspace(low, high, 256)
+    nearest = levels[np.abs(x[..., None] - levels).argmin(axis=-1)]
+    np.testing.assert_allclose(np.asarray(as_stored(x, "uint8", low, high)), nearest, atol=1e-6 * high)
+
+
+def test_clean_images_are_what_is_stored_of_them():
+    every = as_float(np.arange(256, dtype="uint8").reshape(4, 8, 8, 1))
+    np.testing.assert_array_equal(np.asarray(as_stored(every, "uint8")), every)
+    assert as_stored(every, "float32") is every
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_that_of_another_library(channels):
+    """TensorFlow's own at quality 95, decoded exactly; at 96 it is another one."""
+    rng = np.random.default_rng(channels)
+    x = tf.image.resize(rng.random((3, 4, 4, channels)), (16, 16)).numpy()
+    x = (x + rng.normal(scale=0.03, size=x.shape)).clip(0, 1).astype("float32")
+    stored = 255 * np.asarray(as_stored(x, "jpeg"))
+    for image, found in zip(np.rint(255 * x).astype("uint8"), stored, strict=True):
+        coded = {quality: tf.io.encode_jpeg(image, quality=quality) for quality in (95, 96)}
+        twins = {q: tf.io.decode_jpeg(code, dct_method="INTEGER_ACCURATE") for q, code in coded.items()}
+        apart = {quality: np.abs(found - twin.numpy()).max() for quality, twin in twins.items()}
+        assert apart[95] <= 1 < apart[96]
+
+
+@pytest.mark.parametrize("stored_as", ["float32", "uint8", "jpeg"])
+def test_targets_see_adversarial_images_as_they_are_stored_and_clean_ones_as_they_are(stored_as):
+    surrogate, (x, y) = made_ensemble(), images_and_labels()
+    seen = []
+
+    def target(images):
+        seen.append(np.asarray(images))
+        return surrogate(images)
+
+    attack = make_attack("fgsm", ThreatModel(0.1))
+    clean, result, worst = evaluate_transfer(surrogate, {"t": target}, (x, y), attack, stored_as=stored_as)
+    x_adv = np.asarray(attack(surrogate, x, y))
+    expected = {"float32": x_adv, "uint8": np.rint(255 * x_adv) / 255}.get(stored_as)
+    np.testing.assert_array_equal(seen[0], x)
+    if expected is not None:
+        np.testing.assert_allclose(seen[1], expected, atol=1e-6)
+    else:
+        assert 0.001 < np.abs(seen[1] - x_adv).mean() < 0.1
+    assert (clean.stored_as, result.stored_as, worst.stored_as) == ("float32", stored_as, stored_as)
+    assert result.correct == (np.asarray(surrogate(seen[1])).argmax(-1) == y).sum()
+
+
+@pytest.mark.parametrize(
+    ("stored_as", "shape", "expected"),
+    [
+        ("png", SHAPE, "stored_as as one of {float32, uint8, jpeg}. Received: 'png'"),
+        ("jpeg", (4, 4, 2), "[n, H, W, 1] or [n, H, W, 3] to store as JPEG. Received: images of shape"),
+        ("jpeg", (16,), "[n, H, W, 1] or [n, H, W, 3] to store as JPEG. Received: images of shape (2, 16)"),
+    ],
+)
+def test_forms_that_images_do_not_have_are_refused(stored_as, shape, expected):
+    with pytest.raises(InputError) as caught:
+        evaluate_transfer(
+            None, lambda x: x, (np.zeros((2, *shape), "float32"), [0, 1]), [], stored_as=stored_as
+        )
+    assert expected in str(caught.value)
+
+
+# Surrogates without a gradient.
+
+
+def masked(front):
+    images = keras.Input(SHAPE)
+    return keras.Model(images, layers.Dense(CLASSES)(layers.Flatten()(front(images))))
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "rfgsm"])
+@pytest.mark.parametrize(
+    ("front", "blind"),
+    [
+        (lambda x: keras.ops.sign(x - 0.5), 10),
+        (lambda x: keras.ops.tanh(1e6 * (x - 0.5)), 10),
+        (lambda x: keras.ops.relu(x - 0.5), 0),
+        (lambda x: 1e6 * x, 0),
+    ],
+    ids=["sign", "saturating", "relu", "scaled"],
+)
+def test_surrogate_whose_gradient_vanishes_is_warned_of(front, blind, attack, lines):
+    """By what the attack moved; and where a random start moves all, by the gradient itself."""
+    (x, y), surrogate = images_and_labels(), [masked(front), masked(front)]
+    results = evaluate_transfer(surrogate, {"t": surrogate}, (x, y), make_attack(attack, ThreatModel(0.01)))
+    moved_none = (
+        f"{attack} moved none of 10 images: the surrogate has no gradient there, and accuracy under it"
+    )
+    no_gradient = f"the surrogate has no gradient at {blind} of the first 10 images"
+    assert any(no_gradient in line for line in lines) == bool(blind)
+    assert any(moved_none in line for line in lines) == (blind and attack == "fgsm")
+    told = results[1].surrogate_settings
+    assert told.get("no gradient at") == (f"{blind} of the first 10 images" if blind else None)
+    assert results[1].unmoved == (blind if attack == "fgsm" else 0)
+
+
+@pytest.mark.parametrize("front", [keras.ops.round, keras.ops.floor, keras.ops.stop_gradient])
+@pytest.mark.parametrize("form", ["list", "ensemble"])
+def test_surrogate_that_has_no_derivative_is_refused_in_one_line(front, form):
+    members = [masked(front), masked(front)]
+    surrogate = members if form == "list" else Ensemble(members, CrossEntropy(), check=False)
+    with pytest.raises(
+        InputError, match=r"^Expected a (target|surrogate) that TensorFlow can differentiate"
+    ) as e:
+        evaluate_transfer(
+            surrogate, {"t": members}, images_and_labels(), make_attack("fgsm", ThreatModel(0.1))
+        )
+    assert "\n" not in str(e.value)
+
+
+def test_images_that_an_attack_left_are_warned_of(lines):
+    """Black images without a gradient among others: a ReLU behind x - 0.5 is dead there."""
+    x, y = images_and_labels()
+    x[:3] = 0
+    surrogate = masked(lambda x: keras.ops.relu(x - 0.5))
+    evaluate_transfer(surrogate, {"t": surrogate}, (x, y), make_attack("fgsm", ThreatModel(0.1)))
+    assert sum("fgsm did not move 3 of 10 images" in line for line in lines) == 1
 
 
 # Targets and images, in each form.
@@ -458,8 +660,7 @@ def test_pickle_in_a_set_s_place_is_not_executed(calls, tmp_path, lines):
     assert not witness.exists()
     np.save(path, np.array([Hostile(witness)], dtype=object), allow_pickle=True)
     manifest = path.with_suffix(".json")
-    forged = json.loads(manifest.read_text()) | {"sha256": file_digest(path)}
-    manifest.write_text(json.dumps(forged))
+    checked_json.write_checked(manifest, checked_json.read_checked(manifest) | {"sha256": file_digest(path)})
     lines.clear()
     images, _ = kept(tmp_path / "sets")
     assert not witness.exists()
@@ -473,8 +674,7 @@ def test_set_forged_with_its_manifest_is_not_taken_in_another_form(other, calls,
     (path,) = tmp_path.glob("*.npy")
     path.write_bytes(other) if isinstance(other, bytes) else np.save(path, other)
     manifest = path.with_suffix(".json")
-    forged = json.loads(manifest.read_text()) | {"sha256": file_digest(path)}
-    manifest.write_text(json.dumps(forged))
+    checked_json.write_checked(manifest, checked_json.read_checked(manifest) | {"sha256": file_digest(path)})
     again, same = kept(tmp_path)
     assert same == digest
     np.testing.assert_array_equal(again, images)

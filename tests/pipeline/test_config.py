@@ -44,6 +44,7 @@ OTHER = {
     "deterministic": True,
     "attacks": ("fgsm",),
     "epsilons": (0.2,),
+    "stored_as": "jpeg",
     "max_attack_examples": 10,
     "surrogate_seed": 1001,
     "static_seed": 2001,
@@ -57,7 +58,9 @@ OTHER = {
 # What another value needs of the rest.
 WITH = {"export_format": {"export": ""}}
 NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export", "export_format"}
-ONLY_ATTACKED = {"attacks", "epsilons", "max_attack_examples", "max_test_examples", "surrogate_seed"}
+ONLY_ATTACKED = {
+    *("attacks", "epsilons", "stored_as", "max_attack_examples", "max_test_examples", "surrogate_seed"),
+}
 
 
 @pytest.mark.parametrize(

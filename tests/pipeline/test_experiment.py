@@ -26,7 +26,8 @@ from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.pipeline import budget, experiment, exports, finished, shared_ensembles, shared_paths
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import OutputPart
-from divtf.storage import digests, run_directory
+from divtf.reporting.plain_text import table_text
+from divtf.storage import checked_json, digests, run_directory
 from divtf.storage.records import CLEAN, WORST_CASE
 
 ATTACKS, EPSILONS = ("fgsm", "rfgsm"), (0.1, 0.3)
@@ -166,6 +167,52 @@ def test_all_targets_face_the_same_images(runs):
 
     assert all(digests(mode) == digests("base") for mode in MODES)
     assert len(set(digests("base"))) == 4
+
+
+def test_surrogate_is_told_whole_with_one_number_in_record_manifest_and_caption(runs):
+    from divtf.pipeline import trained
+
+    config = settings(runs["root"], "div")
+    surrogate, static = shared(runs["root"])
+    data = experiment.load_data(config)
+    ensemble = trained.restore(config.base(config.surrogate_seed), data.spec, surrogate)
+    accuracy = (ensemble.predict(data.test_set()[0], verbose=0).argmax(-1) == data.y_test).mean()
+    expected = {
+        **{"mode": "base", "model": "tiny", "dataset": "stripes", "members": 2, "objective": "CrossEntropy"},
+        **{"seed": 1000, "epochs": 1, "batch size": 24, "learning rate": 0.01, "training images": 72},
+        "clean accuracy": accuracy,
+    }
+    record = finished.read_record(runs["root"] / "div")
+    told = [result.surrogate_settings for result in record.results if result.attack != CLEAN]
+    manifests = map(checked_json.read_checked, surrogate.glob("adversarial/*.json"))
+    told += [manifest["surrogate_settings"] for manifest in manifests]
+    assert len(told) == 6 + 4 and all(each == expected for each in told)
+    line = f"Surrogate {surrogate.name}: members 2, objective CrossEntropy, mode base, model tiny"
+    report = (runs["root"] / "div" / "report.md").read_text()
+    assert f"- {line}" in report and f"clean accuracy {100 * accuracy:.1f} % on the attacked" in report
+    (manifest,) = map(checked_json.read_checked, static.glob("adversarial/*.json"))
+    of_static = manifest["surrogate_settings"]
+    assert of_static | {"clean accuracy": accuracy} == expected | {"seed": 2000}
+
+
+def test_outcomes_of_targets_are_on_the_same_images_and_are_paired(runs):
+    base, div = (finished.read_record(runs["root"] / mode) for mode in ("base", "div"))
+    assert all(sum(result.outcomes) == result.correct for result in (*base.results, *div.results))
+    mine, other = (np.array(record.result(WORST_CASE, 0.3).outcomes) for record in (div, base))
+    counts = f"right where T_Base is wrong {(mine & ~other).sum()} image"
+    text = " ".join(table_text([base, div]).split())
+    assert counts in text and f"the other way {(other & ~mine).sum()}, exact McNemar p" in text
+
+
+def test_images_stored_as_jpeg_are_another_run_of_the_same_surrogate(runs, tmp_path, work):
+    root = shutil.copytree(runs["root"], tmp_path / "runs")
+    config = settings(root, "div", stored_as="jpeg", attacks=("fgsm",))
+    directory = experiment.run(dataclasses.replace(config, run_dir=str(root / "jpeg")))
+    assert work.take() == (1, []) and len(shared(root)) == 2
+    plain, stored = finished.read_record(root / "div"), finished.read_record(directory)
+    assert [result.stored_as for result in stored.results] == ["float32", *["jpeg"] * 4]
+    assert stored.result("fgsm", 0.3).adversarial_set == plain.result("fgsm", 0.3).adversarial_set
+    assert "targets see adversarial images stored as jpeg" in (directory / "report.md").read_text()
 
 
 def test_targets_differ(runs):

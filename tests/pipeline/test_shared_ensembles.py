@@ -25,7 +25,7 @@ class OtherChief(Team):
 def static(tmp_path_factory):
     """The configuration of mode ens, and its static model's gradient by label and probabilities, in NumPy."""
     config = tiny.config(mode="ens", run_dir=str(tmp_path_factory.mktemp("static") / "ens"))
-    ensemble, _ = shared_ensembles.ensemble(config, config.static_seed, tiny.data())
+    ensemble, _ = shared_ensembles.ensemble(config.base(config.static_seed), tiny.data())
     x = tiny.data().x_train.reshape(72, -1) / 255.0
     gradients, probabilities = zip(*tiny.forward(tiny.weights(ensemble), x), strict=True)
     return (
@@ -68,7 +68,7 @@ def test_step_ll_is_a_target_of_its_own_with_the_same_shared_models(static):
     run = RunConfig(**vars(config) | {"static_attack": "step_ll", "attacks": ("fgsm",)})
     assert (run.target, run.name) == ("T_Ens (Step-LL)", "stripes-tiny-ens-step_ll-seed0")
     for seed in (run.surrogate_seed, run.static_seed):
-        assert shared_paths.directory_of(run, seed) == shared_paths.directory_of(config, seed)
+        assert shared_paths.directory_of(run.base(seed)) == shared_paths.directory_of(config.base(seed))
     record = finished.read_record(experiment.run(run))
     assert record.target == "T_Ens (Step-LL)"
     assert {result.target for result in record.results} == {"T_Ens (Step-LL)"}

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import fractions
 import io
 import itertools
 import json
@@ -13,14 +14,14 @@ import sys
 import pytest
 
 from divtf.data import paper
-from divtf.reporting import captions, markdown, plain_text, report, table_data, tables
+from divtf.reporting import cells, markdown, paired, plain_text, report, table_data, tables
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
 from divtf.reporting.figures.pair_cosines import pair_cosine_figure
 from divtf.reporting.figures.table import table_figure
 from divtf.storage import files
-from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord, TransferResult, wilson_interval
+from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord, TransferResult, packed, wilson_interval
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIVE = {"fgsm": (90, 20), "rfgsm": (80, 30), "ifgsm": (70, 10), "mifgsm": (70, 40), "pgd_cw": (85, 50)}
@@ -189,6 +190,212 @@ class TestTables:
             tables.tables([_record(), _record()])
 
 
+def kept(attack, hits, *, epsilon=0.1, target="T_Div", images="i", **changes):
+    """A result whose outcomes are written out, "110" being right, right, wrong."""
+    right = hits.count("1")
+    outcomes = {"hits": packed(digit == "1" for digit in hits), "images": images}
+    return TransferResult(target, "S", attack, epsilon, right, len(hits), **outcomes | changes)
+
+
+def of(target, *results, seed=0):
+    return _bare(target, seed=seed, results=tuple(dataclasses.replace(r, target=target) for r in results))
+
+
+def _lines(records):
+    """The caption, without its bullets."""
+    text = markdown.table_markdown(records)
+    return [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
+
+
+class TestLabels:
+    def test_results_of_one_attack_stand_apart_by_the_settings_in_which_they_differ(self):
+        params = {"steps": 1, "step": 0.1, "loss": "hinge"}
+        one = kept("pgd_cw", "1110", settings=params)
+        five = kept("pgd_cw", "1000", settings=params | {"steps": 5})
+        record = of("T_Div", one, five, kept("fgsm", "1111"), kept(WORST_CASE, "1000"))
+        (table,) = tables.tables([record])
+        assert table.attacks == ("fgsm", "pgd_cw, steps 1", "pgd_cw, steps 5")
+        assert table.columns == (*table.attacks, WORST_CASE)
+        assert [table.rows[0].cell(name, 0.1).accuracy for name in table.columns] == [100, 75, 25, 25]
+        assert table.rows[0].strongest(table.attacks, 0.1) == {"pgd_cw, steps 5"}
+        header = plain_text.table_text([record]).splitlines()[2].split("  ")
+        assert {"pgd_cw, steps 1", "pgd_cw, steps 5", "worst case"} <= set(map(str.strip, header))
+        told = [line for line in _lines([record]) if line.startswith("Attacks: ")]
+        assert told == ["Attacks: pgd_cw steps 1, step 0.1, loss hinge; pgd_cw steps 5, step 0.1, loss hinge"]
+
+    def test_what_is_not_told_is_no_difference(self):
+        old = of("T_Base", kept("pgd_cw", "10"))
+        new = of("T_Div", kept("pgd_cw", "10", settings={"steps": 30}))
+        newer = of("T_Ens", kept("pgd_cw", "10", settings={"steps": 30, "restarts": 1}))
+        assert tables.tables([old, new, newer])[0].attacks == ("pgd_cw",)
+
+    def test_equal_settings_twice_are_refused_still(self):
+        one = kept("pgd_cw", "10", settings={"steps": 30})
+        with pytest.raises(ValueError, match="Expected one result for each"):
+            tables.tables([of("T_Div", one, one)])
+
+    def test_forms_of_storage_stand_apart_with_their_worst_cases(self):
+        results = [
+            kept(attack, hits, stored_as=form)
+            for form, hits in (("float32", "1100"), ("jpeg", "1110"))
+            for attack in ("fgsm", WORST_CASE)
+        ]
+        (table,) = tables.tables([of("T_Div", *results)])
+        assert table.attacks == ("fgsm, stored as float32", "fgsm, stored as jpeg")
+        assert table.worst_cases == ("worst_case, stored as float32", "worst_case, stored as jpeg")
+        accuracies = [table.rows[0].cell(name, 0.1).accuracy for name in table.worst_cases]
+        assert accuracies == [50, 75]
+
+
+SURROGATE = {"objective": "CrossEntropy", "seed": 1000, "learning rate": 0.001, "clean accuracy": 0.9875}
+
+
+class TestUnderAttack:
+    def test_attacks_and_surrogate_are_named_whole_in_every_form(self):
+        told = {"surrogate_settings": SURROGATE, "stored_as": "uint8"}
+        record = of(
+            "T_Div",
+            kept("ifgsm", "10", settings={"steps": 10}, **told),
+            kept("fgsm", "10", **told),
+            kept("ifgsm", "10", epsilon=0.3, settings={"steps": 10}, **told),
+        )
+        expected = {
+            "Attacks: fgsm; ifgsm steps 10",
+            "Surrogate S: objective CrossEntropy, seed 1000, learning rate 0.001, "
+            "clean accuracy 98.8 % on the attacked images",
+        }
+        text = " ".join(plain_text.table_text([record]).split())
+        [table] = json.loads(table_data.table_json([record]))
+        assert expected <= set(_lines([record])) and expected <= set(table["caption"])
+        assert all(line in text for line in (*expected, "targets see adversarial images stored as uint8"))
+        lines = list(csv.DictReader(io.StringIO(table_data.table_csv([record]))))
+        assert [line["settings"] for line in lines] == ["steps 10", "", "steps 10"]
+        assert {line["stored_as"] for line in lines} == {"uint8"}
+        assert all("seed 1000" in line["surrogate_settings"] for line in lines)
+
+    def test_older_records_tell_neither(self):
+        assert not any(
+            line.startswith(("Attacks", "Surrogate S:", "Images that one")) for line in _lines([DIV])
+        )
+
+    def test_images_that_one_attack_alone_fools_by_hand(self):
+        # Image 0 fools all three, 1 and 2 the first alone, 3 the second alone, 4 the first two, 5 none.
+        hits = {"fgsm": "000101", "ifgsm": "011001", "mine": "011111"}
+        record = of("T_Div", *(kept(name, text) for name, text in hits.items()), kept(WORST_CASE, "000001"))
+        row = tables.tables([record])[0].rows[0]
+        assert [row.only(name, 0.1) for name in (*hits, WORST_CASE)] == [2, 1, 0, None]
+        assert row.only("fgsm", 0.3) is None
+        line = "Images that one attack alone fools, at epsilon 0.1: T_Div fgsm 2, ifgsm 1, mine 0"
+        assert line in _lines([record])
+        lines = csv.DictReader(io.StringIO(table_data.table_csv([record])))
+        assert [line["only"] for line in lines] == ["2", "1", "0", ""]
+        [table] = json.loads(table_data.table_json([record]))
+        assert [cell["only"] for cell in table["rows"][0]["cells"]] == [2, 1, 0, None]
+
+    def test_images_alone_are_those_of_all_seeds_and_of_one_epsilon(self):
+        records = [
+            of("T_Div", kept("fgsm", hits), kept("ifgsm", "11"), kept("ifgsm", "00", epsilon=0.3), seed=seed)
+            for seed, hits in enumerate(("00", "01"))
+        ]
+        row = tables.tables(records)[0].rows[0]
+        assert (row.only("fgsm", 0.1), row.only("ifgsm", 0.1), row.only("ifgsm", 0.3)) == (3, 0, None)
+
+    @pytest.mark.parametrize("changes", [{"hits": ""}, {"images": "j"}])
+    def test_outcomes_that_were_not_kept_or_are_of_other_images_count_nothing(self, changes):
+        (table,) = tables.tables(
+            [of("T_Div", kept("fgsm", "10"), dataclasses.replace(kept("ifgsm", "10"), **changes))]
+        )
+        assert table.rows[0].only("fgsm", 0.1) is table.rows[0].only("ifgsm", 0.1) is None
+
+
+class TestPaired:
+    @pytest.mark.parametrize(
+        ("ours", "theirs"), [(68, 1), (1, 68), (0, 0), (0, 3), (5, 5), (10, 4), (301, 250)]
+    )
+    def test_p_is_the_sum_of_the_binomial_s_tails(self, ours, theirs):
+        differ = ours + theirs
+        # Twice the smaller tail of differ tosses of a fair coin, in whole numbers; at most 1.
+        tail = sum(math.comb(differ, k) for k in range(min(ours, theirs) + 1))
+        expected = min(1.0, float(fractions.Fraction(2 * tail, 2**differ)))
+        assert paired.Paired(ours, theirs, 1000).p_value == pytest.approx(expected, rel=1e-9)
+
+    def test_published_example(self):
+        """Agresti, "Categorical Data Analysis", Table 10.1: approval at two surveys of 1600 people.
+
+        150 changed from yes to no, 86 from no to yes; z = -4.17, so p is some 3e-5.
+        """
+        found = paired.Paired(150, 86, 1600)
+        assert found.difference == pytest.approx(4.0)
+        z = (86 - 150) / math.sqrt(86 + 150)
+        assert z == pytest.approx(-4.17, abs=5e-3)
+        assert found.p_value == pytest.approx(math.erfc(abs(z) / math.sqrt(2)), rel=0.25)
+
+    def test_counts_of_two_outcomes(self):
+        assert paired.paired([True, True, False, False], [True, False, True, False]) == paired.Paired(1, 1, 4)
+        assert paired.paired([True] * 3, [False] * 3) == paired.Paired(3, 0, 3)
+        with pytest.raises(ValueError, match="zip"):
+            paired.paired([True], [True, False])
+
+    @pytest.mark.parametrize(
+        "changes", [{"hits": ""}, {"images": "j"}, {"images": ""}, {"total": 3, "hits": "c"}]
+    )
+    def test_results_on_other_images_are_no_pair(self, changes):
+        mine, other = kept("fgsm", "1100"), kept("fgsm", "1000")
+        assert paired.paired_results(mine, other) == paired.Paired(1, 0, 4)
+        assert paired.paired_results(mine, dataclasses.replace(other, **changes)) is None
+        assert paired.paired_results(mine, None) is None
+
+    def test_a_gain_is_told_image_by_image(self):
+        """200 images: T_Div alone is right on 68, T_Base alone on 1; as the binomial sum above has it."""
+        base, div = "1" + "0" * 68 + "1" * 131, "0" + "1" * 68 + "1" * 131
+        noise = of("T_Noise", kept(WORST_CASE, div), kept("fgsm", div))
+        records = [
+            of(target, kept("fgsm", hits), kept(WORST_CASE, hits))
+            for target, hits in (("T_Base", base), ("T_Div", div))
+        ]
+        lines = _lines([*records, noise])
+        assert (
+            "T_Div over T_Base, worst case, image by image: at epsilon 0.1 +33.5 points, right where T_Base "
+            "is wrong 68 images, the other way 1, exact McNemar p = 2e-19"
+        ) in lines
+        assert (
+            "T_Div over T_Noise, worst case, image by image: at epsilon 0.1 +0.0 points, right where T_Noise "
+            "is wrong 0 images, the other way 0, exact McNemar p = 1"
+        ) in lines
+        [table] = json.loads(table_data.table_json([*records, noise]))
+        assert set(lines) & {line for line in table["caption"] if "McNemar" in line}
+
+    def test_several_seeds_have_their_own_counts_and_the_deviation_of_the_difference(self):
+        outcomes = {0: ("1000", "1110"), 1: ("1100", "1110"), 2: ("1100", "1111")}
+        records = [
+            of(target, kept("fgsm", hits), kept(WORST_CASE, hits), seed=seed)
+            for seed, both in outcomes.items()
+            for target, hits in zip(("T_Base", "T_Div"), both, strict=True)
+        ]
+        by_image, by_seed = [line for line in _lines(records) if " by " in line and "T_Div over" in line]
+        assert by_image.endswith(
+            "at epsilon 0.1 seed 0, +50.0 points, right where T_Base is wrong 2 images, the other way 0, "
+            "exact McNemar p = 0.5; seed 1, +25.0 points, right where T_Base is wrong 1 image, the other way "
+            "0, exact McNemar p = 1; seed 2, +50.0 points, right where T_Base is wrong 2 images, the other "
+            "way 0, exact McNemar p = 0.5"
+        )
+        # 75, 75, 100 and 25, 50, 50; their differences 50, 25, 50, each of deviation 25 / sqrt(3).
+        assert by_seed == (
+            "T_Div over T_Base, worst case, seed by seed, mean ± deviation: at epsilon 0.1 83.3 ± 14.4 % and "
+            f"41.7 ± 14.4 %, paired difference +41.7 ± {25 / math.sqrt(3):.1f} points, n = 3"
+        )
+
+    def test_without_outcomes_or_a_seed_in_common_nothing_is_paired(self):
+        old = [_record(worst=(50, 5)), dataclasses.replace(DIV, seed=1)]
+        assert not any("image by image" in line or "seed by seed" in line for line in _lines(old))
+
+    @pytest.mark.parametrize(
+        ("p", "words"), [(1.0, "p = 1"), (0.0312, "p = 0.031"), (2.37e-19, "p = 2e-19"), (0.0, "p < 1e-300")]
+    )
+    def test_p_in_words(self, p, words):
+        assert paired.in_words(p) == words
+
+
 class TestText:
     def test_the_whole_table(self):
         records = [
@@ -324,7 +531,7 @@ class TestMarkdown:
         assert "Hours" not in markdown.table_markdown([_record()])
 
     def test_differences_are_never_minus_zero(self):
-        assert [captions.signed(value) for value in (-0.04, 0.0, 0.06, -1.25, 12)] == [
+        assert [cells.signed(value) for value in (-0.04, 0.0, 0.06, -1.25, 12)] == [
             "+0.0",
             "+0.0",
             "+0.1",
@@ -405,7 +612,7 @@ def test_json_holds_what_the_table_shows():
     low, high = wilson_interval(10, 100)
     assert cell == {
         **{"attack": "ifgsm", "epsilon": 0.3, "accuracy": 10.0, "deviation": None, "seeds": 1},
-        **{"low": 100 * low, "high": 100 * high, "strongest": True, "paper": 0.7},
+        **{"low": 100 * low, "high": 100 * high, "strongest": True, "only": None, "paper": 0.7},
         "difference": pytest.approx(9.3),
     }
     [worst] = [c for c in base["cells"] if (c["attack"], c["epsilon"]) == (WORST_CASE, 0.1)]

@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from divtf.storage.records import (
@@ -14,6 +15,8 @@ from divtf.storage.records import (
     attacks,
     epsilons,
     grouped,
+    packed,
+    unpacked,
     wilson_interval,
 )
 
@@ -89,7 +92,14 @@ def test_json_round_trip(changes):
 
 
 def test_result_json_round_trip_computes_derived_values_anew():
-    result = TransferResult("T_Div", "S", "fgsm", 0.1, 8, 10, 0.5, "abc")
+    result = TransferResult(
+        *("T_Div", "S", "fgsm", 0.1, 8, 10, 0.5, "abc", 3, (8,), (10,)),
+        settings={"steps": 10},
+        surrogate_settings={"seed": 1, "clean accuracy": 0.5},
+        stored_as="jpeg",
+        hits="ff0",
+        images="i",
+    )
     assert TransferResult.from_json(json.loads(json.dumps(result.to_json())) | {"accuracy": 0.1}) == result
 
 
@@ -128,6 +138,38 @@ def test_record_that_lacks_what_came_later_is_read():
     bare = _record(coherence=(), pair_cosines=(), budget={}, provenance={})
     assert TargetRecord.from_json(required) == bare
     assert TargetRecord.from_json(stored | {"unheard_of": 1}) == _record()
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 1001])
+def test_outcomes_are_packed_as_numpy_packs_bits(count):
+    outcomes = np.random.default_rng(count).random(count) < 0.5
+    hits = packed(outcomes.tolist())
+    # NumPy fills whole bytes, hexadecimal digits hold half of one.
+    assert hits == np.packbits(outcomes).tobytes().hex()[: -(-count // 4)]
+    assert unpacked(hits, count) == tuple(outcomes)
+
+
+def test_outcomes_by_hand():
+    assert packed([True, False, True, True, False]) == "b0" and packed([]) == ""
+    result = TransferResult("T", "S", "fgsm", 0.1, 3, 5, hits="b0")
+    assert result.outcomes == (True, False, True, True, False)
+    assert TransferResult("T", "S", "fgsm", 0.1, 3, 5).outcomes == ()
+
+
+@pytest.mark.parametrize("hits", ["b", "b00", "b8", "B0", "-b", "0x", "b1", "f0"])
+def test_outcomes_that_are_not_those_of_the_counts_are_refused(hits):
+    """Of another number of images, no digits, of more images than there are, and of other counts."""
+    stored = TransferResult("T", "S", "fgsm", 0.1, 3, 5).to_json()
+    assert TransferResult.from_json(stored | {"hits": "b0"}).hits == "b0"
+    with pytest.raises(ValueError, match="Expected"):
+        TransferResult.from_json(stored | {"hits": hits})
+
+
+def test_result_of_before_settings_and_outcomes_were_kept_is_read():
+    known = TransferResult("T", "S", "fgsm", 0.1, 8, 10, 0.5, "abc")
+    later = ("settings", "surrogate_settings", "stored_as", "hits", "images", "unmoved", "total_by_class")
+    before = {name: value for name, value in known.to_json().items() if name not in later}
+    assert TransferResult.from_json(before) == known
 
 
 def test_groups_keep_the_order_of_appearance():

@@ -1,10 +1,9 @@
 """The formats that an ensemble is exported to: names, files, and the extras they need. No TensorFlow."""
 
 import dataclasses
-import importlib.util
 from typing import Any
 
-from divtf.errors import require
+from divtf import errors
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -51,10 +50,4 @@ def require_installed(name: str) -> None:
     Raises:
         InputError: says how to install it.
     """
-    extra, modules = FORMATS[name].extra, FORMATS[name].modules
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    require(
-        not missing,
-        f"what format {name} needs: pip install 'divtf[{extra}]'",
-        f"no {', '.join(missing)} in this Python",
-    )
+    errors.require_installed(f"format {name}", FORMATS[name].extra, FORMATS[name].modules)

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from divtf.reporting.cells import heading
 from divtf.reporting.figures.style import STYLE, legend_entry, panels, shared_legend, target_style
 from divtf.reporting.tables import Row, Table, tables
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
@@ -31,7 +32,7 @@ def accuracy_figure(records: Iterable[TargetRecord]) -> Figure:
         for attack, axes in zip(table.columns, axes_row, strict=True):
             for place, row in enumerate(table.rows):
                 _accuracy_line(axes, table, row, attack, shift=step * (place - (len(table.rows) - 1) / 2))
-            title = "worst case of all attacks" if attack == WORST_CASE else attack
+            title = "worst case of all attacks" if attack == WORST_CASE else heading(attack)
             axes.set(title=title, ylim=(-3, 103), xlabel="epsilon")
             _epsilon_ticks(axes, table.epsilons)
         for axes in axes_row[::3]:

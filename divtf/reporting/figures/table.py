@@ -7,10 +7,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from divtf.reporting.captions import budgets, measure, quantity, signed
+from divtf.reporting.captions import budgets, measure, quantity
+from divtf.reporting.cells import heading, signed
 from divtf.reporting.figures.style import STYLE
 from divtf.reporting.tables import Row, Table, tables
-from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
+from divtf.storage.records import CLEAN, TargetRecord
 
 # Heights in units of one line of the table.
 _HEAD, _NOTE = 2.0, 0.42
@@ -74,7 +75,7 @@ def _height(table: Table, against_paper: bool) -> float:
 def _draw_table(axes: Axes, table: Table, top: float, left: float, width: float, against_paper: bool) -> None:
     """Title and header on two lines from `top`, then the lines of each target."""
     axes.text(0.1 - left, top + 0.55, f"{table.title}, {quantity(table)}", va="center", fontweight="bold")
-    names = [CLEAN, *("worst case" if name == WORST_CASE else name for name in table.columns)]
+    names = [CLEAN, *map(heading, table.columns)]
     centres = [-0.55, *(width * (place + 0.5) for place in range(len(table.columns)))]
     for name, centre in zip(names, centres, strict=True):
         axes.text(centre, top + 1.5, name, ha="center", va="center")

@@ -1,0 +1,398 @@
+"""Attacks of another library, the Adversarial Robustness Toolbox (ART): Square and AutoPGD. Extra `attacks`.
+
+ART searches. What it asks of a target, how queries are counted and which image is kept is here, by its public
+parameters alone. It asks for the same images' scores again and again, counts no queries, and lets AutoPGD end
+with its last image, or with its random start, in place of the best one found.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import importlib
+import logging.config
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from divtf.attacks.threat import ThreatModel
+from divtf.errors import is_number, require, require_installed
+from divtf.networks.logits import (
+    as_target,
+    at_least_float32,
+    class_indices,
+    require_logits,
+    true_class_margin,
+)
+
+# Images that a target is asked for at a time.
+_BATCH = 250
+# ART's Square asks for the images as they are, for those that stand, and for new ones; then for all again.
+_CALLS_AN_ITERATION = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareResult:
+    """What Square found.
+
+    Attributes:
+        images: float32 [n, H, W, C]; of an image that was not fooled, the one with the least margin.
+        queries: integer [n], how many an image took until it was misclassified: 0 if it was so from the
+            start, and one more than were allowed if it never was. So `(queries > q).mean()` is the accuracy
+            after q queries.
+    """
+
+    images: np.ndarray
+    queries: np.ndarray
+
+
+def square(
+    logits: Callable[[np.ndarray], Any],
+    x: np.ndarray,
+    y: Any,
+    threat: ThreatModel,
+    *,
+    queries: int = 5000,
+    initial: float = 0.8,
+    seed: int = 0,
+) -> SquareResult:
+    """The Square attack: random squares are kept where they lower the margin; no gradients.
+
+    Args:
+        logits: from images, float32 [b, H, W, C], to scores [b, C]: logits or log-probabilities. `scores_of`
+            makes such a function of an Ensemble. It is asked for each new image once.
+        x: images [n, H, W, C] in the image range.
+        y: true classes [n], [n, 1] or one-hot [n, C].
+        threat: budget and image range.
+        queries: that an image may take, >= 2; the first has vertical stripes, each other one square. One that
+            proposes what is there already counts as well, as in AutoAttack.
+        initial: share of the image that the first squares cover, in (0, 1).
+        seed: of NumPy's global generator during the call; its state is put back.
+
+    Raises:
+        InputError: if a value does not fit, or ART is not installed.
+
+    Source: Andriushchenko et al. (2020), Algorithms 1 and 2; AutoAttack's values (Croce & Hein, 2020).
+    """
+    x, y = _checked(x, y, threat)
+    require(x.ndim == 4, "images [n, H, W, C] for square, which draws squares", f"shape {x.shape}")
+    _require_whole("queries", queries, 2)
+    fits = is_number(initial) and 0 < initial < 1
+    # ART draws a place in range(side - tile).
+    fits = fits and round(math.sqrt(initial * x.shape[1] * x.shape[2])) < min(x.shape[1:3])
+    require(fits, "initial in (0, 1) whose square is smaller than the image", f"{initial} of {x.shape[1:3]}")
+    _load_art("square")
+    from art.attacks.evasion import SquareAttack
+    from art.estimators.classification import BlackBoxClassifierNeuralNetwork
+
+    asked = _Remembered(logits)
+    scores = asked(x)
+    classes = scores.shape[-1]
+    require(bool(y.max() < classes), f"labels in [0, {classes})", f"labels up to {y.max()}")
+    images, taken = x.copy(), np.zeros(len(x), int)
+    (standing,) = np.nonzero(scores.argmax(axis=1) == y)
+    if not len(standing):
+        return SquareResult(images, taken)
+    counted = _Counted(len(standing))
+    attack = SquareAttack(
+        BlackBoxClassifierNeuralNetwork(
+            asked, x.shape[1:], classes, channels_first=False, clip_values=(threat.clip_min, threat.clip_max)
+        ),
+        adv_criterion=counted,
+        max_iter=queries - 1,
+        eps=threat.epsilon,
+        p_init=initial,
+        batch_size=len(x),
+        verbose=False,
+    )
+    one_hot = np.eye(classes, dtype="float32")[y[standing]]
+    with _seeded(seed):
+        images[standing] = attack.generate(x[standing], one_hot)
+    # ART does not look at what its last query did.
+    counted(asked(images[standing]), one_hot)
+    taken[standing] = np.where(counted.queries > 0, counted.queries, queries + 1)
+    return SquareResult(images, taken)
+
+
+def auto_pgd(
+    target: Any,
+    x: np.ndarray,
+    y: Any,
+    threat: ThreatModel,
+    *,
+    steps: int = 100,
+    restarts: int = 1,
+    loss: str = "cross_entropy",
+    seed: int = 0,
+) -> np.ndarray:
+    """AutoPGD: projected gradient ascent with momentum that halves its own step, from a random start.
+
+    Args:
+        target: an Ensemble, whose scores are the logarithms of its mean probabilities; a list of members; or
+            a callable that gives logits [b, C].
+        x: images [n, ...] in the image range.
+        y: true classes [n], [n, 1] or one-hot [n, C].
+        threat: budget and image range.
+        steps: >= 1.
+        restarts: >= 1; a later one attacks the images that still stand.
+        loss: "cross_entropy", or "dlr" for the difference of logits ratio, which takes 3 classes or more.
+        seed: of NumPy's global generator during the call; its state is put back.
+
+    Returns:
+        float32 of the shape of x: of all images that were looked at, the one that leads furthest to another
+        class. An image that is misclassified from the start is left as it is.
+
+    Raises:
+        InputError: if a value does not fit, or ART is not installed.
+
+    Source: Croce & Hein (2020), Algorithm 1 and Equation 6.
+    """
+    x, y = _checked(x, y, threat)
+    _require_whole("steps", steps, 1)
+    _require_whole("restarts", restarts, 1)
+    require(loss in _LOSSES, f"loss as one of {sorted(_LOSSES)}", f"loss={loss!r}")
+    target = as_target(target)
+    _, classes = require_logits(target, tf.constant(x[:8]))
+    require(bool(y.max() < classes), f"labels in [0, {classes})", f"labels up to {y.max()}")
+    require(loss != "dlr" or classes >= 3, "3 classes or more for the loss dlr", f"{classes}")
+    _load_art("auto_pgd")
+    ask, images = _graph(target, _LOSSES[loss], x.shape[1:]), x.copy()
+    with _seeded(seed):
+        for first in range(0, len(x), _BATCH):
+            part = slice(first, first + _BATCH)
+            images[part] = _climbed(ask, x[part], y[part], threat, steps, restarts)
+    return images
+
+
+def scores_of(target: Any, image_shape: tuple[int, ...]) -> Callable[[Any], tf.Tensor]:
+    """A target's scores as one graph, from images [b, ...] of that shape in float32 to [b, C].
+
+    Args:
+        target: an Ensemble, a list of members, or a callable that gives logits.
+        image_shape: of one image.
+    """
+    target = as_target(target)
+    signature = [tf.TensorSpec([None, *image_shape], tf.float32)]
+    # Keras lacks control flow on tensors, and converting it takes longer than tracing.
+    converted = not isinstance(target, keras.Model)
+    graph = tf.function(lambda x: target(x), input_signature=signature, autograph=converted)
+    concrete = graph.get_concrete_function()
+    return lambda x: concrete(tf.convert_to_tensor(x, tf.float32))
+
+
+class _Remembered:
+    """Scores of images, of which those asked for a moment ago are remembered."""
+
+    def __init__(self, logits: Callable[[np.ndarray], Any]):
+        self._logits = logits
+        self._calls: collections.deque[dict] = collections.deque(maxlen=_CALLS_AN_ITERATION)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        known = collections.ChainMap(*self._calls)
+        keys = [image.tobytes() for image in x]
+        new = {key: i for i, key in enumerate(keys) if key not in known}
+        scores = dict(zip(new, self._ask(x[list(new.values())]), strict=True))
+        answers = {key: scores[key] if key in scores else known[key] for key in keys}
+        self._calls.append(answers)
+        return np.stack([answers[key] for key in keys])
+
+    def _ask(self, x: np.ndarray) -> list[np.ndarray]:
+        parts = [np.asarray(self._logits(x[i : i + _BATCH])) for i in range(0, len(x), _BATCH)]
+        for part in parts:
+            require(part.ndim == 2, "a target that gives scores [b, C]", f"outputs of shape {part.shape}")
+            require(bool(np.isfinite(part).all()), "finite scores of a target", "NaN or infinity")
+        return [row for part in parts for row in part]
+
+
+class _Counted:
+    """ART's criterion of success, which is asked before the first query and after each but the last.
+
+    An image costs one query between two calls as long as it stands, and none later.
+    """
+
+    def __init__(self, count: int):
+        self.queries = np.zeros(count, int)
+        """How many each image took; 0 as long as it stands."""
+        self._past = 0
+
+    def __call__(self, scores: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
+        fooled = scores.argmax(axis=1) != one_hot.argmax(axis=1)
+        self.queries[fooled & (self.queries == 0)] = self._past
+        self._past += 1
+        return fooled
+
+
+class _Best:
+    """A model and its loss as ART wants them, which keep the best of all images that ART looks at.
+
+    Args:
+        ask: what `_graph` gives.
+        x, y: the images that are attacked, and their labels.
+
+    Attributes:
+        images: those with the largest lead so far, of the shape of x.
+        leads: of another class over the true one [b]; positive where an image is misclassified.
+        reduction: ART sets it on any loss. This one is never reduced: an image's gradient is its own.
+    """
+
+    def __init__(self, ask: Callable, x: np.ndarray, y: np.ndarray):
+        self.images, self.leads = x.copy(), np.full(len(x), -np.inf, "float32")
+        self.reduction = "none"
+        self._ask, self._y = ask, tf.constant(y, tf.int64)
+        self._x: Any = None
+        self._answers: Any = None
+
+    def model(self, x: tf.Tensor, training: bool) -> tf.Tensor:
+        """The scores, for ART, which asks for the loss of the same images next."""
+        require(not training, "scores of a trained target", training=training)
+        if not tf.executing_eagerly():  # ART traces its own prediction, which has no loss.
+            return self._ask(x, tf.zeros(tf.shape(x)[:1], tf.int64)).scores
+        # ART asks for a loss and then, of the same images, for its gradient.
+        if self._x is None or not np.array_equal(x, self._x):
+            self._answers = self._ask(x, self._y)
+            leads = self._answers.leads.numpy()
+            better = leads > self.leads
+            self.images[better], self.leads[better] = x.numpy()[better], leads[better]
+        self._x = x
+        return self._answers.scores
+
+    def __call__(self, one_hot: np.ndarray, scores: tf.Tensor) -> tf.Tensor:
+        """The losses [b] of the images that ART asked for last, whose gradient in them is the known one."""
+        products = self._answers.gradients * (self._x - tf.stop_gradient(self._x))
+        return self._answers.losses + tf.reduce_sum(products, axis=range(1, products.shape.rank))
+
+
+class _Answers(NamedTuple):
+    """Of images [b, ...]: scores [b, C], leads [b], losses [b] and their gradients [b, ...]."""
+
+    scores: tf.Tensor
+    leads: tf.Tensor
+    losses: tf.Tensor
+    gradients: tf.Tensor
+
+
+def _graph(target: Any, loss: Callable, image_shape: tuple[int, ...]) -> Callable[..., _Answers]:
+    """From images and labels [b] to `_Answers`, in one pass forth and back; no gradients of weights."""
+    signature = [tf.TensorSpec([None, *image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
+
+    @tf.function(input_signature=signature, autograph=not isinstance(target, keras.Model))
+    def ask(x, y):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            scores = at_least_float32(target(x))
+            losses = loss(scores, y)
+        return _Answers(scores, _lead(scores, y), losses, tape.gradient(losses, x))
+
+    return ask.get_concrete_function()
+
+
+def _climbed(ask: Callable[..., _Answers], x, y, threat: ThreatModel, steps: int, restarts: int):
+    """AutoPGD's images of one batch."""
+    from art.attacks.evasion import AutoProjectedGradientDescent
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    first = ask(x, y)
+    images, leads = x.copy(), first.leads.numpy()
+    for _ in range(restarts):
+        standing = np.flatnonzero(leads <= 0)
+        if not len(standing):
+            break
+        best = _Best(ask, x[standing], y[standing])
+        classifier = TensorFlowV2Classifier(
+            best.model,
+            nb_classes=first.scores.shape[-1],
+            input_shape=x.shape[1:],
+            loss_object=best,
+            clip_values=(threat.clip_min, threat.clip_max),
+            preprocessing=None,
+        )
+        attack = AutoProjectedGradientDescent(
+            classifier,
+            eps=threat.epsilon,
+            eps_step=2 * threat.epsilon,
+            max_iter=steps,
+            nb_random_init=1,
+            batch_size=len(x),
+            verbose=False,
+        )
+        attack.generate(x[standing], y[standing])
+        better = best.leads > leads[standing]
+        images[standing[better]], leads[standing[better]] = best.images[better], best.leads[better]
+    # The sum of an image and its perturbation may round to just outside.
+    return np.clip(images, np.float32(threat.clip_min), np.float32(threat.clip_max))
+
+
+def _lead(scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """How far the best other class leads the true one, [b, C], [b] -> [b]."""
+    is_true = tf.one_hot(y, scores.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    others = tf.reduce_max(tf.where(is_true, scores.dtype.min, scores), axis=-1)
+    return others - tf.reduce_sum(tf.where(is_true, scores, tf.zeros_like(scores)), axis=-1)
+
+
+def _difference_of_logits_ratio(scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Equation 6 of Croce & Hein (2020): the lead over what is between the first and the third score."""
+    top = tf.math.top_k(scores, 3).values
+    return tf.math.divide_no_nan(_lead(scores, y), top[:, 0] - top[:, 2])
+
+
+# Cross-entropy is softplus of the margin: an image's steps, which take its gradient's sign and compare its
+# losses, are the same by either, but the margin neither vanishes nor is 0 where a network is sure.
+_LOSSES: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "cross_entropy": true_class_margin,
+    "dlr": _difference_of_logits_ratio,
+}
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, from which ART draws, for a while."""
+    whole = isinstance(seed, int | np.integer) and 0 <= seed < 2**32
+    require(whole, "a seed in [0, 2^32), as NumPy's global generator takes it", f"seed={seed!r}")
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+def _checked(x: Any, y: Any, threat: ThreatModel) -> tuple[np.ndarray, np.ndarray]:
+    """Images in float32 and labels as indices."""
+    x, y = np.array(x, "float32"), class_indices(y)
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    low, high = float(x.min()), float(x.max())
+    in_range = np.float32(threat.clip_min) <= low and high <= np.float32(threat.clip_max)
+    expected = f"images in [{threat.clip_min}, {threat.clip_max}]"
+    require(bool(in_range), expected, f"values from {low:g} to {high:g}")
+    require(bool(y.min() >= 0), "labels >= 0", f"labels from {y.min()}")
+    return x, y
+
+
+def _require_whole(name: str, value: Any, least: int) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(fits, f"whole {name} >= {least}", f"{name}={value!r}")
+
+
+def _load_art(what: str) -> None:
+    """Import ART, and keep away what its import does to the rest of the program.
+
+    It warns of PyTorch, which is not needed, and configures logging anew, which closes the handlers of all
+    loggers: a log file of the program would end there.
+    """
+    require_installed(what, "attacks", ("art",))
+    if "art" in sys.modules:
+        return
+    configure = logging.config.dictConfig
+    logging.config.dictConfig = lambda config: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("art")
+    finally:
+        logging.config.dictConfig = configure
+    logging.getLogger("art").addHandler(logging.NullHandler())

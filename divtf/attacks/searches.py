@@ -1,0 +1,97 @@
+"""Attacks that another library carries out, as methods of an `Attack`; see `attacks.outside`."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from divtf.attacks import outside
+from divtf.attacks.threat import ThreatModel
+from divtf.errors import require
+
+
+@dataclasses.dataclass(frozen=True)
+class Search(abc.ABC):
+    """What another library is asked for: the parameters of one of its attacks.
+
+    It attacks what the target gives, with random draws for a batch of images: unlike those of a `Recipe`, its
+    images depend on which others are in the batch.
+    """
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All that tells the attack from others, as JSON values."""
+        return dataclasses.asdict(self)
+
+    @property
+    def gradients(self) -> int:
+        """Gradients that it takes for an image at most."""
+        return 0
+
+    @property
+    def in_graph(self) -> bool:
+        """Whether batches may be attacked on several devices at a time, in one graph: they are not."""
+        return False
+
+    def replace(self, given: Mapping[str, Any]) -> "Search":
+        """The same with other values.
+
+        Raises:
+            InputError: if there is no such parameter.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        require(set(given) <= set(known), f"parameters among {known}", f"{sorted(set(given) - set(known))}")
+        return dataclasses.replace(self, **given)
+
+    @abc.abstractmethod
+    def prepared(
+        self, target: Any, members: int, image_shape: Sequence[int], threat: ThreatModel
+    ) -> Callable[..., np.ndarray]:
+        """The attack on one target; as `Recipe.prepared`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Square(Search):
+    """Random squares, by the target's scores alone; the arguments of `outside.square`."""
+
+    queries: int = 5000
+    initial: float = 0.8
+
+    def prepared(self, target, members, image_shape, threat):
+        """As `Recipe.prepared`."""
+        scores = outside.scores_of(target, image_shape)
+
+        def attack(x, y, numbers, seed, pool, pool_labels):
+            found = outside.square(scores, x.numpy(), y, threat, seed=_seed_of(seed, numbers), **self.params)
+            return found.images
+
+        return attack
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoPgd(Search):
+    """Projected gradient ascent that sets its own steps; the arguments of `outside.auto_pgd`."""
+
+    steps: int = 100
+    restarts: int = 1
+    loss: str = "cross_entropy"
+
+    @property
+    def gradients(self) -> int:
+        """Gradients that it takes for an image at most."""
+        return self.steps * self.restarts
+
+    def prepared(self, target, members, image_shape, threat):
+        """As `Recipe.prepared`."""
+
+        def attack(x, y, numbers, seed, pool, pool_labels):
+            return outside.auto_pgd(target, x.numpy(), y, threat, seed=_seed_of(seed, numbers), **self.params)
+
+        return attack
+
+
+def _seed_of(seed: Any, numbers: Any) -> int:
+    """A seed for a batch, from the set's and the number of its first image."""
+    return int(seed) + int(numbers[0])

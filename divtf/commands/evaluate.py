@@ -1,0 +1,123 @@
+"""The command for evaluations by a protocol; `--help` shows the words at its door."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from divtf.commands import command_line
+from divtf.commands.config_flags import define_flags as define_run_flags
+from divtf.commands.config_flags import help_text
+from divtf.errors import require, require_installed
+from divtf.pipeline import finished
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.fields import nearest
+from divtf.pipeline.protocols import PROTOCOLS, Protocol
+from divtf.pipeline.surrogates import FORMS, surrogate
+from divtf.runtime import quiet_start
+from divtf.storage import files
+from divtf.storage.evaluations import EvaluationRecord
+
+flags.disclaim_key_flags()  # They are those of the command at the door.
+
+
+OPTIONS = ("surrogates", "images", "queries", "query_images")
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Declare what an evaluation has beside the runs; None leaves a value to the protocol."""
+    options: dict[str, Any] = {"flag_values": flag_values}
+    own = "the protocol's"
+    surrogates = help_text(f"Surrogates: {FORMS}.", stands_for=own)
+    images = help_text("Attack the first test images.", stands_for=own)
+    queries = help_text("Scores that Square may ask for, of an image; 0 leaves it out.", stands_for=own)
+    query_images = help_text("Square attacks the first images.", stands_for=own)
+    flags.DEFINE_list("surrogates", None, surrogates, **options)
+    flags.DEFINE_integer("images", None, images, lower_bound=1, **options)
+    flags.DEFINE_integer("queries", None, queries, lower_bound=0, **options)
+    flags.DEFINE_integer("query_images", None, query_images, lower_bound=1, **options)
+
+
+def protocol_from_flags(name: str, flag_values: flags.FlagValues = flags.FLAGS) -> Protocol:
+    """The protocol of that name with the values that were given.
+
+    Raises:
+        InputError: if there is none of that name, or a value does not fit.
+    """
+    known = f"--protocol as one of {{{', '.join(PROTOCOLS)}}}"
+    require(name in PROTOCOLS, known, f"{name}{nearest(name, PROTOCOLS)}")
+    values = {key: flag_values[key].value for key in ("images", "queries", "query_images", "stored_as")}
+    given = {key: value for key, value in values.items() if value is not None}
+    if flag_values.surrogates is not None:
+        given["surrogates"] = tuple(flag_values.surrogates)
+        distinct = 0 < len(set(given["surrogates"])) == len(given["surrogates"])
+        require(distinct, "--surrogates as distinct names, at least one", ",".join(given["surrogates"]))
+    return dataclasses.replace(PROTOCOLS[name], **given)
+
+
+def require_possible(protocol: Protocol, configs: Iterable[RunConfig]) -> None:
+    """Refuse a protocol whose surrogates are unknown, or whose extra is not installed.
+
+    Args:
+        protocol: what is tried.
+        configs: of the targets.
+
+    Raises:
+        InputError: says which.
+    """
+    if protocol.needs_art:
+        require_installed(f"--protocol={protocol.name}", "attacks", ("art",))
+    for config in configs:
+        for name in protocol.surrogates:
+            surrogate(name, config)
+
+
+def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[EvaluationRecord]:
+    """Evaluate the finished targets below a directory; write and print the report.
+
+    Args:
+        root: directory that holds the run directories.
+        protocol: what is tried.
+        data_dir: data directory of tensorflow-datasets; None is its own.
+
+    Raises:
+        InputError: if there is no finished run, if two are of the same target and seed, or what the protocol
+            needs cannot be had; before anything is trained.
+    """
+    paths = finished.directories(root)
+    require(bool(paths), f"finished runs below {root}", "none")
+    finished.require_distinct([finished.read_record(path) for path in paths], root)
+    families = finished.families(paths, data_dir)
+    require_possible(protocol, [config for family in families for config in family.values()])
+    quiet_start.import_tensorflow()  # Once the flags are known to be right.
+    from divtf.pipeline import evaluation
+    from divtf.reporting.evaluation import evaluation_markdown, evaluation_text
+
+    records = [record for family in families for record in evaluation.evaluate(family, protocol)]
+    report = root / f"evaluation-{protocol.name}.md"
+    files.write_file(report, evaluation_markdown(records).encode())
+    print()
+    print(evaluation_text(records))
+    print(f"  {'report':<14} {report}")
+    return records
+
+
+def collect(root: Path, protocol: str) -> list[EvaluationRecord]:
+    """The evaluations by a protocol that this command has left in the run directories below `root`."""
+    records = [finished.read_evaluation(path, protocol) for path in finished.directories(root)]
+    return [record for record in records if record]
+
+
+def launch() -> None:
+    """The command: its flags, and what it does with them."""
+    defined = flags.FLAGS
+    flags.DEFINE_string("runs", "runs/table2", "Directory that holds the run directories.")
+    flags.DEFINE_string("protocol", "strong", help_text("What is tried.", PROTOCOLS))
+    define_flags()
+    define_run_flags(names=("data_dir", "stored_as"))
+    command_line.run(
+        lambda protocol: main(Path(defined.runs), protocol, defined.data_dir),
+        lambda flag_values: protocol_from_flags(flag_values.protocol, flag_values),
+    )

@@ -1,0 +1,130 @@
+"""Attacks tried one after the other, each on the images that still stand."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from divtf.attacks.attack import Attack
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.predictions import predictions
+from divtf.evaluation.query_counts import queries_taken
+from divtf.evaluation.stored import as_stored
+from divtf.runtime.logs import get_logger
+from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, TrialResult, packed_at
+
+_LOG = get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """An attack, and how often it is tried with other random draws."""
+
+    attack: Attack
+    versions: int = 1
+
+
+class Standing:
+    """The images that targets still classify as labelled, under all attacks so far.
+
+    Args:
+        targets: name -> Ensemble, or what gives logits.
+        x: images [n, ...], an array or `LazyImages`.
+        y: their true classes [n].
+        stored_as: what targets see of adversarial images, as `evaluation.stored` has it.
+        skip: whether an attack leaves out the images that have fooled every target before.
+
+    Attributes:
+        standing: name of each target -> whether each image stands, bool [n].
+        results: name of each target -> what each attack did to it.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, Any],
+        x: Any,
+        y: np.ndarray,
+        *,
+        stored_as: str = "float32",
+        skip: bool = True,
+    ):
+        self._targets, self._x, self._y = targets, x, y
+        self._stored_as, self._skip = stored_as, skip
+        self.standing = {name: predictions(target, x) == y for name, target in targets.items()}
+        self.results: dict[str, list[TrialResult]] = {name: [] for name in targets}
+
+    def by_transfer(self, surrogates: Mapping[str, AdversarialSets], attempts: Iterable[Attempt]) -> None:
+        """Try attacks on surrogates: each attack on every one of them, then the next attack."""
+        for attempt in attempts:
+            # The same images for all surrogates, so that what each of them does can be compared.
+            numbers = self._to_attack(list(self._targets))
+            for name, sets in surrogates.items():
+                self._say(attempt.attack, name, numbers)
+                for version in range(attempt.versions):
+                    told = {"kind": TRANSFER, "surrogate": name, "version": version}
+                    self._try(attempt.attack, sets, numbers, self._targets, **told)
+
+    def by_gradients(self, sets: Mapping[str, AdversarialSets], attempts: Iterable[Attempt]) -> None:
+        """Try attacks on each target itself, whose sets are given by its name."""
+        for name in self._targets:
+            for attempt in attempts:
+                for version in range(attempt.versions):
+                    numbers = self._to_attack([name])
+                    self._say(attempt.attack, name, numbers)
+                    self._try(attempt.attack, sets[name], numbers, [name], kind=WHITE_BOX, version=version)
+
+    def by_queries(self, sets: Mapping[str, AdversarialSets], attack: Attack, images: int) -> None:
+        """Try the Square attack on each target, for the first images, as many as this."""
+        for name in self._targets:
+            numbers = self._to_attack([name])
+            numbers = numbers[numbers < images]
+            self._say(attack, name, numbers)
+            taken = queries_taken(sets[name], attack, self._x, self._y, numbers, self._stored_as)
+            told = {"kind": QUERY, "queries_taken": tuple(taken.tolist())}
+            self._keep(name, attack, numbers, taken > attack.queries, **told)
+
+    def _try(
+        self,
+        attack: Attack,
+        sets: AdversarialSets,
+        numbers: np.ndarray,
+        scored: Iterable[str],
+        **told: Any,
+    ) -> None:
+        """Score some targets on an attack's images of these numbers."""
+        digest, seen = "", self._x[numbers]
+        if len(numbers):
+            images, digest = sets.images(attack, self._x, self._y, numbers=numbers, seed=told["version"])
+            seen = as_stored(images, self._stored_as, attack.threat.clip_min, attack.threat.clip_max)
+        for name in scored:
+            hits = np.zeros(0, bool)
+            if len(numbers):
+                hits = predictions(self._targets[name], seen) == self._y[numbers]
+            self._keep(name, attack, numbers, hits, adversarial_set=digest, **told)
+
+    def _keep(self, name: str, attack: Attack, numbers: np.ndarray, hits: np.ndarray, **told: Any) -> None:
+        """Take down what an attack did to a target."""
+        self.standing[name][numbers] &= hits
+        tried, right = packed_at(numbers.tolist(), hits.tolist(), len(self._y))
+        self.results[name].append(
+            TrialResult(
+                attack=attack.name,
+                epsilon=attack.threat.epsilon,
+                settings=attack.describe()["params"],
+                gradients=attack.gradients,
+                queries=attack.queries,
+                tried=tried,
+                hits=right,
+                **told,
+            )
+        )
+
+    def _say(self, attack: Attack, on: str, numbers: np.ndarray) -> None:
+        _LOG.info(f"{attack.name} on {on}, epsilon {attack.threat.epsilon:g}: {len(numbers)} images")
+
+    def _to_attack(self, names: Sequence[str]) -> np.ndarray:
+        """The numbers of the images that stand for one of the targets, or of all."""
+        if not self._skip:
+            return np.arange(len(self._y))
+        return np.flatnonzero(np.any([self.standing[name] for name in names], axis=0))

@@ -1,0 +1,156 @@
+"""The evaluation of trained targets by a protocol: surrogates, attacks in turn, and what is left."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from divtf.attacks.attack import Attack, make_attack
+from divtf.attacks.threat import ThreatModel
+from divtf.data.datasets import ImageData
+from divtf.ensembles.ensemble import Ensemble
+from divtf.errors import require
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.predictions import predictions
+from divtf.evaluation.surrogates import images_and_labels_digest
+from divtf.evaluation.trials import Attempt, Standing
+from divtf.pipeline import evaluation_checks, experiment, finished, shared_paths, trained
+from divtf.pipeline.budget import settings
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.parts import DataPart
+from divtf.pipeline.protocols import Protocol, Trial
+from divtf.pipeline.surrogate_sets import surrogate_sets
+from divtf.storage import checked_json, environment, run_directory
+from divtf.storage.evaluations import KINDS, EvaluationRecord, TrialResult
+from divtf.storage.records import WORST_CASE, packed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attacks:
+    """What a protocol tries at one epsilon."""
+
+    transfer: Sequence[Attempt]
+    white_box: Sequence[Attempt]
+    square: Attack | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """A trained target, its directory, and what is kept there of attacks on it."""
+
+    ensemble: Ensemble
+    directory: Path
+    sets: AdversarialSets
+
+
+def evaluate(
+    family: Mapping[Path, RunConfig], protocol: Protocol, *, skip: bool = True
+) -> list[EvaluationRecord]:
+    """Attack the targets of one model, data set and seed by a protocol; each record is kept in its directory.
+
+    Interrupted and called again, it finds what is done.
+
+    Args:
+        family: run directory -> configuration of each target, with that directory in it.
+        protocol: what is tried.
+        skip: whether images that have fooled every target are left out of further attacks.
+
+    Raises:
+        InputError: if an attack, image, surrogate or target that it needs cannot be had, before anything is
+            trained.
+    """
+    config = next(iter(family.values()))
+    attacks = [_attacks(protocol, epsilon) for epsilon in config.epsilons]
+    data = experiment.load_data(config.part(DataPart))
+    x, y = data.test_set(protocol.images)
+    require(len(y) == protocol.images, f"at most {len(y)} images, as there are", f"images={protocol.images}")
+    targets = {each.target: _target(each, path, data) for path, each in family.items()}
+    surrogates = surrogate_sets(protocol.surrogates, config, data)
+    results: dict[str, list[TrialResult]] = {name: [] for name in targets}
+    for tried in attacks:
+        for standing in _standing(targets, surrogates, tried, x, y, protocol, skip):
+            for name, found in standing.results.items():
+                results[name] += found
+    told = {name: sets.told(x, y) for name, sets in surrogates.items()}
+    records = [
+        _record(target, x, y, protocol, config.epsilons, results[name], told)
+        for name, target in targets.items()
+    ]
+    if protocol.checks:
+        records = [evaluation_checks.checked(record, targets[record.target].sets, x, y) for record in records]
+    for record in records:
+        path = targets[record.target].directory / run_directory.evaluation(protocol.name)
+        checked_json.write_checked(path, record.to_json())
+    return records
+
+
+def _target(config: RunConfig, path: Path, data: ImageData) -> _Target:
+    ensemble, kept_in = trained.restore(config, data.spec, path), path / shared_paths.ADVERSARIAL
+    told = settings(config, data)
+    return _Target(
+        ensemble, path, AdversarialSets(ensemble, kept_in, batch_size=shared_paths.BATCH, settings=told)
+    )
+
+
+def _standing(
+    targets: Mapping[str, _Target],
+    surrogates: Mapping[str, AdversarialSets],
+    attacks: _Attacks,
+    x: Any,
+    y: np.ndarray,
+    protocol: Protocol,
+    skip: bool,
+) -> list[Standing]:
+    """What the attacks of one epsilon did; under each kind all images stand at first."""
+    ensembles = {name: target.ensemble for name, target in targets.items()}
+    by_transfer, by_gradients, by_queries = (
+        Standing(ensembles, x, y, stored_as=protocol.stored_as, skip=skip) for _ in KINDS
+    )
+    by_transfer.by_transfer(surrogates, attacks.transfer)
+    own_sets = {name: target.sets for name, target in targets.items()}
+    by_gradients.by_gradients(own_sets, attacks.white_box)
+    if attacks.square:
+        by_queries.by_queries(own_sets, attacks.square, protocol.query_images)
+    return [by_transfer, by_gradients, by_queries]
+
+
+def _record(
+    target: _Target,
+    x: Any,
+    y: np.ndarray,
+    protocol: Protocol,
+    epsilons: tuple[float, ...],
+    results: Sequence[TrialResult],
+    surrogates: Mapping[str, Mapping[str, Any]],
+) -> EvaluationRecord:
+    run = finished.read_record(target.directory)
+    return EvaluationRecord(
+        **run.common(),
+        protocol=protocol.name,
+        images=len(y),
+        epsilons=epsilons,
+        clean=packed(predictions(target.ensemble, x) == y),
+        trials=tuple(results),
+        surrogates=surrogates,
+        stored_as=protocol.stored_as,
+        query_images=protocol.query_images if protocol.queries else 0,
+        images_digest=images_and_labels_digest(x, y),
+        paper=tuple(result for result in run.results if result.attack == WORST_CASE),
+        analysis=environment.environment(),
+    )
+
+
+def _attacks(protocol: Protocol, epsilon: float) -> _Attacks:
+    square = None
+    if protocol.queries:
+        square = make_attack("square", ThreatModel(epsilon), queries=protocol.queries)
+    return _Attacks(_attempts(protocol.transfer, epsilon), _attempts(protocol.white_box, epsilon), square)
+
+
+def _attempts(trials: Sequence[Trial], epsilon: float) -> list[Attempt]:
+    return [
+        Attempt(make_attack(trial.attack, ThreatModel(epsilon), **trial.params), trial.versions)
+        for trial in trials
+    ]

@@ -1,0 +1,95 @@
+"""Protocols: which surrogates and attacks an evaluation tries. No TensorFlow."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """An attack of a protocol.
+
+    Attributes:
+        attack: its name.
+        params: other values than its own for its parameters.
+        versions: how often it is tried, each time with other random draws.
+    """
+
+    attack: str
+    params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    versions: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What an evaluation tries on every target.
+
+    Attributes:
+        name: in records and file names.
+        surrogates: on which images are made, in order; names as `surrogates.configuration` takes them.
+        transfer: attacks on each surrogate, cheap ones first; images that fool every target need no more.
+        white_box: attacks on each target itself.
+        queries: scores that the Square attack may ask a target for, of an image; 0 leaves it out.
+        query_images: it attacks the first images, as many as this.
+        checks: whether to look for masked gradients, and to measure detection.
+        images: first test images that are attacked.
+        stored_as: what targets see of adversarial images, as `storage.records.STORED_AS` has it.
+    """
+
+    name: str
+    surrogates: tuple[str, ...]
+    transfer: tuple[Trial, ...]
+    white_box: tuple[Trial, ...] = ()
+    queries: int = 0
+    query_images: int = 0
+    checks: bool = False
+    images: int = 1000
+    stored_as: str = "float32"
+
+    @property
+    def needs_art(self) -> bool:
+        """Whether the extra `attacks` has to be installed."""
+        return self.queries > 0 or any(trial.attack == "auto_pgd" for trial in self.white_box)
+
+
+_PGD = {"steps": 20, "step": 0.15}
+
+# Within 15 minutes for the demo's two targets on two cores, training of surrogates with it.
+_STRONG = Protocol(
+    name="strong",
+    surrogates=("plain", "div", "other"),
+    transfer=(
+        Trial("mifgsm"),
+        Trial("pgd", {**_PGD, "loss": "mean_logit"}),
+        Trial("pgd", {**_PGD, "loss": "margin"}),
+        Trial("dim", {"steps": 20}),
+        Trial("mi_di_ti_si"),
+        Trial("vmi", {"neighbours": 4}),
+        Trial("cse"),
+    ),
+    white_box=(
+        Trial("pgd", {"loss": "mean_probability"}),
+        Trial("pgd", {"loss": "margin"}),
+        Trial("auto_pgd", {"steps": 25, "loss": "dlr"}),
+    ),
+    queries=1000,
+    query_images=50,
+    checks=True,
+    images=200,
+)
+# DVERGE's evaluation (Yang et al. 2020) without skip gradients, which only residual networks have.
+_DVERGE = Protocol(
+    name="dverge",
+    surrogates=("plain3", "plain5", "plain8"),
+    transfer=tuple(
+        trial
+        for loss in ("cross_entropy", "margin")
+        for trial in (
+            Trial("mifgsm", {"steps": 100, "step": 0.2, "random_start": True, "loss": loss}, versions=3),
+            Trial("dim", {"steps": 100, "step": 0.2, "loss": loss}),
+        )
+    ),
+    images=1000,
+)
+PROTOCOLS = {protocol.name: protocol for protocol in (_STRONG, _DVERGE)}
+"""Name -> what is tried. The protocol `paper` is that of a run: five attacks on one plain surrogate."""

@@ -1,0 +1,79 @@
+"""Surrogates of an evaluation by name: what each is, and how it is trained. No TensorFlow."""
+
+import dataclasses
+import re
+
+from divtf.data.paper import SETUPS
+from divtf.errors import require
+from divtf.networks import names
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.modes import MODES
+
+FORMS = (
+    "plain, plainN with N members, other for another architecture, a mode (div), a model (mix), a trained "
+    ".keras file, or several as a+b"
+)
+# Of another architecture; the first one that the target has not. Neither takes long to train.
+_OTHERS = ("conv4", "conv3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Surrogate:
+    """A surrogate of an evaluation.
+
+    Attributes:
+        name: as it was given.
+        trained: configurations of the ensembles that it is made of, which are trained if need be.
+        files: Keras models that it is made of.
+    """
+
+    name: str
+    trained: tuple[RunConfig, ...]
+    files: tuple[str, ...]
+
+
+def surrogate(name: str, config: RunConfig) -> Surrogate:
+    """What a name means for targets of a configuration.
+
+    Args:
+        name: `plain` is the surrogate of a run, trained as T_Base; `plainN` has N members; a mode's name
+            stands for the same model in that mode, a model's name for that one in mode base, `other` for one
+            of them, all from other seeds; a `.keras` file holds an ensemble or a model; `a+b` is all members
+            of both.
+        config: of a target.
+
+    Raises:
+        InputError: if it is none of these.
+    """
+    parts = name.split("+")
+    files = tuple(part for part in parts if part.endswith(".keras"))
+    trained = tuple(_configuration(part, config) for part in parts if part not in files)
+    return Surrogate(name, trained, files)
+
+
+def _configuration(name: str, config: RunConfig) -> RunConfig:
+    if plain := re.fullmatch(r"plain(\d*)", name):
+        count = int(plain[1] or config.num_members)
+        require(1 <= count <= 1000, "plainN with N members in [1, 1000]", name)
+        if count == config.num_members:
+            return config.base(config.surrogate_seed)
+        return config.base(_seed(config, 100 + count), num_members=count)
+    if name == "other":
+        name = next(other for other in _OTHERS if other != config.model)
+    places = {key: number for number, key in enumerate([*MODES, *SETUPS], 1)}
+    known = f"surrogates among {FORMS}; modes: {', '.join(MODES)}; models: {', '.join(SETUPS)}"
+    require(name in places or names.is_own(name), known, f"{name}")
+    changes = {"mode": name} if name in MODES else {"model": name}
+    return config.base(_seed(config, places.get(name, 0)), **changes)
+
+
+def _seed(config: RunConfig, place: int) -> int:
+    """A seed for the ensemble of that place, which no other ensemble of the evaluation has."""
+    taken = {config.seed, config.static_seed}
+    seed = config.surrogate_seed + place
+    require(
+        seed not in taken,
+        f"a surrogate_seed S for which S + {place} is free: each ensemble of an evaluation has its own seed",
+        f"surrogate_seed={config.surrogate_seed}",
+    )
+    return seed

@@ -1,0 +1,239 @@
+"""What a protocol found, in Markdown: what is left of each target, and what each attack did."""
+
+import dataclasses
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+
+from divtf.reporting import captions
+from divtf.reporting.entries import entries
+from divtf.reporting.paired import paired_lines
+from divtf.reporting.plain_text import WIDTH, aligned
+from divtf.reporting.tables import Cell, Table, tables
+from divtf.storage.evaluations import KINDS, QUERY, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
+from divtf.storage.records import (
+    CLEAN,
+    WORST_CASE,
+    TargetRecord,
+    TransferResult,
+    grouped,
+    packed,
+    unpacked,
+)
+
+PAPER = "paper"
+"""The column of the run's own worst case."""
+# Column -> what stands above it.
+_COLUMNS = {
+    CLEAN: "clean",
+    PAPER: "five attacks, one plain surrogate (the paper)",
+    TRANSFER: "transfer",
+    WHITE_BOX: "white box",
+    QUERY: "Square",
+    WORST_CASE: "everything",
+}
+# Targets whose gain over another one is stated where both are there.
+_COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
+_MARK = "†"
+
+
+def evaluation_markdown(records: Iterable[EvaluationRecord]) -> str:
+    """The report of evaluations, a section for each protocol, model and data set."""
+    groups = grouped(list(records), lambda record: f"{record.subject}, protocol {record.protocol}")
+    return "\n\n".join(_section(title, group) for title, group in groups.items()) + "\n"
+
+
+def evaluation_text(records: Iterable[EvaluationRecord]) -> str:
+    """The same for the console: plain text, what is left alone."""
+    groups = grouped(list(records), lambda record: f"{record.subject}, protocol {record.protocol}")
+    blocks = []
+    for title, group in groups.items():
+        (table,) = tables(map(as_target_record, group))
+        lines = aligned([[_plain(text) for text in line] for line in _what_is_left(table, group)])
+        rule = "-" * max(map(len, lines))
+        notes = [wrapped for note in _notes(table, group) for wrapped in textwrap.wrap(note, WIDTH)]
+        blocks.append("\n".join([title, rule, lines[0], rule, *lines[1:], rule, *notes]))
+    return "\n\n".join(blocks)
+
+
+def _plain(text: str) -> str:
+    return text.replace("<sub>", "").replace("</sub>", "")
+
+
+def _section(title: str, records: Sequence[EvaluationRecord]) -> str:
+    (table,) = tables(map(as_target_record, records))
+    parts = [
+        f"### {title}: what is left",
+        _lines(_what_is_left(table, records)),
+        _bullets(_notes(table, records)),
+        "#### Surrogates",
+        _lines(_surrogates(records)),
+        "#### Attacks, in the order in which they were tried",
+        _lines(_attacks(records)),
+    ]
+    return "\n\n".join(parts)
+
+
+def as_target_record(record: EvaluationRecord) -> TargetRecord:
+    """The record as one of a table, in which each kind of attack, and all together, stand for attacks."""
+    results = [_result(record, CLEAN, 0.0, record.clean_hits)]
+    kinds = [kind for kind in KINDS if any(trial.kind == kind for trial in record.trials)]
+    for epsilon in record.epsilons:
+        for kind in kinds:
+            outcomes = record.standing_under(kind, epsilon)
+            tried = outcomes[: record.query_images] if kind == QUERY else outcomes
+            results.append(_result(record, kind, epsilon, tried))
+        results.append(_result(record, WORST_CASE, epsilon, record.standing(epsilon)))
+    results += [dataclasses.replace(result, attack=PAPER) for result in record.paper]
+    return TargetRecord(**record.common(), results=tuple(results))
+
+
+def _result(record: EvaluationRecord, attack: str, epsilon: float, hits: Sequence[bool]) -> TransferResult:
+    return TransferResult(
+        target=record.target,
+        surrogate="",
+        attack=attack,
+        epsilon=epsilon,
+        correct=sum(hits),
+        total=len(hits),
+        hits=packed(hits),
+        images=record.images_digest,
+    )
+
+
+def _what_is_left(table: Table, records: Sequence[EvaluationRecord]) -> list[list[str]]:
+    measured = {result.attack for record in table.records for result in record.results}
+    columns = [name for name in _COLUMNS if name in measured]
+    lines = [["target", "epsilon", *(_COLUMNS[name] for name in columns), "surrogate that hurts most"]]
+    for row in table.rows:
+        own = [record for record in records if record.target == row.target]
+        mark = _MARK if any(not check["passed"] for record in own for check in record.checks) else ""
+        for epsilon in table.epsilons:
+            cells = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in columns]
+            shown = [_shown(cell, mark) for cell in cells]
+            lines.append([row.target, f"{epsilon:g}", *shown, _worst_surrogate(own, epsilon)])
+    return lines
+
+
+def _shown(cell: Cell | None, mark: str) -> str:
+    return "-" if cell is None else f"{cell.accuracy:.1f}{mark} <sub>{cell.spread}</sub>"
+
+
+def _worst_surrogate(records: Sequence[EvaluationRecord], epsilon: float) -> str:
+    """The surrogates whose images fool a target most often, all seeds together, and how often."""
+    counts = {
+        name: sum(sum(_fooled_by(record, epsilon, _on(name))) for record in records)
+        for name in records[0].surrogates
+    }
+    most = max(counts.values(), default=0)
+    return (
+        f"{', '.join(name for name, count in counts.items() if count == most)} ({most})" if most else "none"
+    )
+
+
+def _on(surrogate: str) -> Callable[[TrialResult], bool]:
+    return lambda trial: trial.kind == TRANSFER and trial.surrogate == surrogate
+
+
+def _fooled_by(record: EvaluationRecord, epsilon: float, counts: Callable[[TrialResult], bool]) -> list[bool]:
+    """For each image that is right when clean whether one of the attacks fooled the target there."""
+    standing = record.standing(epsilon, counts)
+    return [right and not stands for right, stands in zip(record.clean_hits, standing, strict=True)]
+
+
+def _only(record: EvaluationRecord, epsilon: float, counts: Callable[[TrialResult], bool]) -> int:
+    """Images that these attacks fooled, and no other one of that epsilon."""
+    others = record.standing(epsilon, lambda trial: not counts(trial))
+    return sum(a and b for a, b in zip(_fooled_by(record, epsilon, counts), others, strict=True))
+
+
+def _surrogates(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+    targets = list(dict.fromkeys(record.target for record in records))
+    lines = [["surrogate", "trained", *(f"{target}: fooled, only by it" for target in targets)]]
+    for name, told in records[0].surrogates.items():
+        lines.append([name, entries(told), *(_counts(records, target, _on(name)) for target in targets)])
+    return lines
+
+
+def _counts(records: Sequence[EvaluationRecord], target: str, counts: Callable[[TrialResult], bool]) -> str:
+    """How many images some attacks fooled, and how many they alone, all seeds together, at each epsilon."""
+    own = [record for record in records if record.target == target]
+    cells = []
+    for epsilon in own[0].epsilons:
+        fooled = sum(sum(_fooled_by(record, epsilon, counts)) for record in own)
+        only = sum(_only(record, epsilon, counts) for record in own)
+        cells.append(f"{fooled}, {only}")
+    return " / ".join(cells)
+
+
+def _attacks(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+    targets = list(dict.fromkeys(record.target for record in records))
+    heads = [f"{target}: fooled, only by it" for target in targets]
+    lines = [["attack", "on", "settings", "cost of an image", "images tried", *heads]]
+    trials = {_key(trial): trial for record in records for trial in record.trials}
+    for key, trial in trials.items():
+        settings = {name: value for name, value in trial.settings.items() if name != "parts"}
+        cost = f"{trial.queries} queries" if trial.queries else f"{trial.gradients} gradients"
+        lines.append(
+            [
+                trial.attack,
+                trial.surrogate or "the target",
+                entries(settings),
+                cost,
+                _tried(records, key),
+                *(_counts(records, target, _is(key)) for target in targets),
+            ]
+        )
+    return lines
+
+
+def _tried(records: Sequence[EvaluationRecord], key: str) -> str:
+    """The largest number of images that an attack was tried on, at each epsilon."""
+    most: dict[float, int] = {}
+    for record in records:
+        for trial in record.trials:
+            if _key(trial) == key:
+                count = sum(unpacked(trial.tried, record.images))
+                most[trial.epsilon] = max(count, most.get(trial.epsilon, 0))
+    return " / ".join(map(str, most.values()))
+
+
+def _key(trial: TrialResult) -> str:
+    """What tells an attack of a protocol, whatever its epsilon and random draws."""
+    return f"{trial.kind}, {trial.attack}, {trial.surrogate}, {trial.settings}"
+
+
+def _is(key: str) -> Callable[[TrialResult], bool]:
+    return lambda trial: _key(trial) == key
+
+
+def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
+    seeds = any(len(row.records) > 1 for row in table.rows)
+    spread = "±: standard deviation over n seeds" if seeds else "[ ]: 95 % Wilson interval"
+    stored = {record.stored_as for record in records} - {"float32"}
+    names = {row.target for row in table.rows}
+    return [
+        f"Accuracy in percent; images: the first {records[0].images} test images, for Square the first "
+        f"{records[0].query_images}; {spread}. An image counts only if it is classified as labelled when "
+        "clean and under every attack of the column",
+        "Images that have fooled every target are left out of further attacks on surrogates; those that have "
+        "fooled a target, of further attacks with its own gradients",
+        *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),
+        *(
+            line
+            for ours, theirs in _COMPARED
+            if {ours, theirs} <= names
+            for line in paired_lines(table, ours, theirs, (TRANSFER, WORST_CASE))
+        ),
+        *captions.analyses(records),
+        *captions.budgets(records),
+    ]
+
+
+def _lines(grid: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its head first."""
+    head, *rows = [f"| {' | '.join(line)} |" for line in grid]
+    return "\n".join([head, f"|{' --- |' * len(grid[0])}", *rows])
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

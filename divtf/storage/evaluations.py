@@ -1,0 +1,142 @@
+"""Records of evaluations: every attack's outcome on every image. No TensorFlow."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from divtf.storage.records import Record, TransferResult, packed, unpacked
+from divtf.storage.typed import as_tuples, checked
+
+TRANSFER, WHITE_BOX, QUERY = "transfer", "white box", "query"
+KINDS = (TRANSFER, WHITE_BOX, QUERY)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialResult:
+    """What one attack did to one target.
+
+    Attributes:
+        attack: its name.
+        kind: one of `KINDS`: made on a surrogate, with the target's gradients, or by asking for its scores.
+        surrogate: on which it was made; "" where that is the target itself.
+        epsilon: l_inf budget, in units of the image range.
+        settings: all parameters of the attack.
+        version: number that tells it from the same attack with other random draws.
+        gradients: gradients of all attacked members that it took for an image.
+        queries: scores that it may have asked for, of an image; 0 of an attack by gradients.
+        tried: `packed`, whether each image was attacked; those that had fooled every target were not.
+        hits: `packed`, whether each image is classified as labelled then; not set where it was not attacked.
+        queries_taken: of the images that were attacked, how many scores each took until it fooled the
+            target; more than `queries` if it never did.
+        adversarial_set: digest of the images' file.
+    """
+
+    attack: str
+    kind: str
+    epsilon: float
+    settings: Mapping[str, Any]
+    gradients: int
+    queries: int
+    tried: str
+    hits: str
+    surrogate: str = ""
+    version: int = 0
+    queries_taken: tuple[int, ...] = ()
+    adversarial_set: str = ""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "TrialResult":
+        """From a JSON object of all attributes.
+
+        Raises:
+            ValueError: if a value is of another type.
+        """
+        return checked(
+            cls(**{field.name: as_tuples(record[field.name]) for field in dataclasses.fields(cls)})
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRecord(Record):
+    """What a protocol found on one target.
+
+    Attributes:
+        protocol: its name.
+        images: number of test images, the first ones.
+        epsilons: l_inf budgets, ascending.
+        clean: `packed`, whether each image is classified as labelled before any attack.
+        trials: one result for each attack, surrogate, version and epsilon, in the order in which they came.
+        surrogates: name -> what tells the surrogate whole, its clean accuracy with it.
+        stored_as: what the target saw of adversarial images.
+        query_images: queries attacked the first images, as many as this.
+        images_digest: of the clean images and labels, by which results on the same ones are known.
+        paper: the worst cases of the run's own evaluation, by the paper's protocol, one for each epsilon.
+        checks: of masked gradients, as `evaluation.masking` tells them.
+        detection: as `evaluation.detection` tells it.
+        analysis: command, commit and versions of the evaluation.
+    """
+
+    protocol: str
+    images: int
+    epsilons: tuple[float, ...]
+    clean: str
+    trials: tuple[TrialResult, ...]
+    surrogates: Mapping[str, Mapping[str, Any]]
+    stored_as: str
+    query_images: int
+    images_digest: str
+    paper: tuple[TransferResult, ...] = ()
+    checks: tuple[Mapping[str, Any], ...] = ()
+    detection: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `from_json` reads it."""
+        trials = [dataclasses.asdict(trial) for trial in self.trials]
+        return super().to_json() | {"trials": trials, "paper": [result.to_json() for result in self.paper]}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: if the record was written under another schema, or a value is of another type.
+        """
+        trials = [TrialResult.from_json(trial) for trial in record["trials"]]
+        paper = [TransferResult.from_json(result) for result in record["paper"]]
+        return super().from_json({**record, "trials": trials, "paper": paper})
+
+    def standing(
+        self, epsilon: float, counts: Callable[[TrialResult], bool] = lambda trial: True
+    ) -> tuple[bool, ...]:
+        """Whether each image is classified as labelled before and under all attacks that count.
+
+        Args:
+            epsilon: of the attacks.
+            counts: which attacks count; by default all.
+        """
+        fooled = [self.fooled(trial) for trial in self.trials if trial.epsilon == epsilon and counts(trial)]
+        return tuple(
+            right and not any(by_attack) for right, *by_attack in zip(self.clean_hits, *fooled, strict=True)
+        )
+
+    def standing_under(self, kind: str, epsilon: float) -> tuple[bool, ...]:
+        """The same under all attacks of one kind."""
+        return self.standing(epsilon, lambda trial: trial.kind == kind)
+
+    @property
+    def clean_hits(self) -> tuple[bool, ...]:
+        """Whether each image is classified as labelled before any attack."""
+        return unpacked(self.clean, self.images)
+
+    def fooled(self, trial: TrialResult) -> tuple[bool, ...]:
+        """Whether the attack was tried on each image, and fooled the target there."""
+        pairs = zip(unpacked(trial.tried, self.images), unpacked(trial.hits, self.images), strict=True)
+        return tuple(tried and not hit for tried, hit in pairs)
+
+
+def packed_at(numbers: Sequence[int], hits: Sequence[bool], count: int) -> tuple[str, str]:
+    """`tried` and `hits` of a result, from the numbers of the attacked images and what became of each."""
+    tried = set(map(int, numbers))
+    right = {int(number) for number, hit in zip(numbers, hits, strict=True) if hit}
+    return packed(i in tried for i in range(count)), packed(i in right for i in range(count))
