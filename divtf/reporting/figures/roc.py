@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from divtf.reporting.figures.style import COLOURS, LINES, STYLE, panels, shared_legend
 
 # Which images a panel may be of, by what it is called.
-IMAGES = {"fooled": "images that fool", "all": "all images"}
+IMAGES = {"fooled": "images that fool", "all": "attacked images"}
 
 
 @matplotlib.rc_context(STYLE)
