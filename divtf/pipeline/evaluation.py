@@ -23,8 +23,8 @@ from divtf.pipeline.parts import DataPart
 from divtf.pipeline.protocols import Protocol, Trial
 from divtf.pipeline.surrogate_sets import surrogate_sets
 from divtf.storage import checked_json, environment, run_directory
-from divtf.storage.evaluations import KINDS, EvaluationRecord, TrialResult
-from divtf.storage.records import WORST_CASE, packed
+from divtf.storage.evaluations import KINDS, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
+from divtf.storage.records import WORST_CASE, packed, unpacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,10 @@ def evaluate(
         for name, target in targets.items()
     ]
     if protocol.checks:
-        records = [evaluation_checks.checked(record, targets[record.target].sets, x, y) for record in records]
+        records = [
+            _checked(record, targets[record.target].sets, surrogates, attacks[0], data, x, y)
+            for record in records
+        ]
     for record in records:
         path = targets[record.target].directory / run_directory.evaluation(protocol.name)
         checked_json.write_checked(path, record.to_json())
@@ -140,6 +143,31 @@ def _record(
         paper=tuple(result for result in run.results if result.attack == WORST_CASE),
         analysis=environment.environment(),
     )
+
+
+def _checked(
+    record: EvaluationRecord,
+    sets: AdversarialSets,
+    surrogates: Mapping[str, AdversarialSets],
+    attacks: _Attacks,
+    data: ImageData,
+    x: Any,
+    y: np.ndarray,
+) -> EvaluationRecord:
+    """The record with its checks, and with the detection of the first attack of each kind by gradients."""
+    first = {trial.kind: trial for trial in reversed(record.trials)}
+    name, of_surrogate = next(iter(surrogates.items()))
+    made = {
+        f"{first[TRANSFER].attack} from {name}": (of_surrogate, attacks.transfer[0], first[TRANSFER]),
+        f"{first[WHITE_BOX].attack} on the target": (sets, attacks.white_box[0], first[WHITE_BOX]),
+    }
+    attacked = {}
+    for title, (source, attempt, trial) in made.items():
+        numbers = np.flatnonzero(np.array(unpacked(trial.tried, len(y))))
+        images, _ = source.images(attempt.attack, x, y, numbers=numbers, seed=trial.version)
+        attacked[title] = images, y[numbers]
+    checked = evaluation_checks.checked(record, sets, x, y)
+    return evaluation_checks.detected(checked, sets, data.test_set(), attacked)
 
 
 def _attacks(protocol: Protocol, epsilon: float) -> _Attacks:

@@ -1,6 +1,7 @@
 """What an evaluation says of itself: whether gradients are masked, and how images give themselves away."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,21 @@ import numpy as np
 from divtf.attacks.threat import ThreatModel
 from divtf.evaluation import masking
 from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.detection import evaluate_detection, roc
+from divtf.evaluation.evasion import evade
 from divtf.evaluation.masking_report import masking_report
+from divtf.evaluation.predictions import all_member_logits, predictions
+from divtf.evaluation.suspicion import SCORES
 from divtf.runtime.logs import get_logger
+from divtf.storage.digests import array_digest
 from divtf.storage.evaluations import KINDS, QUERY, TRANSFER, WHITE_BOX, EvaluationRecord
 
 _LOG = get_logger(__name__)
+# Of the attacker who evades detection: images, and what is tried on each.
+_EVADING_IMAGES, _EVADING_STEPS, _EVADING_WEIGHTS = 100, 20, (0.0, 0.3, 1.0)
+_EVADED = ("disagreement", "one_minus_confidence")
+# Share of clean images that may be flagged where an attacker evades.
+_FALSE_ALARMS = 0.05
 
 
 def checked(record: EvaluationRecord, sets: AdversarialSets, x: Any, y: np.ndarray) -> EvaluationRecord:
@@ -47,3 +58,46 @@ def checked(record: EvaluationRecord, sets: AdversarialSets, x: Any, y: np.ndarr
         asked = masking.judge_black_box(fooled[WHITE_BOX][:count], {"Square": fooled[QUERY][:count]})
         checks = [*checks, dataclasses.replace(asked, name="queries").to_json()]
     return dataclasses.replace(record, checks=tuple(checks))
+
+
+def detected(
+    record: EvaluationRecord,
+    sets: AdversarialSets,
+    clean: tuple[Any, np.ndarray],
+    attacked: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> EvaluationRecord:
+    """The record with how well the members' outputs give adversarial images away; section 6.
+
+    Args:
+        record: of the target.
+        sets: of the target, beside which what was measured is kept.
+        clean: clean images and their true classes, by which thresholds are set; the first of them are
+            attacked by one who knows scores and thresholds, at the smallest epsilon.
+        attacked: name of an attack -> its images, and their true classes.
+    """
+    target, threat = sets.surrogate, ThreatModel(min(record.epsilons))
+    x, y = clean
+    images, labels = np.asarray(x[:_EVADING_IMAGES]), y[:_EVADING_IMAGES]
+
+    def measured() -> dict[str, Any]:
+        _LOG.info(f"measures detection for {record.target}, epsilon {threat.epsilon:g}")
+        logits = all_member_logits(target, x)
+        tried = {
+            name: (x_adv, predictions(target, x_adv) != classes)
+            for name, (x_adv, classes) in attacked.items()
+        }
+        for score in _EVADED:
+            # Attacked images do not move the threshold.
+            scores = SCORES[score](logits)
+            threshold = roc(scores, scores).tpr_at(_FALSE_ALARMS).threshold
+            known = (threat, score, threshold)
+            found = evade(target, images, labels, *known, weights=_EVADING_WEIGHTS, steps=_EVADING_STEPS)
+            tried[f"evading {score}"] = found.images, found.fooled
+        return evaluate_detection(target, x, tried, clean_y=y)
+
+    depends = {
+        "epsilon": threat.epsilon,
+        "attacked": {name: array_digest(x_adv) for name, (x_adv, _) in attacked.items()},
+        "evading": [*_EVADED, _EVADING_IMAGES, _EVADING_STEPS, *_EVADING_WEIGHTS],
+    }
+    return dataclasses.replace(record, detection=sets.kept("detection", depends, x, y, measured))

@@ -2,7 +2,8 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from divtf.reporting import captions
 from divtf.reporting.entries import entries
@@ -69,6 +70,8 @@ def _section(title: str, records: Sequence[EvaluationRecord]) -> str:
         _lines(_surrogates(records)),
         "#### Attacks, in the order in which they were tried",
         _lines(_attacks(records)),
+        *(["#### Signs of masked gradients", *_checks(records)] if any(r.checks for r in records) else []),
+        *(["#### Detection", *_detection(records)] if any(r.detection for r in records) else []),
     ]
     return "\n\n".join(parts)
 
@@ -204,6 +207,49 @@ def _key(trial: TrialResult) -> str:
 
 def _is(key: str) -> Callable[[TrialResult], bool]:
     return lambda trial: _key(trial) == key
+
+
+def _checks(records: Sequence[EvaluationRecord]) -> list[str]:
+    """A table for each target and seed of what was looked for, and a word on what a failed check means."""
+    parts = []
+    for record in records:
+        lines = [[f"{record.target}, seed {record.seed}", "passed", "what was found"]]
+        for check in record.checks:
+            lines.append([check["name"], "yes" if check["passed"] else f"**no** {_MARK}", check["sentence"]])
+        parts.append(_lines(lines))
+    return [
+        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {_MARK} at its figures above: they "
+        "may tell more of the attacks than of the target.",
+        *parts,
+    ]
+
+
+def _detection(records: Sequence[EvaluationRecord]) -> list[str]:
+    """How many images that fool a target are flagged, by score; of the attacks, and of one who evades."""
+    lines = [
+        ["target", "attack", "score", "AUC", "flagged of all", "flagged of those that fool", "fool unseen"]
+    ]
+    for record in records:
+        curves = {(c["attack"], c["score"], c["images"]): c for c in record.detection.get("curves", ())}
+        for (attack, score, images), curve in curves.items():
+            if images == "all":
+                fooled = curves.get((attack, score, "fooled"))
+                lines.append([record.target, *_detected(attack, score, curve, fooled)])
+    first = next(curve for record in records for curve in record.detection.get("curves", ()))
+    at = " / ".join(f"{100 * rate['false_alarms']:g} %" for rate in first["at"])
+    return [
+        f"Flagged are images whose score is above that of all but {at} of the clean test images; the AUC is "
+        "over all attacked images. Who evades knows the score and its threshold at 5 %.",
+        _lines(lines),
+    ]
+
+
+def _detected(
+    attack: str, score: str, curve: Mapping[str, Any], fooled: Mapping[str, Any] | None
+) -> list[str]:
+    rates = [" / ".join(f"{100 * at['tpr']:.1f}" for at in c["at"]) if c else "-" for c in (curve, fooled)]
+    unseen = " / ".join(str(at["missed"]) for at in fooled["at"]) if fooled else "0"
+    return [attack, score.replace("_", " "), f"{curve['auc']:.3f}", *rates, unseen]
 
 
 def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
