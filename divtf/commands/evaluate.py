@@ -1,6 +1,7 @@
 """The command for evaluations by a protocol; `--help` shows the words at its door."""
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,24 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
     require_possible(protocol, [config for family in families for config in family.values()])
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
     from divtf.pipeline import evaluation
-    from divtf.reporting.evaluation import evaluation_markdown, evaluation_text
+    from divtf.reporting import published
+    from divtf.reporting.evaluation import evaluation_text
 
     records = [record for family in families for record in evaluation.evaluate(family, protocol)]
-    report = root / f"evaluation-{protocol.name}.md"
-    files.write_file(report, evaluation_markdown(records).encode())
+    made = {"evaluation": records}
+    directory = root / f"evaluation-{protocol.name}"
+    report = f"# Evaluation\n\n{published.section(made)}\n"
+    written = {**published.contents(made), "evaluation.json": _json(records), "README.md": report.encode()}
+    for name, content in written.items():
+        files.write_file(directory / name, content)
     print()
     print(evaluation_text(records))
-    print(f"  {'report':<14} {report}")
+    print(f"  {'report':<14} {directory / 'README.md'}")
     return records
+
+
+def _json(records: list[EvaluationRecord]) -> bytes:
+    return (json.dumps([record.to_json() for record in records], indent=1) + "\n").encode()
 
 
 def collect(root: Path, protocol: str) -> list[EvaluationRecord]:

@@ -218,8 +218,8 @@ def _checks(records: Sequence[EvaluationRecord]) -> list[str]:
             lines.append([check["name"], "yes" if check["passed"] else f"**no** {_MARK}", check["sentence"]])
         parts.append(_lines(lines))
     return [
-        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {_MARK} at its figures above: they "
-        "may tell more of the attacks than of the target.",
+        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {_MARK} at its figures above: "
+        "they may tell more of the attacks than of the target.",
         *parts,
     ]
 

@@ -9,11 +9,14 @@ from matplotlib.figure import Figure
 
 from divtf.errors import require
 from divtf.reporting import captions, report
+from divtf.reporting.evaluation import evaluation_markdown
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
 from divtf.reporting.figures.gaas import gaas_figure
 from divtf.reporting.figures.pair_cosines import pair_cosine_figure
+from divtf.reporting.figures.queries import queries_figure
+from divtf.reporting.figures.roc import roc_figure
 from divtf.reporting.figures.sparsity import sparsity_figure
 from divtf.reporting.figures.table import table_figure
 from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
@@ -22,6 +25,7 @@ from divtf.reporting.plain_text import table_lines
 from divtf.reporting.table_data import table_csv
 from divtf.reporting.tables import tables
 from divtf.reporting.under_attack import under_attack
+from divtf.storage.evaluations import EvaluationRecord
 from divtf.storage.records import (
     GaasRecord,
     Record,
@@ -97,8 +101,21 @@ def _table_beside_the_papers(records: Sequence[TargetRecord]) -> Figure:
     return table_figure(records, against_paper=True)
 
 
+def _has_queries(records: Sequence[EvaluationRecord]) -> bool:
+    return any(trial.queries_taken for record in records for trial in record.trials)
+
+
+def _has_detection(records: Sequence[EvaluationRecord]) -> bool:
+    return any(record.detection.get("curves") for record in records)
+
+
+def _roc_of_targets(records: Sequence[EvaluationRecord]) -> Figure:
+    return roc_figure({f"{r.target}, seed {r.seed}": r.detection for r in records if r.detection})
+
+
 KINDS = {
     "table": Kind("table.json", TargetRecord, _table_text),
+    "evaluation": Kind("evaluation.json", EvaluationRecord, evaluation_markdown),
     "gaas": Kind("gaas.json", GaasRecord, _gaas_text),
     "transfer_matrix": Kind("transfer.json", TransferMatrixRecord, _transfer_matrix_text),
     "sparsity": Kind("sparsity.json", SparsityRecord, _sparsity_text),
@@ -111,6 +128,13 @@ OUTPUTS = {
     ),
     "coherence.png": Output(
         "table", "coherence (Figure 4)", coherence_figure, has_values=report.has_coherence
+    ),
+    "queries.png": Output("evaluation", "accuracy against queries", queries_figure, has_values=_has_queries),
+    "roc.png": Output(
+        "evaluation",
+        "images that fool a target, flagged against false alarms",
+        _roc_of_targets,
+        has_values=_has_detection,
     ),
     "gaas.png": Output("gaas", "orthogonal adversarial directions (Figure 5)", gaas_figure),
     "transfer.png": Output(

@@ -1,0 +1,60 @@
+"""Accuracy against the number of queries, as a picture."""
+
+from collections.abc import Iterable, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from divtf.data.paper import TARGETS
+from divtf.reporting.figures.style import STYLE, panels, shared_legend, target_style
+from divtf.reporting.tables import in_order
+from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.records import grouped
+
+
+@matplotlib.rc_context(STYLE)
+def queries_figure(records: Iterable[EvaluationRecord]) -> Figure:
+    """What each target keeps against the queries that an image may take; one panel an epsilon.
+
+    Raises:
+        ValueError: if no target was asked.
+    """
+    asked = [record for record in records if any(trial.queries_taken for trial in record.trials)]
+    if not asked:
+        raise ValueError("Expected records of attacks by queries. Received: none")
+    groups = grouped(asked, lambda record: record.subject)
+    counts = [(title, len(group[0].epsilons)) for title, group in groups.items()]
+    figure, drawn = panels(counts, size=(3.1, 2.6), columns=3)
+    for group, (band, axes_row) in zip(groups.values(), drawn, strict=True):
+        targets = in_order(dict.fromkeys(record.target for record in group), TARGETS)
+        for epsilon, axes in zip(group[0].epsilons, axes_row, strict=True):
+            for target in targets:
+                of_target = [record for record in group if record.target == target]
+                counts_allowed, accuracy = query_curve(of_target, epsilon)
+                axes.step(counts_allowed, accuracy, where="post", color=target_style(target, targets)[0])
+            axes.set(title=f"epsilon {epsilon:g}", xscale="symlog", xlabel="queries", ylim=(-3, 103))
+            axes.set_xlim(0, None)
+        axes_row[0].set_ylabel("accuracy, %")
+        shared_legend(
+            band, [Line2D([], [], color=target_style(target, targets)[0], label=target) for target in targets]
+        )
+    return figure
+
+
+def query_curve(records: Sequence[EvaluationRecord], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy in percent of a target, all seeds together, after so many queries: two arrays [k].
+
+    Images that the target gets wrong when clean took no query.
+    """
+    taken: list[int] = []
+    allowed = 0
+    for record in records:
+        for trial in record.trials:
+            if trial.queries_taken and trial.epsilon == epsilon:
+                wrong = record.query_images - len(trial.queries_taken)
+                taken += [0] * wrong + list(trial.queries_taken)
+                allowed = max(allowed, trial.queries)
+    counts = np.unique([0, *(count for count in taken if count <= allowed), allowed])
+    return counts, np.array([100 * np.mean(np.array(taken) > count) for count in counts])
