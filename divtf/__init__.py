@@ -36,6 +36,8 @@ _HOMES = {
     "ThreatModel": "attacks.threat",
     "ATTACKS": "attacks.methods",
     "make_attack": "attacks.attack",
+    "compose_attack": "attacks.attack",
+    "Recipe": "attacks.recipe",
     "evaluate_transfer": "evaluation.transfer",
     "gaas": "evaluation.gaas",
     "gradient_statistics": "evaluation.gradients",
