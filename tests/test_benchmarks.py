@@ -5,18 +5,21 @@ import collections
 import importlib
 import json
 import types
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
 
-from benchmarks import exactness
+from benchmarks import exactness, outside_attacks
 from benchmarks.flops import layer_flops, step_flops
 from benchmarks.stages import split_run
 from benchmarks.timing import BestRate, Row, markdown, medians
-from divtf import CrossEntropy, GradientAlignment
+from divtf import CrossEntropy, GradientAlignment, ThreatModel
+from divtf.attacks import outside
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 RESULTS = BENCHMARKS / "results"
@@ -137,3 +140,75 @@ def test_what_a_benchmark_takes_of_divtf_is_there(path):
             module = importlib.import_module(node.module)
             for alias in node.names:
                 assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
+
+
+# A linear target of three classes, and images whose label is what it says.
+SLOPES = np.random.default_rng(0).normal(size=(36, 3)).astype("float32") / 6
+IMAGES = np.random.default_rng(1).random((12, 6, 6, 1), dtype="float32")
+LABELS = (IMAGES.reshape(12, 36) @ SLOPES).argmax(axis=1)
+
+
+def linear(x):
+    return tf.reshape(x, (-1, 36)) @ SLOPES
+
+
+@pytest.mark.skipif(not (find_spec("art") and find_spec("foolbox")), reason="needs `attacks` and `bench`")
+@pytest.mark.parametrize("name", [*outside_attacks.OUTSIDE, "Square"])
+def test_attacks_of_other_libraries_reach_a_linear_target(name):
+    """Nearly what the best image in the ball does, which is known: each pixel to one end or the other."""
+    outside.load_art("this test")
+    threat = ThreatModel(0.15)
+    make = outside_attacks.OUTSIDE.get(name) or outside_attacks.by_square(200)
+    hits = outside_attacks.hits_of({name: make}, linear, {"it": linear}, IMAGES, LABELS, threat)["it"][name]
+    flat = IMAGES.reshape(12, 36)
+    rivals = []
+    for other in range(3):
+        slope = (SLOPES[:, other] - SLOPES[:, LABELS].T).astype("float64")
+        ends = np.where(slope > 0, np.minimum(flat + 0.15, 1), np.maximum(flat - 0.15, 0))
+        rivals.append((ends * slope).sum(axis=1))
+    falls = np.max(rivals, axis=0) > 0
+    assert 2 < falls.sum() < 11 and not (~hits & ~falls).any()
+    assert (~hits).sum() >= falls.sum() - (3 if name == "Square" else 1)
+
+
+def test_worst_cases_of_the_libraries_are_compared_image_by_image():
+    others = {"a": np.array([1, 1, 0, 0], bool), "b": np.array([1, 0, 1, 0], bool)}
+    own = {"c": np.array([1, 1, 1, 0], bool), "d": np.array([0, 1, 1, 1], bool)}
+    rows = {row.name: row.value for row in outside_attacks.rows_of(others, own)}
+    assert rows == {
+        **{"a, %": 50, "b, %": 50, "c, %": 75, "d, %": 75},
+        "worst case of the other libraries, %": 25,
+        "worst case of divtf, %": 50,
+        "worst case of all, %": 0,
+        "divtf's worst case above theirs, points": 25,
+    }
+    assert outside_attacks.rows_of(others, own)[-1].cells()[2] == "<= 2: MISSED"
+
+
+def test_outside_tables_have_transfer_from_each_surrogate_and_a_white_box():
+    def moved(by):
+        return lambda target, x, y, threat: np.clip(x + by * threat.epsilon, 0, 1)
+
+    targets = {"T_Base": linear, "T_Div": lambda x: linear(x) * -1}
+    tables = outside_attacks.tables_of(
+        {"surrogate": linear, "more": linear},
+        targets,
+        (IMAGES, LABELS),
+        ThreatModel(0.05),
+        own={"divtf up": moved(1)},
+        white_box={"down": moved(-1)},
+        transfer={"half": moved(0.5)},
+    )
+    assert list(tables) == [
+        f"{target}, {kind}, epsilon 0.05"
+        for kind in ("transfer", "white box")
+        for target in ("T_Base", "T_Div")
+    ]
+    transfer, white_box = (tables[f"T_Base, {kind}, epsilon 0.05"] for kind in ("transfer", "white box"))
+    assert [row.name for row in transfer[:4]] == [
+        f"{attack} from {surrogate}, %"
+        for attack in ("half", "divtf up")
+        for surrogate in ("surrogate", "more")
+    ]
+    assert [row.name for row in white_box[:2]] == ["down, %", "divtf up, %"]
+    assert tables["T_Div, white box, epsilon 0.05"][0].value == 0 < white_box[0].value

@@ -86,7 +86,7 @@ def square(
     # ART draws a place in range(side - tile).
     fits = fits and round(math.sqrt(initial * x.shape[1] * x.shape[2])) < min(x.shape[1:3])
     require(fits, "initial in (0, 1) whose square is smaller than the image", f"{initial} of {x.shape[1:3]}")
-    _load_art("square")
+    load_art("square")
     from art.attacks.evasion import SquareAttack
     from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 
@@ -160,7 +160,7 @@ def auto_pgd(
     _, classes = require_logits(target, tf.constant(x[:8]))
     require(bool(y.max() < classes), f"labels in [0, {classes})", f"labels up to {y.max()}")
     require(loss != "dlr" or classes >= 3, "3 classes or more for the loss dlr", f"{classes}")
-    _load_art("auto_pgd")
+    load_art("auto_pgd")
     ask, images = _graph(target, _LOSSES[loss], x.shape[1:]), x.copy()
     with _seeded(seed):
         for first in range(0, len(x), _BATCH):
@@ -378,7 +378,7 @@ def _require_whole(name: str, value: Any, least: int) -> None:
     require(fits, f"whole {name} >= {least}", f"{name}={value!r}")
 
 
-def _load_art(what: str) -> None:
+def load_art(what: str) -> None:
     """Import ART, and keep away what its import does to the rest of the program.
 
     It warns of PyTorch, which is not needed, and configures logging anew, which closes the handlers of all

@@ -182,6 +182,19 @@ def test_auto_pgd_reaches_the_worst_corner_of_a_linear_target(loss, scale):
     assert ((found > 0) == (expected > 0)).all() and 3 < (expected > 0).sum() < 21
 
 
+def test_of_all_images_that_are_looked_at_the_best_are_kept():
+    ask = outside._graph(linear_target(), outside._LOSSES["dlr"], SHAPE)
+    best = outside._Best(ask, X, Y)
+    steps = [np.clip(X + change, 0, 1) for change in RNG.normal(0, 0.1, (5, *X.shape)).astype("float32")]
+    for step in steps:
+        best.model(tf.constant(step), training=False)
+    leads = np.array([leads_of(linear(step), Y) for step in steps])
+    first = leads.argmax(axis=0)
+    assert len(set(first)) > 2
+    np.testing.assert_array_equal(best.images, np.array(steps)[first, np.arange(len(X))])
+    np.testing.assert_allclose(best.leads, leads.max(axis=0), atol=1e-5)
+
+
 @needs_art
 def test_auto_pgd_attacks_the_mean_probability_of_an_ensemble():
     ensemble = conv_ensemble()
@@ -229,16 +242,18 @@ BOTH = pytest.mark.parametrize("attack", [square_images, auto_pgd_images], ids=[
 
 @needs_art
 @BOTH
-def test_images_stay_in_the_ball_and_in_their_range(attack):
-    threat = ThreatModel(0.3, clip_min=-0.5, clip_max=1.25)
-    x = np.clip(2 * X - 0.6, -0.5, 1.25)
+@pytest.mark.parametrize(("epsilon", "low", "high"), [(0.3, -0.5, 1.25), (0.8, 0.1, 0.9)])
+def test_images_stay_in_the_ball_and_in_their_range(attack, epsilon, low, high):
+    """The second range's ends are no float32, and x + (0.1 - x) is often just below 0.1."""
+    threat, low, high = ThreatModel(epsilon, clip_min=low, clip_max=high), np.float32(low), np.float32(high)
+    x = np.clip(2 * X - 0.6, low, high)
     y = linear(x).argmax(axis=1)
     wrong = np.arange(len(x)) < 4
     y[wrong] = (y[wrong] + 1) % CLASSES
     x_adv = attack(x, y, threat, seed=0)
     assert x_adv.dtype == "float32" and x_adv.shape == x.shape
-    assert np.abs(x_adv - x).max() <= 0.3 + 1e-6 and x_adv.min() >= -0.5 and x_adv.max() <= 1.25
-    assert x_adv.min() == -0.5 and x_adv.max() == 1.25
+    assert np.abs(x_adv - x).max() <= epsilon + 1e-6
+    assert x_adv.min() == low and x_adv.max() == high
     np.testing.assert_array_equal(x_adv[wrong], x[wrong])
     assert (x_adv[~wrong] != x[~wrong]).any(axis=(1, 2, 3)).all()
 
