@@ -44,7 +44,10 @@ def test_curves_of_all_images_and_several_targets():
     figure = roc_figure({"T_Base": RESULTS, "T_Div": RESULTS}, images="all")
     assert [band.get_suptitle() for band in figure.subfigs] == ["T_Base", "T_Div"]
     for band in figure.subfigs:
-        assert [axes.get_title() for axes in band.axes] == ["pgd: 20 attacked images", "square: 20 attacked images"]
+        assert [axes.get_title() for axes in band.axes] == [
+            "pgd: 20 attacked images",
+            "square: 20 attacked images",
+        ]
         (legend,) = band.legends
         assert [text.get_text() for text in legend.get_texts()] == ["disagreement", "one minus confidence"]
         lines = [line.get_color() for axes in band.axes for line in axes.get_lines()[:1]]
