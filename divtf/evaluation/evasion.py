@@ -15,6 +15,7 @@ from divtf.attacks import losses
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import as_images, blocks
 from divtf.errors import require
+from divtf.evaluation.predictions import require_fitting
 from divtf.evaluation.suspicion import DIFFERENTIABLE, SCORES, log_probabilities
 from divtf.networks.logits import as_target, class_indices, log_mean_probability, member_logits
 
@@ -108,14 +109,14 @@ def evade(
         batch_size: images at a time.
 
     Raises:
-        InputError: for a score or values that are none, or images or labels that do not fit.
+        InputError: for a score or values that are none, or images or labels that do not fit the target.
     """
     require(score in DIFFERENTIABLE, f"score as one of {list(DIFFERENTIABLE)}", f"score={score!r}")
     require(np.isfinite(threshold) and threshold > 0, "threshold > 0", threshold=threshold)
     require(isinstance(steps, int) and steps >= 1, "steps >= 1", steps=steps)
     require(len(weights) > 0 and min(weights) >= 0, "weights >= 0, at least one", f"{weights}")
     x, y, target = as_images(x), class_indices(y), as_target(target)
-    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    require_fitting(target, x, y, threat)
     step = _step_of(target, score, threshold, cap, threat)
     found = []
     for images, labels in zip(blocks(x, batch_size), blocks(y, batch_size), strict=True):
@@ -142,7 +143,7 @@ def _step_of(target: Any, score: str, threshold: float, cap: float, threat: Thre
     def step(x_adv, x, y, weight, size):
         with tf.GradientTape() as tape:
             tape.watch(x_adv)
-            logits = member_logits(target, x_adv)
+            logits = tf.cast(member_logits(target, x_adv), tf.float32)
             # Without a score to improve there is nothing beyond the cap, and a higher lead is a surer one.
             value = Evading(score, threshold, weight, tf.where(weight > 0, cap, np.inf))(logits, y)
         moved = x_adv + size * tf.sign(tape.gradient(value, x_adv))

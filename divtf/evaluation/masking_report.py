@@ -13,7 +13,7 @@ from divtf.data.images import as_images, blocks
 from divtf.errors import require
 from divtf.evaluation import masking
 from divtf.evaluation.masking import Check
-from divtf.evaluation.predictions import all_member_logits
+from divtf.evaluation.predictions import all_member_logits, require_fitting
 from divtf.networks.logits import (
     are_probabilities,
     as_target,
@@ -100,7 +100,7 @@ def masking_report(
     """
     effort, target = effort or Effort(), as_target(target)
     x, y = as_images(x), class_indices(y)
-    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    require_fitting(target, x, y, threat)
     for name, outcome in {**({} if white is None else {"white": white}), **(black or {})}.items():
         fits = outcome.dtype == bool and outcome.shape == y.shape
         require(fits, f"whether {name} fools each of the {len(y)} images, bool", f"{outcome!r:.80}")
@@ -108,6 +108,8 @@ def masking_report(
     attacker = _Attacker(target, np.asarray(x), y, batch_size, seed)
     if white is None:
         white = attacker.fooled_by(threat, attacker.wrong, effort.losses, effort.ascent)
+    white = white | attacker.wrong
+    black = {name: fooled | attacker.wrong for name, fooled in (black or {}).items()}
     single = attacker.fooled(threat, attacker.wrong, name="fgsm", loss=effort.losses[0])
     whole_range = dataclasses.replace(threat, epsilon=threat.clip_max - threat.clip_min)
     unbounded = attacker.fooled_by(whole_range, attacker.wrong, effort.losses, effort.ascent)

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.data.images import LazyImages, as_images, blocks
+from divtf.attacks.threat import ThreatModel
+from divtf.data.images import LazyImages, as_images, blocks, value_range
 from divtf.errors import require
 from divtf.networks.logits import as_target, member_logits
 from divtf.runtime.devices import devices_of, map_batches
@@ -47,6 +48,22 @@ def all_member_logits(target, x: Any, batch_size: int = 250) -> np.ndarray:
     target = as_target(target)
     parts = (member_logits(target, tf.constant(block)) for block in blocks(as_images(x), batch_size))
     return np.concatenate([part.numpy() for part in parts], axis=1)
+
+
+def require_fitting(target, x: Any, y: np.ndarray, threat: ThreatModel) -> None:
+    """Hold images [n, ...] to the threat model's range, and labels [n] to them and the target's classes.
+
+    Raises:
+        InputError: says what does not fit.
+    """
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    low, high = value_range(x)
+    in_range = bool(np.float32(threat.clip_min) <= low and high <= np.float32(threat.clip_max))
+    bounds = f"[{threat.clip_min}, {threat.clip_max}]"
+    require(in_range, f"images in {bounds}", f"values from {low:g} to {high:g}")
+    classes = all_member_logits(target, x[:1]).shape[-1]
+    first, last = int(y.min()), int(y.max())
+    require(first >= 0 and last < classes, f"labels in [0, {classes})", f"labels from {first} to {last}")
 
 
 def _prediction(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -118,6 +118,7 @@ def test_what_does_not_fit_is_refused():
         "steps >= 1": {"steps": 0},
         "weights >= 0": {"weights": (-1.0,)},
         "as many images as labels": {"y": Y[:3]},
+        r"labels in \[0, 3\)": {"y": Y + 3},
     }.items():
         with pytest.raises(InputError, match=f"Expected {message}"):
             tried(**values)

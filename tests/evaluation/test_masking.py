@@ -36,7 +36,7 @@ def last(count):
 
 
 class TestJudges:
-    @pytest.mark.parametrize(("single", "passed"), [(29, True), (30, True), (31, False)])
+    @pytest.mark.parametrize(("single", "passed"), [(29, True), (31, True), (32, False)])
     def test_a_single_step_fools_no_more(self, single, passed):
         check = masking.judge_single_step(last(single), first(30))
         assert (check.name, check.passed) == ("single step", passed)
@@ -44,7 +44,7 @@ class TestJudges:
         assert f"fools {single}.0 %" in check.sentence
         assert ("leads astray" in check.sentence) is not passed
 
-    @pytest.mark.parametrize(("transfer", "passed"), [(10, True), (30, True), (31, False)])
+    @pytest.mark.parametrize(("transfer", "passed"), [(10, True), (31, True), (32, False)])
     def test_no_black_box_fools_more(self, transfer, passed):
         check = masking.judge_black_box(first(30), {"square": last(9), "transfer": last(transfer)})
         assert (check.name, check.passed) == ("black box", passed)
@@ -159,14 +159,13 @@ TARGETS = {
     "rounded": (behind(rounded), {"gradients", "black box", "unbounded"}, BLIND),
     "stopped": (behind(tf.stop_gradient), {"gradients", "black box", "unbounded"}, BLIND),
     "not a number": (behind(not_a_number), {"gradients", "black box", "unbounded"}, BLIND),
-    "scaled": ([scaled(member) for member in HONEST], {"gradients"}, set()),
+    # Members who are that sure vote: fooling one of three moves the mean probability no further.
+    "scaled": ([scaled(member) for member in HONEST], {"gradients"}, BLIND),
     "shattered": (behind(shattered), {"black box"}, BLIND),
     "noisy": (behind(noisy), {"repeated", "other batches"}, BLIND - {"unbounded"}),
     "centred": (behind(centred), {"other batches"}, BLIND - {"unbounded"}),
 }
-EFFORT = Effort(steps=10, times=3, losses=("margin",), others=("cross_entropy",))
-# The others take half a minute more.
-QUICK = ("honest", "rounded")
+EFFORT = Effort(steps=10, times=3, losses=("mean_probability",), others=("margin",))
 
 
 @pytest.fixture(name="transferred", scope="module")
@@ -186,9 +185,12 @@ def failed(name, transferred):
     return {check.name for check in checks if not check.passed}
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TARGETS]
-)
+def test_honest_members_pass(transferred):
+    assert failed("honest", transferred) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
 def test_targets_fail_at_what_they_hide(name, transferred):
     _, must, may = TARGETS[name]
     found = failed(name, transferred)
@@ -257,12 +259,16 @@ def test_a_guarded_target_is_the_target_with_gradients():
 
 
 def test_outcomes_that_were_measured_before_are_judged_as_they_are():
-    white, black = np.arange(100) < 40, {"square": np.arange(100) >= 50}
+    # An image that is wrong from the start counts, whatever an attack made of it.
+    rounding, white, black = TARGETS["rounded"][0], np.arange(100) < 40, np.arange(100) >= 50
+    wrong = predictions(rounding, X) != Y
     lazy = Effort(steps=1, times=1, losses=("margin",), others=())
-    checks = {c.name: c for c in masking_report(HONEST, X, Y, THREAT, white=white, black=black, effort=lazy)}
-    assert (checks["black box"].passed, checks["black box"].figure) == (False, pytest.approx(0.1))
-    assert "white-box attacks 40.0 %" in checks["black box"].sentence
+    found = masking_report(rounding, X, Y, THREAT, white=white, black={"square": black}, effort=lazy)
+    checks = {check.name: check for check in found}
+    assert checks["black box"].figure == pytest.approx((black | wrong).mean() - (white | wrong).mean())
+    assert f"white-box attacks {100 * (white | wrong).mean():.1f} %" in checks["black box"].sentence
     assert checks["other losses"].figure == 0
+    assert {name for name in checks if not checks[name].passed} == {"gradients", "black box", "unbounded"}
 
 
 def test_what_does_not_fit_is_refused():
@@ -272,5 +278,10 @@ def test_what_does_not_fit_is_refused():
         masking_report(HONEST, X, Y, THREAT, black={"square": np.zeros(100)})
     with pytest.raises(InputError, match=r"Received: one that gives probabilities"):
         masking_report(lambda x: tf.nn.softmax(HONEST[0](x)), X, Y, THREAT)
+    for y in (Y + 1, Y - 1):
+        with pytest.raises(InputError, match=r"Expected labels in \[0, 3\)"):
+            masking_report(HONEST, X, y, THREAT)
+    with pytest.raises(InputError, match=r"Expected images in \[0.0, 1.0\]"):
+        masking_report(HONEST, 2 * X, Y, THREAT)
     with pytest.raises(InputError, match="Received: NaN for 100 of 100 images"):
         masking_report(lambda x: HONEST[0](x) * np.nan, X, Y, THREAT)
