@@ -44,7 +44,7 @@ class SquareResult:
         images: float32 [n, H, W, C]; of an image that was not fooled, the one with the least margin.
         queries: integer [n], how many an image took until it was misclassified: 0 if it was so from the
             start, and one more than were allowed if it never was. So `(queries > q).mean()` is the accuracy
-            after q queries.
+            after q queries, for q up to what was allowed.
     """
 
     images: np.ndarray
