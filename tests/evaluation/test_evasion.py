@@ -83,6 +83,18 @@ def test_images_that_cannot_fool_come_closest():
     assert (after > before + 0.1).all()
 
 
+def test_images_stay_in_the_ball_and_in_the_range():
+    # In 30 steps they could go 31/8 epsilons; range and ball end them in either value.
+    threat = ThreatModel(0.1, clip_min=0.05, clip_max=0.95)
+    # The second is of class 2, and leaves it by more of the first value, which is nearly at its end.
+    x = np.array([[0.05, 0.1], [0.94, 0.94], [0.5, 0.5]], "float32")
+    y = np.array([0, 2, 2])
+    found = evade(MEMBERS, x, y, threat, "disagreement", 1e-6, weights=(0.0, 1.0), steps=30)
+    assert np.abs(found.images - x).max() == pytest.approx(0.1, abs=1e-6)
+    assert found.images.min() >= np.float32(0.05)
+    assert found.images.max() == np.float32(0.95)
+
+
 def test_images_that_fool_unseen_from_the_start_stay():
     x = np.array([[1.0, 0.0]], "float32")
     found = evade(MEMBERS, x, Y[:1], ThreatModel(0.001), "disagreement", 0.1, weights=(0.0,), steps=1)
