@@ -1,9 +1,9 @@
-"""Do others fool more than divtf: python -m benchmarks.outside_attacks --runs=runs/mnist [--images=200].
+"""Do others fool more than divtf: python -m benchmarks.outside_attacks --runs=runs/demo.
 
-Attacks of ART and of foolbox are made on the surrogate of finished runs, and on any further one, and score
-each run's target; then they are made on the target itself, and Square asks it. The same is done by divtf's
-own attacks on the same images. The tables say how many images withstand all attacks of a side, and by how
-many points divtf's own leave more of them than ART's and foolbox's together: at most 2 are aimed at.
+The targets were evaluated by `divtf.evaluate` before. Attacks of ART and of foolbox are made on the same
+surrogates and score each target; then they are made on the target itself, and Square asks it. The tables say
+how many images withstand all of them, and by how many points more withstand what divtf tried: at most 2 are
+aimed at.
 
 Needs the extras `attacks` and `bench`.
 """
@@ -22,12 +22,13 @@ from absl import app, flags
 import divtf
 from benchmarks.timing import Row, write_tables
 from divtf.attacks import outside
-from divtf.attacks.names import NAMES
 from divtf.attacks.threat import ThreatModel
+from divtf.commands import evaluate
 from divtf.errors import require, require_installed
-from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
-from divtf.pipeline.finished import directories
+from divtf.pipeline.finished import directories, families
+from divtf.pipeline.surrogate_sets import surrogate_sets
+from divtf.storage.evaluations import TRANSFER, EvaluationRecord
 
 # From a target, images, labels and the threat model to images.
 Maker = Callable[[Any, np.ndarray, np.ndarray, ThreatModel], np.ndarray]
@@ -92,15 +93,6 @@ def by_square(queries: int) -> Maker:
     return make
 
 
-def by_divtf(name: str) -> Maker:
-    """An attack of divtf's own, with its defaults."""
-
-    def make(target, x, y, threat):
-        return np.asarray(AdversarialSets(target).images(divtf.make_attack(name, threat), x, y)[0])
-
-    return make
-
-
 # ART has momentum for PyTorch alone, and DeepFool for other norms.
 OUTSIDE: dict[str, Maker] = {
     "ART FGSM": by_art("FastGradientMethod", eps_step=1.0),
@@ -152,69 +144,62 @@ def rows_of(others: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]) -> 
 def tables_of(
     surrogates: Mapping[str, Any],
     targets: Mapping[str, Any],
+    records: Mapping[str, EvaluationRecord],
     images: tuple[np.ndarray, np.ndarray],
     threat: ThreatModel,
     *,
-    own: Mapping[str, Maker],
     white_box: Mapping[str, Maker],
     transfer: Mapping[str, Maker] = OUTSIDE,
 ) -> dict[str, list[Row]]:
     """The tables of one epsilon: for each target by transfer from all surrogates, then in a white box."""
     tables = {}
-    others, ours = ({name: {} for name in targets} for _ in range(2))
+    others: dict[str, dict[str, np.ndarray]] = {name: {} for name in targets}
     for surrogate, model in surrogates.items():
-        for side, makers in ((others, transfer), (ours, own)):
-            for name, found in hits_of(makers, model, targets, *images, threat).items():
-                side[name] |= {f"{attack} from {surrogate}": hits for attack, hits in found.items()}
-    for name in targets:
-        tables[f"{name}, transfer, epsilon {threat.epsilon:g}"] = rows_of(others[name], ours[name])
-    for name, target in targets.items():
-        sides = (
-            hits_of(makers, target, {name: target}, *images, threat)[name] for makers in (white_box, own)
-        )
-        tables[f"{name}, white box, epsilon {threat.epsilon:g}"] = rows_of(*sides)
+        for name, found in hits_of(transfer, model, targets, *images, threat).items():
+            others[name] |= {f"{attack} from {surrogate}": hits for attack, hits in found.items()}
+    for name, record in records.items():
+        own = {"divtf by transfer": np.array(record.standing_under(TRANSFER, threat.epsilon))}
+        tables[f"{name}, transfer, epsilon {threat.epsilon:g}"] = rows_of(others[name], own)
+    for name, record in records.items():
+        own = {"divtf by all attacks": np.array(record.standing(threat.epsilon))}
+        found = hits_of(white_box, targets[name], {name: targets[name]}, *images, threat)[name]
+        tables[f"{name}, white box, epsilon {threat.epsilon:g}"] = rows_of(found, own)
     return tables
-
-
-def surrogate_at(path: str) -> Any:
-    """A further surrogate: a saved ensemble, or that of a run."""
-    return keras.models.load_model(path) if path.endswith(".keras") else divtf.load_run(path).ensemble
 
 
 def main(arguments) -> None:
     del arguments
     given = flags.FLAGS
+    root = Path(given.runs)
     require_installed("this benchmark", "attacks,bench", ("art", "foolbox"))
-    paths = directories(Path(given.runs))
-    require(bool(paths), f"finished runs below {given.runs}", "none")
+    (family,) = families(directories(root))
+    records = {record.target: record for record in evaluate.collect(root, given.protocol)}
+    runs = {config.target: divtf.load_run(path) for path, config in family.items()}
+    require(set(records) == set(runs), f"evaluations of all runs below {root}", f"{sorted(records)}")
     outside.load_art("this benchmark")
     keras.utils.set_random_seed(given.seed)
-    runs = [divtf.load_run(path) for path in paths]
-    images = runs[0].data.test_set(given.images)
-    surrogates = {"surrogate": divtf.load_surrogate(paths[0]).surrogate}
-    surrogates |= {Path(path).stem: surrogate_at(path) for path in given.surrogates}
+    first, record = next(iter(runs.values())), next(iter(records.values()))
+    sets = surrogate_sets(list(record.surrogates), first.config, first.data)
     square = {f"ART Square, {given.queries} queries": by_square(given.queries)} if given.queries else {}
     tables: dict[str, list[Row]] = {}
-    for epsilon in map(float, given.at or runs[0].config.epsilons):
+    for epsilon in map(float, given.at or record.epsilons):
         tables |= tables_of(
-            surrogates,
-            {run.name: run.ensemble for run in runs},
-            images,
+            {name: each.surrogate for name, each in sets.items()},
+            {name: run.ensemble for name, run in runs.items()},
+            records,
+            first.data.test_set(record.images),
             ThreatModel(epsilon),
-            own={f"divtf {name}": by_divtf(name) for name in given.own},
             white_box=OUTSIDE | square,
         )
-    budget = {"images": len(images[1]), "queries": given.queries, "seed": given.seed, "runs": given.runs}
+    budget = {"images": record.images, "queries": given.queries, "seed": given.seed, "runs": given.runs}
     write_tables(Path(given.output), "Attacks of other libraries and divtf's own", budget, tables)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("runs", "runs/mnist", "Directory of finished runs of one model and data set.")
-    flags.DEFINE_list("surrogates", [], "Further surrogates: run directories, or ensembles as files.keras.")
-    flags.DEFINE_integer("images", 200, "Attack the first test images.", lower_bound=1)
+    flags.DEFINE_string("runs", "runs/demo", "Directory of evaluated runs of one model, data set and seed.")
+    flags.DEFINE_string("protocol", "strong", "By which they were evaluated.")
     flags.DEFINE_list("at", [], "Epsilons; default: those of the runs.")
-    flags.DEFINE_list("own", list(NAMES), "Attacks of divtf.")
-    flags.DEFINE_integer("queries", 5000, "Of Square, in a white box; 0 leaves it out.", lower_bound=0)
+    flags.DEFINE_integer("queries", 1000, "Of Square, in a white box; 0 leaves it out.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Of the random starts of ART and foolbox.", lower_bound=0)
     flags.DEFINE_string("output", "benchmarks/results/outside_attacks", "Write PATH.json and PATH.md.")
     app.run(main)

@@ -20,6 +20,8 @@ from benchmarks.stages import split_run
 from benchmarks.timing import BestRate, Row, markdown, medians
 from divtf import CrossEntropy, GradientAlignment, ThreatModel
 from divtf.attacks import outside
+from divtf.storage.evaluations import TRANSFER, EvaluationRecord, TrialResult, packed_at
+from divtf.storage.records import packed
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 RESULTS = BENCHMARKS / "results"
@@ -189,13 +191,33 @@ def test_outside_tables_have_transfer_from_each_surrogate_and_a_white_box():
     def moved(by):
         return lambda target, x, y, threat: np.clip(x + by * threat.epsilon, 0, 1)
 
+    def evaluated(target, standing):
+        """A record of one attack by transfer, which leaves these images."""
+        tried, hits = packed_at(range(12), standing, 12)
+        trial = TrialResult("dim", TRANSFER, 0.05, {}, 1, 0, tried, hits, surrogate="more")
+        shared = {"surrogates": {}, "stored_as": "float32", "query_images": 0, "images_digest": "x"}
+        clean = packed([True] * 12)
+        return EvaluationRecord(
+            target,
+            "m",
+            "d",
+            0,
+            protocol="strong",
+            images=12,
+            epsilons=(0.05,),
+            clean=clean,
+            trials=(trial,),
+            **shared,
+        )
+
     targets = {"T_Base": linear, "T_Div": lambda x: linear(x) * -1}
+    standing = [True] * 3 + [False] * 9
     tables = outside_attacks.tables_of(
         {"surrogate": linear, "more": linear},
         targets,
+        {target: evaluated(target, standing) for target in targets},
         (IMAGES, LABELS),
         ThreatModel(0.05),
-        own={"divtf up": moved(1)},
         white_box={"down": moved(-1)},
         transfer={"half": moved(0.5)},
     )
@@ -205,10 +227,10 @@ def test_outside_tables_have_transfer_from_each_surrogate_and_a_white_box():
         for target in ("T_Base", "T_Div")
     ]
     transfer, white_box = (tables[f"T_Base, {kind}, epsilon 0.05"] for kind in ("transfer", "white box"))
-    assert [row.name for row in transfer[:4]] == [
-        f"{attack} from {surrogate}, %"
-        for attack in ("half", "divtf up")
-        for surrogate in ("surrogate", "more")
+    assert [row.name for row in transfer[:3]] == [
+        *(f"half from {surrogate}, %" for surrogate in ("surrogate", "more")),
+        "divtf by transfer, %",
     ]
-    assert [row.name for row in white_box[:2]] == ["down, %", "divtf up, %"]
+    assert transfer[2].value == 25
+    assert [row.name for row in white_box[:2]] == ["down, %", "divtf by all attacks, %"]
     assert tables["T_Div, white box, epsilon 0.05"][0].value == 0 < white_box[0].value
