@@ -55,7 +55,7 @@ def roc_figure(results: Mapping[str, Mapping[str, Any]], images: str = "fooled")
                 xlim=(least, 1.0),
                 ylim=(-0.02, 1.02),
             )
-            axes.legend(loc="upper left", fontsize=7, title="area under it", title_fontsize=7, frameon=True)
+            axes.legend(loc="best", fontsize=7, title="area under it", title_fontsize=7, frameon=True)
         for axes in axes_row[::3]:
             axes.set_ylabel("flagged, share of attacked images")
         shared_legend(band, [_entry(score, scores) for score in scores])
