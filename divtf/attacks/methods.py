@@ -26,7 +26,7 @@ ATTACKS: dict[str, Recipe | Search] = {
     "mifgsm": Recipe(),
     "pgd_cw": Recipe(update=Sign(), loss=Margin(), steps=30, step=0.1, random_start=True),
     # Of the white box, and for comparison.
-    "pgd": Recipe(update=Sign(), steps=40, step=0.1, random_start=True),
+    "pgd": Recipe(update=Sign(), steps=40, step=0.25, shrink=True, random_start=True),
     # Their papers stand at the pieces, whose values are for images of 28 to 32 pixels.
     "dim": Recipe((DiverseInputs(),)),
     "tim": Recipe((TranslationKernel(),)),

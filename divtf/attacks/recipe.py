@@ -1,6 +1,7 @@
 """Attacks composed of pieces: what gradient is taken, how it is accumulated, how members are combined."""
 
 import dataclasses
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ class Recipe:
         loss: what is raised, of `attacks.losses` or of your own, or the name of one of `LOSSES`.
         steps: number of steps.
         step: their size in epsilons; None makes them epsilon / steps.
+        shrink: whether they shrink, from that size on, to nothing as half a cosine.
         random_start: whether to begin anywhere in the ball, and not at the images.
         restarts: number of random starts; for each image the one is kept that leaves the loss of the members'
             mean probability greatest.
@@ -43,6 +45,7 @@ class Recipe:
     loss: Any = "cross_entropy"
     steps: int = 10
     step: float | None = None
+    shrink: bool = False
     random_start: bool = False
     restarts: int = 1
 
@@ -174,7 +177,11 @@ class Recipe:
 
     def _climb(self, ascent: Ascent, start: tf.Tensor, context: Context) -> tf.Tensor:
         def step(number, images, kept):
-            return self.update.move(ascent, images, kept, context.fold(number))
+            along = ascent
+            if self.shrink:
+                share = (1 + tf.cos(math.pi * tf.cast(number, start.dtype) / self.steps)) / 2
+                along = dataclasses.replace(ascent, step_size=share * ascent.step_size)
+            return self.update.move(along, images, kept, context.fold(number))
 
         return repeat(self.steps, step, start, self.update.start(start))
 
@@ -193,7 +200,7 @@ class Recipe:
 
 
 # Set by name, as the fields of the parts.
-_OWN_FIELDS = ("steps", "step", "random_start", "restarts")
+_OWN_FIELDS = ("steps", "step", "shrink", "random_start", "restarts")
 
 
 def _through(piece: Any, gradient: Gradient) -> Gradient:

@@ -35,7 +35,7 @@ class Ascent:
     member_gradients: Sequence[Gradient]
     origin: tf.Tensor
     threat: ThreatModel
-    step_size: float
+    step_size: float | tf.Tensor
 
     def project(self, x: tf.Tensor) -> tf.Tensor:
         """The nearest images in the ball and in the image range."""

@@ -25,7 +25,7 @@ from divtf.networks.logits import (
 # Outputs may differ by rounding, and low precision rounds coarsely: by so much of a member's largest
 # difference between two classes.
 _ROUNDING = 0.01
-# Length of an ascent in epsilons; the ball is 2 across.
+# Length of an ascent in epsilons; the ball is 2 across. Steps that shrink to nothing go half as far.
 _PATH = 2.5
 # As many images are asked for again among others.
 _AGAIN = 64
@@ -50,14 +50,14 @@ class Effort:
     @property
     def ascent(self) -> dict[str, Any]:
         """Parameters of one ascent: its steps lead across the ball, from wherever they start."""
-        return {"steps": self.steps, "step": min(1.0, _PATH / self.steps)}
+        return {"steps": self.steps, "step": min(1.0, 2 * _PATH / self.steps)}
 
     @property
     def further(self) -> dict[str, dict[str, Any]]:
         """Those of ascents that go further, by their check."""
         steps = self.steps * self.times
         return {
-            "more steps": {"steps": steps, "step": min(1.0, 2 * _PATH / steps)},
+            "more steps": {"steps": steps, "step": min(1.0, 4 * _PATH / steps)},
             "more restarts": {**self.ascent, "restarts": self.times},
         }
 

@@ -11,7 +11,7 @@ from divtf.evaluation import masking
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.detection import evaluate_detection, roc
 from divtf.evaluation.evasion import evade
-from divtf.evaluation.masking_report import masking_report
+from divtf.evaluation.masking_report import Effort, masking_report
 from divtf.evaluation.predictions import all_member_logits, predictions
 from divtf.evaluation.suspicion import SCORES
 from divtf.runtime.logs import get_logger
@@ -19,8 +19,9 @@ from divtf.storage.digests import array_digest
 from divtf.storage.evaluations import KINDS, QUERY, TRANSFER, WHITE_BOX, EvaluationRecord
 
 _LOG = get_logger(__name__)
+_EFFORT = Effort(steps=15, times=3)
 # Of the attacker who evades detection: images, and what is tried on each.
-_EVADING_IMAGES, _EVADING_STEPS, _EVADING_WEIGHTS = 100, 20, (0.0, 0.3, 1.0)
+_EVADING_IMAGES, _EVADING_STEPS, _EVADING_WEIGHTS = 50, 20, (0.0, 0.3, 1.0)
 _EVADED = ("disagreement", "one_minus_confidence")
 # Share of clean images that may be flagged where an attacker evades.
 _FALSE_ALARMS = 0.05
@@ -49,6 +50,7 @@ def checked(record: EvaluationRecord, sets: AdversarialSets, x: Any, y: np.ndarr
                 ThreatModel(epsilon),
                 white=fooled[WHITE_BOX],
                 black={"transfer": fooled[TRANSFER]},
+                effort=_EFFORT,
             )
         ]
 

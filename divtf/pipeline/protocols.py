@@ -52,27 +52,26 @@ class Protocol:
         return self.queries > 0 or any(trial.attack == "auto_pgd" for trial in self.white_box)
 
 
-_PGD = {"steps": 20, "step": 0.15}
-
 # Within 15 minutes for the demo's two targets on two cores, training of surrogates with it.
 _STRONG = Protocol(
     name="strong",
     surrogates=("plain", "div", "other"),
     transfer=(
         Trial("mifgsm"),
-        Trial("pgd", {**_PGD, "loss": "mean_logit"}),
-        Trial("pgd", {**_PGD, "loss": "margin"}),
+        Trial("pgd", {"steps": 20, "loss": "mean_logit"}),
+        Trial("pgd", {"steps": 20, "loss": "margin"}),
         Trial("dim", {"steps": 20}),
-        Trial("mi_di_ti_si"),
-        Trial("vmi", {"neighbours": 4}),
+        Trial("mi_di_ti_si", {"steps": 5}),
+        Trial("vmi", {"neighbours": 2}),
         Trial("cse"),
     ),
     white_box=(
-        Trial("pgd", {"loss": "mean_probability"}),
-        Trial("pgd", {"loss": "margin"}),
-        Trial("auto_pgd", {"steps": 25, "loss": "dlr"}),
+        Trial("auto_pgd", {"steps": 25}),
+        Trial("pgd", {"steps": 40, "loss": "mean_probability"}),
+        Trial("pgd", {"steps": 20, "loss": "cross_entropy"}),
+        Trial("pgd", {"steps": 20, "loss": "margin"}),
     ),
-    queries=1000,
+    queries=500,
     query_images=50,
     checks=True,
     images=200,
