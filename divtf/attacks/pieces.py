@@ -57,10 +57,10 @@ def _resizing(side: int, scale: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
 
     Args:
         side: pixels.
-        scale: of the shrunk side, a share [B], rounded to whole pixels.
+        scale: of the shrunk side, a share [B], rounded to whole pixels, at least one.
         place: where the shrunk side begins, a share [B] of the room that there is.
     """
-    size = tf.round(scale * side)[:, None, None]
+    size = tf.maximum(tf.round(scale * side), 1.0)[:, None, None]
     begin = tf.floor(place[:, None, None] * (side - size + 1))
     target = tf.range(side, dtype=tf.float32)[None, :, None] - begin
     source = tf.clip_by_value((target + 0.5) * side / size - 0.5, 0.0, side - 1.0)
