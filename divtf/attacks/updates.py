@@ -125,11 +125,11 @@ class VarianceTuning:
     def move(self, ascent: Ascent, x: tf.Tensor, kept: Kept, context: Context) -> tuple[tf.Tensor, Kept]:
         """The next images; the momentum and the variance."""
         velocity, variance = kept
-        here = ascent.gradient(x, context)
+        here = ascent.gradient(x, context.fold(0))
         velocity = self.decay * velocity + of_mean_one(here + variance)
 
         def near(number):
-            drawn = context.fold(number)
+            drawn = context.fold(1 + number)
             moved = x + within(self.reach * ascent.threat.epsilon, x, drawn)
             return ascent.gradient(moved, drawn.fold(0))
 
