@@ -118,9 +118,10 @@ class Recipe:
             start = ascent.project(x + within(context.threat.epsilon, x, begun.fold(0)))
             images = self._climb(ascent, start, begun.fold(1))
             value = losses.MeanProbability()(logits(images), context.labels)
-            # What is not a number is kept too, for the guard to find.
-            better = tf.reshape(~(value <= greatest), [-1] + [1] * (x.shape.rank - 1))
-            return number + 1, tf.where(better, images, best), tf.maximum(value, greatest)
+            # What is not a number is kept, for the guard to find: nothing is greater.
+            better = (value > greatest) | tf.math.is_nan(value)
+            of_pixels = tf.reshape(better, [-1] + [1] * (x.shape.rank - 1))
+            return number + 1, tf.where(of_pixels, images, best), tf.where(better, value, greatest)
 
         least = tf.fill([tf.shape(x)[0]], x.dtype.min)
         _, best, _ = tf.while_loop(
