@@ -69,10 +69,12 @@ class Recipe:
     @property
     def params(self) -> dict[str, Any]:
         """All that tells the attack from others, as JSON values; each part's fields by their names."""
-        fields = {name: getattr(self, name) for name in _OWN_FIELDS}
+        fields: dict[str, Any] = {}
         for part in (*self.pieces, self.update, self.loss):
             fields |= dataclasses.asdict(part)
-        parts = [type(part).__name__ for part in (*self.pieces, self.update)]
+        fields |= {name: getattr(self, name) for name in _OWN_FIELDS}
+        # In full: two parts may have a field of one name.
+        parts = [repr(part) for part in (*self.pieces, self.update, self.loss)]
         return {**fields, "step": self.step_in_epsilons, "loss": _name_of(self.loss), "parts": parts}
 
     @property
