@@ -130,6 +130,8 @@ class Attack:
         }
 
     def _trace(self, target, x: tf.Tensor) -> _Traced:
+        # Before tracing, which hides errors in its own.
+        self.recipe.check(x.shape)
         members, classes = require_logits(target, x[:_FIRST])
         # The cache must not keep the target alive: a cycle through its own value would.
         reference = weakref.ref(target)

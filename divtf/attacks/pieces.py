@@ -3,12 +3,13 @@
 A piece is a frozen dataclass that is called with `gradient`, a function of images [B, ...] and a `Context`
 that gives each image's gradient in their shape, with images x, and with the context; it gives the gradient to
 climb at x. Copies of an image are looked at one after the other, so that memory does not grow with their
-number; `cost` says how many there are. Pieces are put one into the other.
+number; `cost` says how many there are. Pieces are put one into the other. One that works on images
+[B, H, W, C] alone has `pictures`.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.fft
@@ -35,13 +36,15 @@ class DiverseInputs:
     smallest: float = 0.875
     probability: float = 0.5
 
+    pictures: ClassVar[bool] = True
+
     def __post_init__(self):
         _require_number(self, "smallest", "a share in (0, 1]", lambda share: 0 < share <= 1)
         _require_number(self, "probability", "a probability in [0, 1]", lambda share: 0 <= share <= 1)
 
     def __call__(self, gradient: Gradient, x: tf.Tensor, context: Context) -> tf.Tensor:
         """The gradient at x, of its shape."""
-        height, width = _sides(self, x)
+        _, height, width, _ = x.shape
         shrunk, size, *offsets = tf.unstack(context.fold(0).uniform([4]), axis=1)
         # The whole size, where an image is left as it is.
         scale = tf.where(shrunk < self.probability, self.smallest + (1 - self.smallest) * size, 1.0)
@@ -78,6 +81,8 @@ class TranslationKernel:
 
     kernel: int = 5
 
+    pictures: ClassVar[bool] = True
+
     def __post_init__(self):
         _require_number(
             self, "kernel", "an odd number of pixels >= 1", lambda side: side == int(side) and side % 2 == 1
@@ -85,7 +90,6 @@ class TranslationKernel:
 
     def __call__(self, gradient: Gradient, x: tf.Tensor, context: Context) -> tf.Tensor:
         """The gradient at x, of its shape."""
-        _sides(self, x)
         profile = scipy.stats.norm.pdf(np.linspace(-3, 3, self.kernel)) if self.kernel > 1 else np.ones(1)
         weights = np.outer(profile, profile) / profile.sum() ** 2
         filters = tf.constant(np.repeat(weights[:, :, None, None], x.shape[-1], axis=2), x.dtype)
@@ -206,6 +210,8 @@ class SpectralCopies:
     copies: int = 20
     spread: float = 0.5
     noise: float = 1.0
+    pictures: ClassVar[bool] = True
+
 
     def __post_init__(self):
         _require_count(self, "copies")
@@ -219,7 +225,7 @@ class SpectralCopies:
 
     def __call__(self, gradient: Gradient, x: tf.Tensor, context: Context) -> tf.Tensor:
         """The gradient at x, of its shape."""
-        rows, columns = (tf.constant(_cosines(side), x.dtype) for side in _sides(self, x))
+        rows, columns = (tf.constant(_cosines(side), x.dtype) for side in x.shape[1:3])
         shape = x.shape[1:].as_list()
 
         def of_copy(number):
@@ -266,14 +272,6 @@ def of_mean_one(gradient: tf.Tensor) -> tf.Tensor:
     axes = range(1, gradient.shape.rank)
     scaled = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient), axes, keepdims=True))
     return tf.math.divide_no_nan(scaled, tf.reduce_mean(tf.abs(scaled), axes, keepdims=True))
-
-
-def _sides(piece: Any, x: tf.Tensor) -> tuple[int, int]:
-    """Height and width of images, which what works on pictures asks for."""
-    require(
-        x.shape.rank == 4, f"images [B, H, W, C] for {type(piece).__name__}", f"inputs of shape {x.shape}"
-    )
-    return x.shape[1], x.shape[2]
 
 
 def _require_number(piece: Any, name: str, expected: str, fits: Callable[[Any], bool]) -> None:

@@ -104,6 +104,16 @@ class Recipe:
             each: the same of each member alone, [1, B, C].
             x: images [B, ...].
             context: of these images.
+    def check(self, shape: tf.TensorShape) -> None:
+        """Hold images of this shape to what the pieces work on.
+
+        Raises:
+            InputError: if a piece asks for images [B, H, W, C], and they are none.
+        """
+        for piece in self.pieces:
+            fits = shape.rank == 4 or not getattr(piece, "pictures", False)
+            require(fits, f"images [B, H, W, C] for {type(piece).__name__}", f"inputs of shape {shape}")
+
         """
         ascent = Ascent(
             self._gradient_of(logits),
