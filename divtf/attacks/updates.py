@@ -65,7 +65,7 @@ class Momentum:
     """The sign of an accumulated gradient: MI, Equation 5; NI, Lin et al. (2020), section 3.2.
 
     Each gradient is divided by the mean of its absolute entries, where Equation 5 has the sum: the factor
-    goes with the sign.
+    goes with the sign. NI's look ahead is then about a step long.
 
     Attributes:
         decay: mu.
