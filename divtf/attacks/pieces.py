@@ -84,9 +84,8 @@ class TranslationKernel:
     pictures: ClassVar[bool] = True
 
     def __post_init__(self):
-        _require_number(
-            self, "kernel", "an odd number of pixels >= 1", lambda side: side == int(side) and side % 2 == 1
-        )
+        holds = is_count(self.kernel) and self.kernel % 2 == 1
+        require(holds, "kernel as an odd number of pixels >= 1", f"kernel={self.kernel!r}")
 
     def __call__(self, gradient: Gradient, x: tf.Tensor, context: Context) -> tf.Tensor:
         """The gradient at x, of its shape."""
@@ -210,8 +209,8 @@ class SpectralCopies:
     copies: int = 20
     spread: float = 0.5
     noise: float = 1.0
-    pictures: ClassVar[bool] = True
 
+    pictures: ClassVar[bool] = True
 
     def __post_init__(self):
         _require_count(self, "copies")
@@ -281,4 +280,9 @@ def _require_number(piece: Any, name: str, expected: str, fits: Callable[[Any], 
 
 def _require_count(piece: Any, name: str) -> None:
     value = getattr(piece, name)
-    require(isinstance(value, int) and value >= 1, f"whole {name} >= 1", f"{name}={value!r}")
+    require(is_count(value), f"whole {name} >= 1", f"{name}={value!r}")
+
+
+def is_count(value: Any) -> bool:
+    """Whether the value is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

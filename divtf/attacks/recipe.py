@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from divtf.attacks import losses
 from divtf.attacks.context import Context
-from divtf.attacks.pieces import Gradient, within
+from divtf.attacks.pieces import Gradient, is_count, within
 from divtf.attacks.updates import Ascent, Momentum, repeat
 from divtf.errors import is_number, require
 
@@ -47,14 +47,22 @@ class Recipe:
             known = self.loss in losses.LOSSES
             require(known, f"loss as one of {sorted(losses.LOSSES)}", f"loss={self.loss!r}")
             object.__setattr__(self, "loss", losses.LOSSES[self.loss])
+        several = isinstance(self.pieces, tuple | list)
+        require(several, "pieces as a tuple", f"pieces={self.pieces!r:.80}")
         object.__setattr__(self, "pieces", tuple(self.pieces))
-        for part in (*self.pieces, self.update, self.loss):
-            holds = dataclasses.is_dataclass(part) and not isinstance(part, type)
-            require(holds, "pieces, an update and a loss that are dataclasses", f"{part!r:.80}")
-        require(_is_count(self.steps), "whole steps >= 1", f"steps={self.steps!r}")
+        for piece in self.pieces:
+            called = _is_value(piece) and callable(piece)
+            require(called, "pieces as dataclasses that are called", f"{piece!r:.80}")
+        moves = _is_value(self.update) and hasattr(self.update, "start") and hasattr(self.update, "move")
+        require(moves, "update as a dataclass with `start` and `move`", f"update={self.update!r:.80}")
+        called = _is_value(self.loss) and callable(self.loss)
+        require(called, "loss as a dataclass that is called", f"loss={self.loss!r:.80}")
+        require(is_count(self.steps), "whole steps >= 1", f"steps={self.steps!r}")
         holds = self.step is None or (is_number(self.step) and 0 < self.step <= 1)
         require(holds, "0 < step <= 1, in units of epsilon", f"step={self.step!r}")
-        require(_is_count(self.restarts), "whole restarts >= 1", f"restarts={self.restarts!r}")
+        started = isinstance(self.random_start, bool)
+        require(started, "random_start as a bool", f"random_start={self.random_start!r}")
+        require(is_count(self.restarts), "whole restarts >= 1", f"restarts={self.restarts!r}")
         several = self.restarts == 1 or self.random_start
         require(several, "a random start for several restarts", f"restarts={self.restarts}")
 
@@ -96,14 +104,6 @@ class Recipe:
         *pieces, update, loss = (_with(part, given) for part in parts)
         return dataclasses.replace(recipe, pieces=tuple(pieces), update=update, loss=loss)
 
-    def __call__(self, logits: Logits, each: Sequence[Logits], x: tf.Tensor, context: Context) -> tf.Tensor:
-        """Adversarial images of x.
-
-        Args:
-            logits: from images [B, ...] to the logits of all members, [N, B, C].
-            each: the same of each member alone, [1, B, C].
-            x: images [B, ...].
-            context: of these images.
     def check(self, shape: tf.TensorShape) -> None:
         """Hold images of this shape to what the pieces work on.
 
@@ -114,6 +114,14 @@ class Recipe:
             fits = shape.rank == 4 or not getattr(piece, "pictures", False)
             require(fits, f"images [B, H, W, C] for {type(piece).__name__}", f"inputs of shape {shape}")
 
+    def __call__(self, logits: Logits, each: Sequence[Logits], x: tf.Tensor, context: Context) -> tf.Tensor:
+        """Adversarial images of x.
+
+        Args:
+            logits: from images [B, ...] to the logits of all members, [N, B, C].
+            each: the same of each member alone, [1, B, C].
+            x: images [B, ...].
+            context: of these images.
         """
         ascent = Ascent(
             self._gradient_of(logits),
@@ -181,5 +189,5 @@ def _name_of(loss: Any) -> str:
     return names.get(type(loss), type(loss).__name__)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_value(part: Any) -> bool:
+    return dataclasses.is_dataclass(part) and not isinstance(part, type)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta, optimize_linear
 
 from divtf.attacks.context import Context
-from divtf.attacks.pieces import Gradient, mean_of, of_mean_one, within
+from divtf.attacks.pieces import Gradient, is_count, mean_of, of_mean_one, within
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import is_number, require
 
@@ -108,8 +108,7 @@ class VarianceTuning:
     decay: float = 1.0
 
     def __post_init__(self):
-        holds = isinstance(self.neighbours, int) and self.neighbours >= 1
-        require(holds, "whole neighbours >= 1", f"neighbours={self.neighbours!r}")
+        require(is_count(self.neighbours), "whole neighbours >= 1", f"neighbours={self.neighbours!r}")
         _require_positive("reach", self.reach)
         _require_decay(self.decay)
 
