@@ -1,8 +1,8 @@
 """How an attack combines the members: what it raises, from their logits.
 
 A loss is a frozen dataclass that is called with the members' logits [N, B, C] and the true classes [B] and
-gives [B]. Only the direction of each image's gradient counts: any positive factor goes with the sign. So
-cross-entropies stand for their margins, whose gradient does not vanish where a member is sure.
+gives [B]. Its gradient counts, not its value: that of a cross-entropy keeps its direction where a member is
+sure, and float32 would lose it, and its size elsewhere, by which gradients at several copies are weighed.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import dataclasses
 import tensorflow as tf
 
 from divtf.errors import is_number, require
-from divtf.networks.logits import aligned_loss, log_mean_probability, true_class_margin
+from divtf.networks.logits import DIRECTION_FLOOR, aligned_loss, log_mean_probability, true_class_margin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,9 @@ class MeanLoss:
 
     def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """[N, B, C], [B] -> [B]."""
-        return aligned_loss(true_class_margin(logits, _of_all(y, logits)), axis=0)
+        margins = true_class_margin(logits, _of_all(y, logits))
+        size = tf.reduce_mean(tf.sigmoid(margins), axis=0) + DIRECTION_FLOOR
+        return tf.stop_gradient(size) * tf.reduce_sum(aligned_loss(margins, axis=0), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class MeanLogit:
 
     def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """[N, B, C], [B] -> [B]."""
-        return true_class_margin(tf.reduce_mean(logits, axis=0), y)
+        return _cross_entropy(true_class_margin(tf.reduce_mean(logits, axis=0), y))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class MeanProbability:
 
     def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """[N, B, C], [B] -> [B]."""
-        return true_class_margin(log_mean_probability(logits), y)
+        return _cross_entropy(true_class_margin(log_mean_probability(logits), y))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,11 @@ def lead(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     # The true class must not take part in the maximum, nor a masked zero in its place.
     others = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=-1)
     return others - tf.reduce_sum(tf.where(is_true, logits, tf.zeros_like(logits)), axis=-1)
+
+
+def _cross_entropy(margins: tf.Tensor) -> tf.Tensor:
+    """Of margins, with a gradient also where that underflows."""
+    return tf.nn.softplus(margins) + DIRECTION_FLOOR * margins
 
 
 def _of_all(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

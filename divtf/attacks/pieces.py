@@ -3,12 +3,13 @@
 A piece is a frozen dataclass that is called with `gradient`, a function of images [B, ...] and a `Context`
 that gives each image's gradient in their shape, with images x, and with the context; it gives the gradient to
 climb at x. Copies of an image are looked at one after the other, so that memory does not grow with their
-number; `cost` says how many there are. Pieces are put one into the other.
+number; `cost` says how many there are. Pieces are put one into the other. One that works on images
+[B, H, W, C] alone has `pictures`.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.fft
@@ -35,13 +36,15 @@ class DiverseInputs:
     smallest: float = 0.875
     probability: float = 0.5
 
+    pictures: ClassVar[bool] = True
+
     def __post_init__(self):
         _require_number(self, "smallest", "a share in (0, 1]", lambda share: 0 < share <= 1)
         _require_number(self, "probability", "a probability in [0, 1]", lambda share: 0 <= share <= 1)
 
     def __call__(self, gradient: Gradient, x: tf.Tensor, context: Context) -> tf.Tensor:
         """The gradient at x, of its shape."""
-        height, width = _sides(self, x)
+        _, height, width, _ = x.shape
         shrunk, size, *offsets = tf.unstack(context.fold(0).uniform([4]), axis=1)
         # The whole size, where an image is left as it is.
         scale = tf.where(shrunk < self.probability, self.smallest + (1 - self.smallest) * size, 1.0)
@@ -57,10 +60,10 @@ def _resizing(side: int, scale: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
 
     Args:
         side: pixels.
-        scale: of the shrunk side, a share [B], rounded to whole pixels.
+        scale: of the shrunk side, a share [B], rounded to whole pixels, at least one.
         place: where the shrunk side begins, a share [B] of the room that there is.
     """
-    size = tf.round(scale * side)[:, None, None]
+    size = tf.maximum(tf.round(scale * side), 1.0)[:, None, None]
     begin = tf.floor(place[:, None, None] * (side - size + 1))
     target = tf.range(side, dtype=tf.float32)[None, :, None] - begin
     source = tf.clip_by_value((target + 0.5) * side / size - 0.5, 0.0, side - 1.0)
@@ -78,14 +81,14 @@ class TranslationKernel:
 
     kernel: int = 5
 
+    pictures: ClassVar[bool] = True
+
     def __post_init__(self):
-        _require_number(
-            self, "kernel", "an odd number of pixels >= 1", lambda side: side == int(side) and side % 2 == 1
-        )
+        holds = is_count(self.kernel) and self.kernel % 2 == 1
+        require(holds, "kernel as an odd number of pixels >= 1", f"kernel={self.kernel!r}")
 
     def __call__(self, gradient: Gradient, x: tf.Tensor, context: Context) -> tf.Tensor:
         """The gradient at x, of its shape."""
-        _sides(self, x)
         profile = scipy.stats.norm.pdf(np.linspace(-3, 3, self.kernel)) if self.kernel > 1 else np.ones(1)
         weights = np.outer(profile, profile) / profile.sum() ** 2
         filters = tf.constant(np.repeat(weights[:, :, None, None], x.shape[-1], axis=2), x.dtype)
@@ -207,6 +210,8 @@ class SpectralCopies:
     spread: float = 0.5
     noise: float = 1.0
 
+    pictures: ClassVar[bool] = True
+
     def __post_init__(self):
         _require_count(self, "copies")
         _require_number(self, "spread", "a number in [0, 1]", lambda spread: 0 <= spread <= 1)
@@ -219,7 +224,7 @@ class SpectralCopies:
 
     def __call__(self, gradient: Gradient, x: tf.Tensor, context: Context) -> tf.Tensor:
         """The gradient at x, of its shape."""
-        rows, columns = (tf.constant(_cosines(side), x.dtype) for side in _sides(self, x))
+        rows, columns = (tf.constant(_cosines(side), x.dtype) for side in x.shape[1:3])
         shape = x.shape[1:].as_list()
 
         def of_copy(number):
@@ -268,14 +273,6 @@ def of_mean_one(gradient: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(scaled, tf.reduce_mean(tf.abs(scaled), axes, keepdims=True))
 
 
-def _sides(piece: Any, x: tf.Tensor) -> tuple[int, int]:
-    """Height and width of images, which what works on pictures asks for."""
-    require(
-        x.shape.rank == 4, f"images [B, H, W, C] for {type(piece).__name__}", f"inputs of shape {x.shape}"
-    )
-    return x.shape[1], x.shape[2]
-
-
 def _require_number(piece: Any, name: str, expected: str, fits: Callable[[Any], bool]) -> None:
     value = getattr(piece, name)
     require(is_number(value) and fits(value), f"{name} as {expected}", f"{name}={value!r}")
@@ -283,4 +280,9 @@ def _require_number(piece: Any, name: str, expected: str, fits: Callable[[Any], 
 
 def _require_count(piece: Any, name: str) -> None:
     value = getattr(piece, name)
-    require(isinstance(value, int) and value >= 1, f"whole {name} >= 1", f"{name}={value!r}")
+    require(is_count(value), f"whole {name} >= 1", f"{name}={value!r}")
+
+
+def is_count(value: Any) -> bool:
+    """Whether the value is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

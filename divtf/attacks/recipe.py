@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from divtf.attacks import losses
 from divtf.attacks.context import Context, streams
-from divtf.attacks.pieces import Gradient, within
+from divtf.attacks.pieces import Gradient, is_count, within
 from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Momentum, repeat
 from divtf.errors import is_number, require
@@ -54,14 +54,22 @@ class Recipe:
             known = self.loss in losses.LOSSES
             require(known, f"loss as one of {sorted(losses.LOSSES)}", f"loss={self.loss!r}")
             object.__setattr__(self, "loss", losses.LOSSES[self.loss])
+        several = isinstance(self.pieces, tuple | list)
+        require(several, "pieces as a tuple", f"pieces={self.pieces!r:.80}")
         object.__setattr__(self, "pieces", tuple(self.pieces))
-        for part in (*self.pieces, self.update, self.loss):
-            holds = dataclasses.is_dataclass(part) and not isinstance(part, type)
-            require(holds, "pieces, an update and a loss that are dataclasses", f"{part!r:.80}")
-        require(_is_count(self.steps), "whole steps >= 1", f"steps={self.steps!r}")
+        for piece in self.pieces:
+            called = _is_value(piece) and callable(piece)
+            require(called, "pieces as dataclasses that are called", f"{piece!r:.80}")
+        moves = _is_value(self.update) and hasattr(self.update, "start") and hasattr(self.update, "move")
+        require(moves, "update as a dataclass with `start` and `move`", f"update={self.update!r:.80}")
+        called = _is_value(self.loss) and callable(self.loss)
+        require(called, "loss as a dataclass that is called", f"loss={self.loss!r:.80}")
+        require(is_count(self.steps), "whole steps >= 1", f"steps={self.steps!r}")
         holds = self.step is None or (is_number(self.step) and 0 < self.step <= 1)
         require(holds, "0 < step <= 1, in units of epsilon", f"step={self.step!r}")
-        require(_is_count(self.restarts), "whole restarts >= 1", f"restarts={self.restarts!r}")
+        started = isinstance(self.random_start, bool)
+        require(started, "random_start as a bool", f"random_start={self.random_start!r}")
+        require(is_count(self.restarts), "whole restarts >= 1", f"restarts={self.restarts!r}")
         several = self.restarts == 1 or self.random_start
         require(several, "a random start for several restarts", f"restarts={self.restarts}")
 
@@ -76,10 +84,12 @@ class Recipe:
     @property
     def params(self) -> dict[str, Any]:
         """All that tells the attack from others, as JSON values; each part's fields by their names."""
-        fields = {name: getattr(self, name) for name in _OWN_FIELDS}
+        fields: dict[str, Any] = {}
         for part in (*self.pieces, self.update, self.loss):
             fields |= dataclasses.asdict(part)
-        parts = [type(part).__name__ for part in (*self.pieces, self.update)]
+        fields |= {name: getattr(self, name) for name in _OWN_FIELDS}
+        # In full: two parts may have a field of one name.
+        parts = [repr(part) for part in (*self.pieces, self.update, self.loss)]
         return {**fields, "step": self.step_in_epsilons, "loss": _name_of(self.loss), "parts": parts}
 
     @property
@@ -120,7 +130,12 @@ class Recipe:
         Returns:
             A function to adversarial images from images [B, ...], labels [B], the images' numbers [B], the
             seed [], a pool of images [P, ...] and its labels [P].
+
+        Raises:
+            InputError: if a piece does not work on such images.
         """
+        # Before tracing, which hides errors in its own.
+        self.check(tf.TensorShape([None, *image_shape]))
         # The graph must not keep the target alive: a cache by target holds it.
         reference = weakref.ref(target)
         images = tf.TensorSpec([None, *image_shape], tf.float32)
@@ -140,6 +155,16 @@ class Recipe:
 
         # One trace serves all batches. Concrete, it is not mistaken for needless retracing.
         return attack.get_concrete_function()
+
+    def check(self, shape: tf.TensorShape) -> None:
+        """Hold images of this shape to what the pieces work on.
+
+        Raises:
+            InputError: if a piece asks for images [B, H, W, C], and they are none.
+        """
+        for piece in self.pieces:
+            fits = shape.rank == 4 or not getattr(piece, "pictures", False)
+            require(fits, f"images [B, H, W, C] for {type(piece).__name__}", f"inputs of shape {shape}")
 
     def __call__(self, logits: Logits, each: Sequence[Logits], x: tf.Tensor, context: Context) -> tf.Tensor:
         """Adversarial images of x.
@@ -165,9 +190,10 @@ class Recipe:
             start = ascent.project(x + within(context.threat.epsilon, x, begun.fold(0)))
             images = self._climb(ascent, start, begun.fold(1))
             value = losses.MeanProbability()(logits(images), context.labels)
-            # What is not a number is kept too, for the guard to find.
-            better = tf.reshape(~(value <= greatest), [-1] + [1] * (x.shape.rank - 1))
-            return number + 1, tf.where(better, images, best), tf.maximum(value, greatest)
+            # What is not a number is kept, for the guard to find: nothing is greater.
+            better = (value > greatest) | tf.math.is_nan(value)
+            of_pixels = tf.reshape(better, [-1] + [1] * (x.shape.rank - 1))
+            return number + 1, tf.where(of_pixels, images, best), tf.where(better, value, greatest)
 
         least = tf.fill([tf.shape(x)[0]], x.dtype.min)
         _, best, _ = tf.while_loop(
@@ -219,5 +245,5 @@ def _name_of(loss: Any) -> str:
     return names.get(type(loss), type(loss).__name__)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_value(part: Any) -> bool:
+    return dataclasses.is_dataclass(part) and not isinstance(part, type)

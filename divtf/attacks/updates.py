@@ -12,7 +12,7 @@ import tensorflow as tf
 from cleverhans.tf2.utils import clip_eta, optimize_linear
 
 from divtf.attacks.context import Context
-from divtf.attacks.pieces import Gradient, mean_of, of_mean_one, within
+from divtf.attacks.pieces import Gradient, is_count, mean_of, of_mean_one, within
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import is_number, require
 
@@ -65,7 +65,7 @@ class Momentum:
     """The sign of an accumulated gradient: MI, Equation 5; NI, Lin et al. (2020), section 3.2.
 
     Each gradient is divided by the mean of its absolute entries, where Equation 5 has the sum: the factor
-    goes with the sign.
+    goes with the sign. NI's look ahead is then about a step long.
 
     Attributes:
         decay: mu.
@@ -108,8 +108,7 @@ class VarianceTuning:
     decay: float = 1.0
 
     def __post_init__(self):
-        holds = isinstance(self.neighbours, int) and self.neighbours >= 1
-        require(holds, "whole neighbours >= 1", f"neighbours={self.neighbours!r}")
+        require(is_count(self.neighbours), "whole neighbours >= 1", f"neighbours={self.neighbours!r}")
         _require_positive("reach", self.reach)
         _require_decay(self.decay)
 
@@ -125,11 +124,11 @@ class VarianceTuning:
     def move(self, ascent: Ascent, x: tf.Tensor, kept: Kept, context: Context) -> tuple[tf.Tensor, Kept]:
         """The next images; the momentum and the variance."""
         velocity, variance = kept
-        here = ascent.gradient(x, context)
+        here = ascent.gradient(x, context.fold(0))
         velocity = self.decay * velocity + of_mean_one(here + variance)
 
         def near(number):
-            drawn = context.fold(number)
+            drawn = context.fold(1 + number)
             moved = x + within(self.reach * ascent.threat.epsilon, x, drawn)
             return ascent.gradient(moved, drawn.fold(0))
 
