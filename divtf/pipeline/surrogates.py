@@ -68,7 +68,7 @@ def _configuration(name: str, config: RunConfig) -> RunConfig:
         name = next(other for other in _OTHERS if other != config.model)
     places = {key: number for number, key in enumerate([*MODES, *SETUPS], 1)}
     known = f"surrogates among {FORMS}; modes: {', '.join(MODES)}; models: {', '.join(SETUPS)}"
-    require(name in places or names.is_own(name), known, f"{name}")
+    require(name in places or names.is_own(name), known, name or "an empty name")
     changes: dict[str, Any] = {"mode": name} if name in MODES else {"model": name}
     if name in MODES and MODES[name].adversarial:
         # The attacker's static ensemble is none of ours either.
