@@ -11,7 +11,7 @@ def trial(kind, fooled, *, tried=range(IMAGES), attack="pgd", epsilon=0.1, setti
     tried = list(tried)
     assert set(fooled) <= set(tried)
     bits, hits = packed_at(tried, [number not in fooled for number in tried], IMAGES)
-    values = {"gradients": 20, "queries": 0, "settings": settings or {"steps": 20}}
+    values = {"gradients": 20, "queries": 0, "settings": {"steps": 20} if settings is None else settings}
     return TrialResult(attack=attack, kind=kind, epsilon=epsilon, tried=bits, hits=hits, **values | told)
 
 

@@ -25,7 +25,7 @@ ON_TARGETS = [attempt("pgd", 2, steps=2, step=0.2), attempt("mifgsm")]
 
 
 class World:
-    """Two targets and two surrogates of two members, made of arrays; images that most targets are right on."""
+    """Two targets and two surrogates of two members, of arrays; images that most targets are right on."""
 
     def __init__(self):
         rng = np.random.default_rng(20190128)
