@@ -59,7 +59,7 @@ def protocol_from_flags(name: str, flag_values: flags.FlagValues = flags.FLAGS) 
 
 
 def require_possible(protocol: Protocol, configs: Iterable[RunConfig]) -> None:
-    """Refuse a protocol whose surrogates are unknown, or whose extra is not installed.
+    """Refuse a protocol whose surrogates are unknown, whose extra is not installed, or of too many images.
 
     Args:
         protocol: what is tried.
@@ -71,6 +71,9 @@ def require_possible(protocol: Protocol, configs: Iterable[RunConfig]) -> None:
     if protocol.needs_art:
         require_installed(f"--protocol={protocol.name}", "attacks", ("art",))
     for config in configs:
+        count = config.max_test_examples
+        fits = count is None or count >= protocol.images
+        require(fits, f"at most {count} images, as runs have", f"images={protocol.images}")
         for name in protocol.surrogates:
             surrogate(name, config)
 

@@ -77,8 +77,8 @@ class Standing:
     def by_queries(self, sets: Mapping[str, AdversarialSets], attack: Attack, images: int) -> None:
         """Try the Square attack on each target, for the first images, as many as this."""
         for name in self._targets:
-            numbers = self._to_attack([name])
-            numbers = numbers[numbers < images]
+            # Always those that stand alone: what Square draws for an image depends on its company.
+            numbers = np.flatnonzero(self.standing[name][:images])
             self._say(attack, name, numbers)
             taken = queries_taken(sets[name], attack, self._x, self._y, numbers, self._stored_as)
             told = {"kind": QUERY, "queries_taken": tuple(taken.tolist())}
@@ -93,15 +93,13 @@ class Standing:
         **told: Any,
     ) -> None:
         """Score some targets on an attack's images of these numbers."""
-        digest, seen = "", self._x[numbers]
+        digest, hits = "", {name: np.zeros(0, bool) for name in scored}
         if len(numbers):
             images, digest = sets.images(attack, self._x, self._y, numbers=numbers, seed=told["version"])
             seen = as_stored(images, self._stored_as, attack.threat.clip_min, attack.threat.clip_max)
-        for name in scored:
-            hits = np.zeros(0, bool)
-            if len(numbers):
-                hits = predictions(self._targets[name], seen) == self._y[numbers]
-            self._keep(name, attack, numbers, hits, adversarial_set=digest, **told)
+            hits = {name: predictions(self._targets[name], seen) == self._y[numbers] for name in hits}
+        for name in hits:
+            self._keep(name, attack, numbers, hits[name], adversarial_set=digest, **told)
 
     def _keep(self, name: str, attack: Attack, numbers: np.ndarray, hits: np.ndarray, **told: Any) -> None:
         """Take down what an attack did to a target."""

@@ -14,6 +14,7 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
+from divtf.evaluation.stored import require_storable
 from divtf.evaluation.surrogates import images_and_labels_digest
 from divtf.evaluation.trials import Attempt, Standing
 from divtf.pipeline import evaluation_checks, experiment, finished, shared_paths, trained
@@ -62,10 +63,12 @@ def evaluate(
             trained.
     """
     config = next(iter(family.values()))
-    attacks = [_attacks(protocol, epsilon) for epsilon in config.epsilons]
+    epsilons = tuple(sorted(config.epsilons))
+    attacks = [_attacks(protocol, epsilon) for epsilon in epsilons]
     data = experiment.load_data(config.part(DataPart))
     x, y = data.test_set(protocol.images)
     require(len(y) == protocol.images, f"at most {len(y)} images, as there are", f"images={protocol.images}")
+    require_storable(protocol.stored_as, x.shape)
     targets = {each.target: _target(each, path, data) for path, each in family.items()}
     surrogates = surrogate_sets(protocol.surrogates, config, data)
     results: dict[str, list[TrialResult]] = {name: [] for name in targets}
@@ -75,8 +78,7 @@ def evaluate(
                 results[name] += found
     told = {name: sets.told(x, y) for name, sets in surrogates.items()}
     records = [
-        _record(target, x, y, protocol, config.epsilons, results[name], told)
-        for name, target in targets.items()
+        _record(target, x, y, protocol, epsilons, results[name], told) for name, target in targets.items()
     ]
     if protocol.checks:
         records = [
@@ -138,7 +140,7 @@ def _record(
         trials=tuple(results),
         surrogates=surrogates,
         stored_as=protocol.stored_as,
-        query_images=protocol.query_images if protocol.queries else 0,
+        query_images=min(protocol.query_images, len(y)) if protocol.queries else 0,
         images_digest=images_and_labels_digest(x, y),
         paper=tuple(result for result in run.results if result.attack == WORST_CASE),
         analysis=environment.environment(),
@@ -164,8 +166,9 @@ def _checked(
     attacked = {}
     for title, (source, attempt, trial) in made.items():
         numbers = np.flatnonzero(np.array(unpacked(trial.tried, len(y))))
-        images, _ = source.images(attempt.attack, x, y, numbers=numbers, seed=trial.version)
-        attacked[title] = images, y[numbers]
+        if len(numbers):
+            images, _ = source.images(attempt.attack, x, y, numbers=numbers, seed=trial.version)
+            attacked[title] = images, y[numbers]
     checked = evaluation_checks.checked(record, sets, x, y)
     return evaluation_checks.detected(checked, sets, data.test_set(), attacked)
 

@@ -54,7 +54,8 @@ def checked(record: EvaluationRecord, sets: AdversarialSets, x: Any, y: np.ndarr
             )
         ]
 
-    checks = sets.kept("masking", {"epsilon": epsilon, "white": fooled[WHITE_BOX].tolist()}, x, y, measured)
+    known = {kind: fooled[kind].tolist() for kind in (WHITE_BOX, TRANSFER)}
+    checks = sets.kept("masking", {"epsilon": epsilon, **known}, x, y, measured)
     count = record.query_images
     if count:
         asked = masking.judge_black_box(fooled[WHITE_BOX][:count], {"Square": fooled[QUERY][:count]})
@@ -92,6 +93,8 @@ def detected(
             # Attacked images do not move the threshold.
             scores = SCORES[score](logits)
             threshold = roc(scores, scores).tpr_at(_FALSE_ALARMS).threshold
+            if threshold <= 0:
+                continue  # A single member never disagrees: there is nothing to evade.
             known = (threat, score, threshold)
             found = evade(target, images, labels, *known, weights=_EVADING_WEIGHTS, steps=_EVADING_STEPS)
             tried[f"evading {score}"] = found.images, found.fooled

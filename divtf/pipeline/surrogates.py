@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+from pathlib import Path
+from typing import Any
 
 from divtf.data.paper import SETUPS
 from divtf.errors import require
@@ -15,6 +17,8 @@ FORMS = (
 )
 # Of another architecture; the first one that the target has not. Neither takes long to train.
 _OTHERS = ("conv4", "conv3")
+# Where the places of seeds begin: those of surrogates' static ensembles, and of plainN.
+_STATIC, _PLAIN = 50, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,8 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
     """
     parts = name.split("+")
     files = tuple(part for part in parts if part.endswith(".keras"))
+    missing = [path for path in files if not Path(path).is_file()]
+    require(not missing, "surrogates' .keras files that are there", ", ".join(missing))
     trained = tuple(_configuration(part, config) for part in parts if part not in files)
     return Surrogate(name, trained, files)
 
@@ -57,14 +63,18 @@ def _configuration(name: str, config: RunConfig) -> RunConfig:
         require(1 <= count <= 1000, "plainN with N members in [1, 1000]", name)
         if count == config.num_members:
             return config.base(config.surrogate_seed)
-        return config.base(_seed(config, 100 + count), num_members=count)
+        return config.base(_seed(config, _PLAIN + count), num_members=count)
     if name == "other":
         name = next(other for other in _OTHERS if other != config.model)
     places = {key: number for number, key in enumerate([*MODES, *SETUPS], 1)}
     known = f"surrogates among {FORMS}; modes: {', '.join(MODES)}; models: {', '.join(SETUPS)}"
-    require(name in places or names.is_own(name), known, f"{name}")
-    changes = {"mode": name} if name in MODES else {"model": name}
-    return config.base(_seed(config, places.get(name, 0)), **changes)
+    require(name in places or names.is_own(name), known, name or "an empty name")
+    changes: dict[str, Any] = {"mode": name} if name in MODES else {"model": name}
+    if name in MODES and MODES[name].adversarial:
+        # The attacker's static ensemble is none of ours either.
+        changes["static_seed"] = _seed(config, _STATIC + places[name])
+    # Models of the user's own share a place: they differ anyway.
+    return config.base(_seed(config, places.get(name, len(places) + 1)), **changes)
 
 
 def _seed(config: RunConfig, place: int) -> int:

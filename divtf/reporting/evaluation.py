@@ -257,10 +257,10 @@ def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     spread = "±: standard deviation over n seeds" if seeds else "[ ]: 95 % Wilson interval"
     stored = {record.stored_as for record in records} - {"float32"}
     names = {row.target for row in table.rows}
+    asked = f", for Square the first {records[0].query_images}" if records[0].query_images else ""
     return [
-        f"Accuracy in percent; images: the first {records[0].images} test images, for Square the first "
-        f"{records[0].query_images}; {spread}. An image counts only if it is classified as labelled when "
-        "clean and under every attack of the column",
+        f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
+        "counts only if it is classified as labelled when clean and under every attack of the column",
         "Images that have fooled every target are left out of further attacks on surrogates; those that have "
         "fooled a target, of further attacks with its own gradients",
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),

@@ -25,7 +25,7 @@ from divtf.reporting.plain_text import table_lines
 from divtf.reporting.table_data import table_csv
 from divtf.reporting.tables import tables
 from divtf.reporting.under_attack import under_attack
-from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.evaluations import QUERY, EvaluationRecord
 from divtf.storage.records import (
     GaasRecord,
     Record,
@@ -102,11 +102,11 @@ def _table_beside_the_papers(records: Sequence[TargetRecord]) -> Figure:
 
 
 def _has_queries(records: Sequence[EvaluationRecord]) -> bool:
-    return any(trial.queries_taken for record in records for trial in record.trials)
+    return any(trial.kind == QUERY for record in records for trial in record.trials)
 
 
 def _has_detection(records: Sequence[EvaluationRecord]) -> bool:
-    return any(record.detection.get("curves") for record in records)
+    return any(curve["images"] == "fooled" for r in records for curve in r.detection.get("curves", ()))
 
 
 def _roc_of_targets(records: Sequence[EvaluationRecord]) -> Figure:

@@ -62,8 +62,8 @@ def table(*arguments):
     ids=lambda value: " ".join(map(str, value or [])),
 )
 def test_flags_say_where_the_runs_go(arguments, found, ray_is_there):
-    parts, where = table(*arguments)
-    assert where == (found and Cluster(*found))
+    parts, where, protocol = table(*arguments)
+    assert where == (found and Cluster(*found)) and protocol is None
     assert [part.mode for part in parts] == ["base", "div", "ens", "ens_div"]
 
 

@@ -48,7 +48,8 @@ def weights(root, name):
     path = root / config.mode
     if name in ("surrogate", "static model"):
         seed = config.surrogate_seed if name == "surrogate" else config.static_seed
-        config, path = config.base(seed), shared_paths.directory_of(config, seed)
+        config = config.base(seed)
+        path = shared_paths.directory_of(config)
     ensemble = trained.restore(config, tiny.data().spec, path)
     return tiny.weights(ensemble)
 

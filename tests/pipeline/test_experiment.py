@@ -48,9 +48,9 @@ class Work:
             self.trained += 1
             return fit(ensemble, *args, **kwargs)
 
-        def counted_make(sets, attack, x, y):
-            self.attacked.append((attack.name, attack.threat.epsilon, len(x)))
-            return make(sets, attack, x, y)
+        def counted_make(sets, attack, x, y, numbers, seed):
+            self.attacked.append((attack.name, attack.threat.epsilon, len(numbers)))
+            return make(sets, attack, x, y, numbers, seed)
 
         patch.setattr(Ensemble, "fit", counted_fit)
         patch.setattr(AdversarialSets, "_make", counted_make)
@@ -403,7 +403,7 @@ def test_run_in_the_current_directory_shares_its_surrogate_beside_it(tmp_path, m
     monkeypatch.chdir(tmp_path / "here")
     config = tiny.config(mode="base", run_dir=".", **BUDGET | {"attacks": ("fgsm",), "epsilons": (0.1,)})
     data = experiment.load_data(config)
-    _, directory = shared_ensembles.ensemble(config, 1000, data)
+    _, directory = shared_ensembles.ensemble(config.base(1000), data)
     assert directory.parent == tmp_path / shared_paths.SHARED
 
 

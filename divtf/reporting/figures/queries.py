@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from divtf.data.paper import TARGETS
 from divtf.reporting.figures.style import STYLE, panels, shared_legend, target_style
 from divtf.reporting.tables import in_order
-from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.evaluations import QUERY, EvaluationRecord
 from divtf.storage.records import grouped
 
 
@@ -21,7 +21,7 @@ def queries_figure(records: Iterable[EvaluationRecord]) -> Figure:
     Raises:
         ValueError: if no target was asked.
     """
-    asked = [record for record in records if any(trial.queries_taken for trial in record.trials)]
+    asked = [record for record in records if any(trial.kind == QUERY for trial in record.trials)]
     if not asked:
         raise ValueError("Expected records of attacks by queries. Received: none")
     groups = grouped(asked, lambda record: record.subject)
@@ -52,7 +52,7 @@ def query_curve(records: Sequence[EvaluationRecord], epsilon: float) -> tuple[np
     allowed = 0
     for record in records:
         for trial in record.trials:
-            if trial.queries_taken and trial.epsilon == epsilon:
+            if trial.kind == QUERY and trial.epsilon == epsilon:
                 wrong = record.query_images - len(trial.queries_taken)
                 taken += [0] * wrong + list(trial.queries_taken)
                 allowed = max(allowed, trial.queries)

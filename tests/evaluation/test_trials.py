@@ -1,0 +1,208 @@
+"""Attacks in turn: what stands is the same whether images that fooled every target are left out or not."""
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from divtf.attacks.attack import Attack, make_attack
+from divtf.attacks.threat import ThreatModel
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.trials import Attempt, Standing
+from divtf.networks.logits import MemberList
+from divtf.storage.evaluations import TRANSFER, WHITE_BOX
+from divtf.storage.records import unpacked
+
+COUNT, EPSILON = 40, 0.06
+
+
+def attempt(name, versions=1, **params):
+    return Attempt(make_attack(name, ThreatModel(EPSILON), **params), versions)
+
+
+ON_SURROGATES = [attempt("fgsm"), attempt("pgd", 2, steps=4), attempt("dim", steps=4), attempt("mifgsm")]
+ON_TARGETS = [attempt("pgd", 2, steps=2, step=0.2), attempt("mifgsm")]
+
+
+class World:
+    """Two targets and two surrogates of two members, of arrays; images that most targets are right on."""
+
+    def __init__(self):
+        rng = np.random.default_rng(20190128)
+        self.weights = {name: weights(rng) for name in ("A", "B")}
+        near = {
+            f"near {name}": [w + rng.normal(0, 0.2, w.shape) for w in self.weights[name]] for name in "AB"
+        }
+        self.targets = {name: ensemble_of(self.weights[name]) for name in self.weights}
+        self.surrogates = {name: ensemble_of(near[name]) for name in near}
+        x = rng.random((400, 6, 6, 1), dtype="float32")
+        a, b = self.classes("A", x), self.classes("B", x)
+        # Both right, of which 4 are made wrong, then either.
+        places = [np.flatnonzero(a == b)[:24], np.flatnonzero(a != b)[:16]]
+        self.x, self.y = x[np.concatenate(places)], np.concatenate([a[place] for place in places])
+        self.y[20:24] = (self.y[20:24] + 1) % 3
+        self.y[32:] = b[places[1]][8:]
+
+    def classes(self, name, x):
+        """By the mean of the members' probabilities."""
+        first, second = self.weights[name]
+        hidden = np.tanh(np.einsum("bp,mph->mbh", np.reshape(x, (len(x), -1)).astype("float64") - 0.5, first))
+        return reference.softmax(np.einsum("mbh,mhc->mbc", hidden, second)).mean(axis=0).argmax(axis=-1)
+
+    def standing(self, **options):
+        return Standing(self.targets, self.x, options.pop("y", self.y), **options)
+
+    def sets(self, models):
+        return {name: AdversarialSets(model, batch_size=7) for name, model in models.items()}
+
+
+def weights(rng):
+    """Of two members with a hidden layer, [2][36, 8] and [2][8, 3]."""
+    return rng.normal(0, 0.5, (2, 36, 8)), rng.normal(0, 1, (2, 8, 3))
+
+
+def ensemble_of(arrays):
+    def member(number):
+        first, second = (tf.constant(array[number], tf.float32) for array in arrays)
+        return lambda x: tf.tanh((tf.reshape(x, [-1, 36]) - 0.5) @ first) @ second
+
+    return MemberList([member(0), member(1)])
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+def seen_of(images, stored_as):
+    return images if stored_as == "float32" else np.float32(np.rint(images * np.float64(255)) / 255)
+
+
+def tried(result):
+    return np.flatnonzero(unpacked(result.tried, COUNT))
+
+
+def hits(result):
+    return np.flatnonzero(unpacked(result.hits, COUNT))
+
+
+def left(standing):
+    return {name: np.flatnonzero(stands).tolist() for name, stands in standing.items()}
+
+
+@pytest.mark.parametrize("stored_as", ["float32", "uint8"])
+@pytest.mark.parametrize("kind", [TRANSFER, WHITE_BOX])
+def test_what_stands_is_that_of_all_attacks_on_all_images(world, kind, stored_as):
+    """With images left out or not; and by attacks on all images, with predictions of our own."""
+    transfer = kind == TRANSFER
+    models, attempts = (world.surrogates, ON_SURROGATES) if transfer else (world.targets, ON_TARGETS)
+    found = {}
+    for skip in (True, False):
+        found[skip] = world.standing(stored_as=stored_as, skip=skip)
+        attack = found[skip].by_transfer if transfer else found[skip].by_gradients
+        attack(world.sets(models), attempts)
+    expected = {name: world.classes(name, world.x) == world.y for name in world.targets}
+    before = left(expected)
+    for of, model in models.items():
+        for each in attempts:
+            for version in range(each.versions):
+                x_adv, _ = AdversarialSets(model).images(each.attack, world.x, world.y, seed=version)
+                for name in world.targets if transfer else [of]:
+                    expected[name] &= world.classes(name, seen_of(x_adv, stored_as)) == world.y
+    assert left(found[True].standing) == left(found[False].standing) == left(expected)
+    assert all(0 < len(left(expected)[name]) < len(before[name]) for name in before)
+    for name in world.targets:
+        whole, part = (sum(len(tried(r)) for r in found[skip].results[name]) for skip in (False, True))
+        assert part < 0.8 * whole, "images are left out"
+
+
+def test_results_are_in_the_order_of_the_attacks(world):
+    standing = world.standing()
+    standing.by_transfer(world.sets(world.surrogates), ON_SURROGATES)
+    standing.by_gradients(world.sets(world.targets), ON_TARGETS)
+    versions = [("fgsm", 0), ("pgd", 0), ("pgd", 1), ("dim", 0), ("mifgsm", 0)]
+    expected = []
+    for attack in ("fgsm", "pgd", "dim", "mifgsm"):
+        for surrogate in world.surrogates:
+            expected += [(TRANSFER, surrogate, *of) for of in versions if of[0] == attack]
+    expected += [(WHITE_BOX, "", *of) for of in [("pgd", 0), ("pgd", 1), ("mifgsm", 0)]]
+    for results in standing.results.values():
+        assert [(r.kind, r.surrogate, r.attack, r.version) for r in results] == expected
+        for result in results:
+            of = next(e.attack for e in ON_SURROGATES + ON_TARGETS if _is(e.attack, result))
+            assert (result.epsilon, result.gradients, result.queries) == (EPSILON, of.gradients, 0)
+            assert set(hits(result)) <= set(tried(result))
+
+
+def _is(attack, result):
+    return (attack.name, attack.method.params) == (result.attack, result.settings)
+
+
+def test_all_surrogates_of_an_attack_get_the_images_that_stand_for_any_target(world):
+    standing = world.standing()
+    standing.by_transfer(world.sets(world.surrogates), ON_SURROGATES)
+    expected = {name: world.classes(name, world.x) == world.y for name in world.targets}
+    for each in ON_SURROGATES:
+        attacked = np.flatnonzero(expected["A"] | expected["B"])
+        for name, results in standing.results.items():
+            of_attack = [result for result in results if result.attack == each.attack.name]
+            assert len(of_attack) == 2 * each.versions
+            assert all(tried(result).tolist() == attacked.tolist() for result in of_attack)
+            for result in of_attack:
+                expected[name][np.setdiff1d(attacked, hits(result))] = False
+
+
+def test_white_box_attacks_a_targets_own_standing_images(world):
+    standing = world.standing()
+    standing.by_gradients(world.sets(world.targets), ON_TARGETS)
+    first = {}
+    for name, results in standing.results.items():
+        stands = np.flatnonzero(world.classes(name, world.x) == world.y)
+        first[name] = stands.tolist()
+        for result in results:
+            assert tried(result).tolist() == stands.tolist()
+            stands = hits(result)
+    assert first["A"] != first["B"]
+
+
+@pytest.mark.parametrize("attack", ["pgd", "dim", "mi_di_ti_si", "admix", "vmi", "cse"])
+def test_an_image_is_attacked_the_same_in_any_company(world, attack):
+    sets, made = world.sets(world.surrogates)["near A"], make_attack(attack, ThreatModel(EPSILON))
+    whole, _ = sets.images(made, world.x, world.y)
+    for numbers in ([3], [0, 8, 9, 39], list(range(5, 25))):
+        part, _ = sets.images(made, world.x, world.y, numbers=np.array(numbers))
+        np.testing.assert_allclose(part, whole[numbers], atol=1e-6)
+    assert np.abs(whole[3] - world.x[3]).max() == pytest.approx(EPSILON, abs=1e-6)
+
+
+def test_versions_draw_otherwise(world, monkeypatch):
+    made, images = [], AdversarialSets.images
+
+    def spied(*args, **kwargs):
+        made.append(images(*args, **kwargs)[0])
+        return made[-1], ""
+
+    monkeypatch.setattr(AdversarialSets, "images", spied)
+    attempts = [attempt("pgd", 3, steps=1, step=0.1)]
+    world.standing(skip=False).by_transfer(world.sets(world.surrogates), attempts)
+    world.standing(skip=False).by_gradients(world.sets(world.targets), attempts)
+    assert len(made) == 3 * 2 * 2
+    assert len({images.tobytes() for images in made}) == len(made)
+
+
+def test_nothing_left_to_attack_is_no_attack(world, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("attacked")
+
+    monkeypatch.setattr(Attack, "on_batches", fail)
+    monkeypatch.setattr("divtf.attacks.outside.square", fail)
+    right = {name: world.classes(name, world.x) for name in world.targets}
+    wrong = np.array([min({0, 1, 2} - {a, b}) for a, b in zip(*right.values(), strict=True)])
+    standing = world.standing(y=wrong)
+    standing.by_transfer(world.sets(world.surrogates), ON_SURROGATES)
+    standing.by_gradients(world.sets(world.targets), ON_TARGETS)
+    for results in standing.results.values():
+        assert len(results) == 10 + 3
+        assert {(len(tried(r)), len(hits(r)), r.adversarial_set) for r in results} == {(0, 0, "")}
+    with pytest.raises(AssertionError, match="attacked"):
+        world.standing(y=wrong, skip=False).by_transfer(world.sets(world.surrogates), ON_SURROGATES)

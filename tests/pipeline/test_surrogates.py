@@ -1,0 +1,172 @@
+"""Names of surrogates: what each trains, from which seed and where; what is refused."""
+
+import re
+
+import own_models
+import pytest
+import tiny
+
+from divtf.data.paper import SETUPS
+from divtf.errors import InputError
+from divtf.pipeline import shared_paths
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.modes import MODES
+from divtf.pipeline.protocols import PROTOCOLS
+from divtf.pipeline.surrogates import surrogate
+
+CONV3 = RunConfig(model="conv3", mode="div", seed=3, num_members=3, run_dir="root/run")
+# name -> mode, model, members, and the seed less that of a run's surrogate.
+MEANT = {
+    "plain": ("base", "conv3", 3, 0),
+    "plain3": ("base", "conv3", 3, 0),
+    "plain1": ("base", "conv3", 1, 101),
+    "plain5": ("base", "conv3", 5, 105),
+    "plain8": ("base", "conv3", 8, 108),
+    "other": ("base", "conv4", 3, 6 + list(SETUPS).index("conv4")),
+    "base": ("base", "conv3", 3, 1),
+    "div": ("div", "conv3", 3, 2),
+    "ens": ("ens", "conv3", 3, 3),
+    "ens_div": ("ens_div", "conv3", 3, 4),
+    "noise": ("noise", "conv3", 3, 5),
+    "conv3": ("base", "conv3", 3, 6),
+    "conv4": ("base", "conv4", 3, 7),
+    "resnet20": ("base", "resnet20", 3, 8),
+    "mix": ("base", "mix", 3, 10),
+}
+
+
+def test_every_mode_and_model_of_the_paper_is_in_the_table():
+    assert {*MODES, *SETUPS} - set(MEANT) <= {"resnet26"}
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_name_means(name):
+    mode, model, members, place = MEANT[name]
+    found = surrogate(name, CONV3)
+    (config,) = found.trained
+    assert (found.name, found.files) == (name, ())
+    assert (config.mode, config.model, config.num_members) == (mode, model, members)
+    assert config.seed == CONV3.surrogate_seed + place
+    # The attacker has the data, and what else the set-up is.
+    assert (config.dataset, config.epochs, config.batch_size) == (
+        CONV3.dataset,
+        CONV3.epochs,
+        CONV3.batch_size,
+    )
+    directory = shared_paths.directory_of(config)
+    assert directory.parent.name == shared_paths.SHARED and directory.parent.parent.name == "root"
+    mode = "" if mode == "base" else f"-{mode}"
+    assert directory.name.startswith(f"mnist-{model}{mode}-seed{config.seed}-")
+
+
+def test_plain_is_the_surrogate_of_the_run():
+    (config,) = surrogate("plain", CONV3).trained
+    assert config == CONV3.base(CONV3.surrogate_seed)
+
+
+def test_each_ensemble_has_its_own_seed_and_directory():
+    """Static ensembles of surrogates too: one of the target's seed would have its weights."""
+    distinct = [name for name in MEANT if name not in ("plain3", "other")]
+    configs = [config for name in distinct for config in surrogate(name, CONV3).trained]
+    seeds = [config.seed for config in configs]
+    seeds += [config.static_seed for config in configs if config.defence.adversarial]
+    assert len(seeds) == len(distinct) + 2
+    assert len({CONV3.seed, CONV3.static_seed, *seeds}) == len(seeds) + 2
+    assert len({shared_paths.directory_of(config) for config in configs}) == len(distinct)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", ["ens", "ens_div"])
+def test_static_ensemble_of_a_surrogate_is_no_target(name, seed):
+    (config,) = surrogate(name, RunConfig(model="conv3", seed=seed)).trained
+    assert config.static_seed not in (0, 1, 2, 1000, 2000, config.seed)
+
+
+@pytest.mark.parametrize("model", [*SETUPS])
+def test_other_is_never_the_targets_architecture(model):
+    (config,) = surrogate("other", RunConfig(model=model)).trained
+    assert config.model != model and config.dataset == SETUPS[model].dataset
+    assert config.num_members == RunConfig(model=model).num_members
+
+
+@pytest.mark.parametrize("members", [2, 5])
+def test_plain_of_the_targets_members_is_the_surrogate_of_the_run(members):
+    config = RunConfig(num_members=members)
+    for name in ("plain", f"plain{members}"):
+        assert surrogate(name, config).trained == (config.base(config.surrogate_seed),)
+
+
+def test_several_are_all_of_their_members(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.keras", "b.keras"):
+        (tmp_path / name).touch()
+    found = surrogate("a.keras+plain5+div+b.keras", CONV3)
+    assert found.files == ("a.keras", "b.keras")
+    assert found.trained == surrogate("plain5", CONV3).trained + surrogate("div", CONV3).trained
+    assert surrogate("a.keras", CONV3).trained == ()
+
+
+def test_models_of_ones_own(tmp_path, monkeypatch):
+    own_models.importable(monkeypatch, tmp_path)
+    name = f"{own_models.NAME}:small"
+    (config,) = surrogate(name, CONV3).trained
+    assert (config.model, config.mode, config.dataset) == (name, "base", "mnist")
+    own = RunConfig(model=name, dataset="mnist5k", epochs=1)
+    (same,) = surrogate(name, own).trained
+    assert same != own.base(own.surrogate_seed), "not plain once more"
+    (other,) = surrogate("other", own).trained
+    assert (other.model, other.dataset, other.epochs) == ("conv4", "mnist5k", 1)
+
+
+def test_models_that_are_registered_have_seeds(monkeypatch):
+    tiny.name(monkeypatch)
+    config = tiny.config()
+    assert surrogate("tiny", config).trained[0].seed != surrogate("plain", config).trained[0].seed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("plane", "plain0", "plain1001", "plain-1", "plainx", "", "+", "plain+", "+plain", "plain++div"),
+        *("T_Div", "Div", "conv5", "plain5.5", "a.h5", "plain+conv5"),
+    ],
+)
+def test_unknown_name_is_refused_in_one_line(name):
+    with pytest.raises(InputError, match=r"Expected .+\. Received: .+") as refused:
+        surrogate(name, CONV3)
+    assert "\n" not in str(refused.value)
+
+
+def test_unknown_name_is_told_what_there_is():
+    with pytest.raises(InputError, match=re.escape(f"modes: {', '.join(MODES)}; models: ")):
+        surrogate("plane", CONV3)
+
+
+@pytest.mark.parametrize("name", ["none.keras", "plain+none.keras", "new:none.keras"])
+def test_missing_file_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"that are there\. Received: .*none\.keras"):
+        surrogate(name, CONV3)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("div", {"seed": 1002}),
+        ("plain4", {"seed": 1104}),
+        ("plain4", {"static_seed": 1104}),
+        ("noise", {"static_seed": 1005}),
+        ("div", {"surrogate_seed": 7, "seed": 9}),
+        ("ens", {"seed": 1053}),
+    ],
+)
+def test_seed_of_an_ensemble_of_ours_is_refused(name, values):
+    with pytest.raises(InputError, match=r"Expected a surrogate_seed S for which S \+ \d+ is free"):
+        surrogate(name, RunConfig(**values))
+
+
+def test_surrogates_of_the_protocols_are_known():
+    for protocol in PROTOCOLS.values():
+        assert len(set(protocol.surrogates)) == len(protocol.surrogates)
+        for name in protocol.surrogates:
+            surrogate(name, CONV3)
