@@ -9,6 +9,13 @@ def entries(values: Mapping[str, Any]) -> str:
     return ", ".join(entry(name, value) for name, value in values.items())
 
 
+def attack_settings(values: Mapping[str, Any]) -> str:
+    """An attack's settings, without what is as it usually is, and without parts that its fields tell."""
+    usual = {"shrink": False, "random_start": False, "restarts": 1, "nesterov": False}
+    told = {name: value for name, value in values.items() if usual.get(name) != value and name != "parts"}
+    return entries(told)
+
+
 def entry(name: str, value: Any) -> str:
     """One entry: a switch as yes or no, a share in percent, "reduced" in a sentence."""
     if name == "reduced" and value is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from divtf.reporting import captions
-from divtf.reporting.entries import entries
+from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.plain_text import WIDTH, aligned
 from divtf.reporting.tables import Cell, Table, tables
@@ -174,13 +174,12 @@ def _attacks(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     lines = [["attack", "on", "settings", "cost of an image", "images tried", *heads]]
     trials = {_key(trial): trial for record in records for trial in record.trials}
     for key, trial in trials.items():
-        settings = {name: value for name, value in trial.settings.items() if name != "parts"}
         cost = f"{trial.queries} queries" if trial.queries else f"{trial.gradients} gradients"
         lines.append(
             [
                 trial.attack,
                 trial.surrogate or "the target",
-                entries(settings),
+                attack_settings(trial.settings),
                 cost,
                 _tried(records, key),
                 *(_counts(records, target, _is(key)) for target in targets),

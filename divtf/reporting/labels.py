@@ -51,4 +51,5 @@ def _told(result: TransferResult) -> list[tuple[str, Any]]:
     """Names and values by which a result may differ from another of its attack."""
     if result.attack == CLEAN:
         return []
-    return [*result.settings.items(), ("stored as", result.stored_as)]
+    settings = [(name, value) for name, value in result.settings.items() if name != "parts"]
+    return [*settings, ("stored as", result.stored_as)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from divtf.reporting.entries import entries
+from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.labels import attack_of
 from divtf.reporting.tables import Row, Table
 from divtf.storage.records import CLEAN, TransferResult
@@ -21,7 +21,7 @@ def _attacked(table: Table) -> Iterator[TransferResult]:
 def _attacks(table: Table) -> list[str]:
     told = [result for result in _attacked(table) if result.settings or result.surrogate_settings]
     texts = dict.fromkeys(
-        " ".join([attack_of(result.attack), entries(result.settings)]).strip()
+        " ".join([attack_of(result.attack), attack_settings(result.settings)]).strip()
         for label in table.attacks
         for result in told
         if result.attack == label
