@@ -94,11 +94,12 @@ def test_values_given_are_not_replaced_by_the_papers():
 
 def test_registries_agree():
     from divtf.attacks.methods import ATTACKS
+    from divtf.attacks.names import NAMES
     from divtf.data.mixture import SOURCES
     from divtf.networks.models import ACTIVATIONS, MODELS
 
     assert set(SETUPS) == {*MODELS, "mix"}
-    assert tuple(ATTACKS) == PAPER_ATTACKS
+    assert tuple(ATTACKS) == NAMES and NAMES[: len(PAPER_ATTACKS)] == PAPER_ATTACKS
     assert {source for mode in MODES.values() for source in mode.sources} == set(SOURCES)
     assert {setup.dataset for setup in SETUPS.values()} <= set(DATASETS)
     for name in ACTIVATIONS:
@@ -118,7 +119,7 @@ def test_modes_train_on_what_the_paper_says():
 def test_help_lists_every_field_with_its_text():
     command = [sys.executable, "-m", "divtf.main", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
-    text = " ".join(done.stdout.split())
+    text = "".join(done.stdout.split())  # Long words are broken to fit lines.
     for field in dataclasses.fields(RunConfig):
         name = (
             f"--[no]{field.name}"
@@ -128,9 +129,10 @@ def test_help_lists_every_field_with_its_text():
         assert field.metadata["help"].strip(), field.name
         names = field.metadata["check"].names
         values = f"<{'|'.join(names)}>: " if names else ""
-        assert f"{name}: {values}{field.metadata['help']}" in text
+        assert "".join(f"{name}: {values}{field.metadata['help']}".split()) in text
         if field.default is None:
-            assert f"Default: {field.metadata['stands_for']}." in text, field.name
+            default = f"Default: {field.metadata['stands_for']}."
+            assert "".join(default.split()) in text, field.name
 
 
 @pytest.mark.parametrize(
