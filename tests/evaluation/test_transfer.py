@@ -1,5 +1,6 @@
 """Transfer evaluation: accuracies known by construction, and adversarial sets made once and kept."""
 
+import dataclasses
 import json
 import math
 
@@ -11,7 +12,8 @@ from damage import Hostile, flip, truncate
 from keras import layers
 
 from divtf.attacks.attack import Attack, make_attack
-from divtf.attacks.methods import ATTACKS, Method
+from divtf.attacks.methods import ATTACKS
+from divtf.attacks.recipe import Recipe
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import LazyImages, as_float
 from divtf.ensembles.ensemble import Ensemble
@@ -50,28 +52,35 @@ def fixture_calls(monkeypatch):
     """How many images each attack was asked to make, call by call."""
     made, attack = [], Attack.on_batches
 
-    def counting(self, target, batches, *args):
+    def counting(self, target, batches, **options):
         batches = list(batches)
         made.extend((self.name, len(x)) for x, _, _ in batches)
-        return attack(self, target, batches, *args)
+        return attack(self, target, batches, **options)
 
     monkeypatch.setattr(Attack, "on_batches", counting)
     return made
 
 
+@dataclasses.dataclass(frozen=True)
+class Paint:
+    """An update that paints a pixel, so that a target can know what was done to an image."""
+
+    pixel: int
+    epsilons: float = 1.0
+
+    def start(self, x):
+        return ()
+
+    def move(self, ascent, x, kept, context):
+        mark = tf.reshape(tf.one_hot(self.pixel, math.prod(SHAPE)), SHAPE)
+        return tf.clip_by_value(x + self.epsilons * ascent.threat.epsilon * mark, 0, 1), kept
+
+
 @pytest.fixture(name="painted")
 def fixture_painted(monkeypatch):
-    """Attacks that paint a pixel, so that a target can know what was done to an image."""
-
-    def paint(pixel):
-        def attack(logits, x, y, threat):
-            mark = tf.reshape(tf.one_hot(pixel, math.prod(SHAPE)), SHAPE)
-            return tf.clip_by_value(x + threat.epsilon * mark, 0, 1)
-
-        return Method(attack)
-
-    monkeypatch.setitem(ATTACKS, "left", paint(0))
-    monkeypatch.setitem(ATTACKS, "right", paint(1))
+    """Attacks that paint the first or the second pixel."""
+    for pixel, name in enumerate(("left", "right")):
+        monkeypatch.setitem(ATTACKS, name, Recipe(update=Paint(pixel), steps=1))
 
 
 class Scripted:
@@ -687,7 +696,7 @@ def test_what_a_killed_process_left_beside_the_sets_is_removed(tmp_path):
 
 
 def test_failing_attack_leaves_no_set(monkeypatch, tmp_path):
-    monkeypatch.setitem(ATTACKS, "bad", Method(lambda logits, x, y, threat: x + 2 * threat.epsilon))
+    monkeypatch.setitem(ATTACKS, "bad", Recipe(update=Paint(0, epsilons=2.0), steps=1))
     with pytest.raises(FloatingPointError):
         kept(tmp_path, attack=make_attack("bad", ThreatModel(0.1)))
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
