@@ -122,12 +122,8 @@ def test_modes_train_on_what_the_paper_says():
 def test_help_lists_every_field_with_its_text():
     command = [sys.executable, "-m", "divtf.main", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
-<<<<<<< HEAD
     # A list of names that is longer than a line is broken within.
     text = "".join(done.stdout.split())
-=======
-    text = "".join(done.stdout.split())  # Long words are broken to fit lines.
->>>>>>> twins
     for field in dataclasses.fields(RunConfig):
         name = (
             f"--[no]{field.name}"
@@ -137,16 +133,9 @@ def test_help_lists_every_field_with_its_text():
         assert field.metadata["help"].strip(), field.name
         names = field.metadata["check"].names
         values = f"<{'|'.join(names)}>: " if names else ""
-<<<<<<< HEAD
         assert f"{name}: {values}{field.metadata['help']}".replace(" ", "") in text
         if field.default is None:
             assert f"Default: {field.metadata['stands_for']}.".replace(" ", "") in text, field.name
-=======
-        assert "".join(f"{name}: {values}{field.metadata['help']}".split()) in text
-        if field.default is None:
-            default = f"Default: {field.metadata['stands_for']}."
-            assert "".join(default.split()) in text, field.name
->>>>>>> twins
 
 
 @pytest.mark.parametrize(
