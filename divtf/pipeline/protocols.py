@@ -58,11 +58,10 @@ _STRONG = Protocol(
     surrogates=("plain", "div", "other"),
     transfer=(
         Trial("mifgsm"),
-        Trial("pgd", {"steps": 20, "loss": "mean_logit"}),
+        Trial("pgd", {"steps": 30, "loss": "mean_logit"}),
         Trial("pgd", {"steps": 20, "loss": "margin"}),
         Trial("dim", {"steps": 20}),
-        Trial("mi_di_ti_si", {"steps": 5}),
-        Trial("vmi", {"neighbours": 2}),
+        Trial("ssa", {"steps": 8, "copies": 3}),
         Trial("cse"),
     ),
     white_box=(
