@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from divtf.errors import require
+from divtf.storage.records import STORED_AS
+
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
@@ -34,6 +37,9 @@ class Protocol:
         checks: whether to look for masked gradients, and to measure detection.
         images: first test images that are attacked.
         stored_as: what targets see of adversarial images, as `storage.records.STORED_AS` has it.
+
+    Raises:
+        InputError: for queries that Square cannot do with, or another form of storage.
     """
 
     name: str
@@ -45,6 +51,12 @@ class Protocol:
     checks: bool = False
     images: int = 1000
     stored_as: str = "float32"
+
+    def __post_init__(self):
+        require(self.queries != 1, "queries of 0, or of at least 2, which Square needs", queries=self.queries)
+        require(
+            self.stored_as in STORED_AS, f"stored_as as one of {{{', '.join(STORED_AS)}}}", self.stored_as
+        )
 
     @property
     def needs_art(self) -> bool:

@@ -17,7 +17,7 @@ PASSED = {"name": "repeated", "passed": True, "figure": 0.0, "sentence": "They d
 
 
 def tries(fooled, epsilon=0.1):
-    """The attacks of a small protocol, by what each fools: two on plain (one twice), one on other, two."""
+    """The attacks of a small protocol, by what each fools: two on plain, one of them twice, and others."""
     told = {"epsilon": epsilon}
     square = {"attack": "square", "gradients": 0, "queries": 9, "settings": {"initial": 0.8}}
     first_four = fooled.get("square", set())

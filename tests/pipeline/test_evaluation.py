@@ -1,0 +1,484 @@
+"""Whole evaluations of tiny runs: figures anew from kept images, interruptions, and what is refused."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from divtf.attacks import outside
+from divtf.attacks.attack import Attack
+from divtf.attacks.threat import ThreatModel
+from divtf.ensembles.ensemble import Ensemble
+from divtf.errors import InputError
+from divtf.evaluation import masking, masking_report, query_counts
+from divtf.pipeline import evaluation_checks, experiment, finished, shared_paths, trained
+from divtf.pipeline.evaluation import evaluate
+from divtf.pipeline.protocols import Protocol, Trial
+from divtf.pipeline.surrogates import surrogate
+from divtf.storage import checked_json, run_directory
+from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX
+from divtf.storage.records import WORST_CASE, unpacked
+
+needs_art = pytest.mark.skipif(importlib.util.find_spec("art") is None, reason="needs the extra `attacks`")
+pytestmark = [pytest.mark.usefixtures("tiny_world"), needs_art]
+
+COUNT, EPSILONS, QUERIES = 20, (0.05, 0.2), 6
+PROTOCOL = Protocol(
+    name="small",
+    surrogates=("plain", "plain1+noise"),
+    transfer=(Trial("fgsm"), Trial("pgd", {"steps": 3}, versions=2)),
+    white_box=(Trial("pgd", {"steps": 3, "loss": "margin"}),),
+    queries=QUERIES,
+    query_images=7,
+    checks=True,
+    images=COUNT,
+)
+MODES = ("base", "div")
+
+
+def config_of(root, mode, **values):
+    budget = {"epochs": 2, "attacks": ("fgsm",), "epsilons": EPSILONS, "batch_size": 24}
+    return tiny.config(mode=mode, run_dir=str(root / mode), **budget | values)
+
+
+def family(root):
+    (found,) = finished.families([root / mode for mode in MODES])
+    return found
+
+
+def few_checks(target, x, y, threat, *, white, black):
+    """In place of all the checks that have tests of their own: two that take no attack."""
+    lacking = masking_report.lacking_gradients(target, x, y)
+    return [masking.judge_gradients(lacking), masking.judge_black_box(white, black)]
+
+
+@pytest.fixture(scope="module")
+def less():
+    """Few checks, and evasion with few steps, for which no test is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation_checks, "_EVADING_STEPS", 2)
+        patch.setattr(evaluation_checks, "masking_report", few_checks)
+        patch.setattr(query_counts, "_BATCH", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_world):
+    """The root of two finished runs, with their surrogate."""
+    root = tmp_path_factory.mktemp("runs")
+    for mode in MODES:
+        experiment.run(config_of(root, mode))
+    return root
+
+
+@pytest.fixture(scope="module")
+def evaluated(runs, less, tmp_path_factory):
+    """The root of the same, evaluated without interruption; the records; what was done."""
+    root = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(runs, root, dirs_exist_ok=True)
+    with Work() as work:
+        records = evaluate(family(root), PROTOCOL)
+    return root, {record.target: record for record in records}, work.done
+
+
+class Work(contextlib.AbstractContextManager):
+    """Notes what is costly: trainings, sets of adversarial images, batches of Square, checks, detection.
+
+    Args:
+        fail_at: such a piece of work is interrupted before it is done.
+    """
+
+    def __init__(self, fail_at=None):
+        self.done, self._patch, self._fail_at = [], pytest.MonkeyPatch(), fail_at
+        self._note(Ensemble, "fit", lambda *args, **kwargs: "trained")
+        self._note(Attack, "on_batches", lambda attack, *args, **kwargs: f"attacked by {attack.name}")
+        self._note(outside, "square", lambda *args, **kwargs: "asked")
+        self._note(evaluation_checks, "masking_report", lambda *args, **kwargs: "checked")
+        self._note(evaluation_checks, "evaluate_detection", lambda *args, **kwargs: "detected")
+
+    def _note(self, owner, name, what):
+        original = getattr(owner, name)
+
+        def noted(*args, **kwargs):
+            if len(self.done) == self._fail_at:
+                raise KeyboardInterrupt
+            self.done.append(what(*args, **kwargs))
+            return original(*args, **kwargs)
+
+        self._patch.setattr(owner, name, noted)
+
+    def __exit__(self, *error):
+        self._patch.undo()
+
+
+def without_analysis(record):
+    return dataclasses.replace(record, analysis={})
+
+
+def members_of(root, config):
+    directory = root / config.mode
+    if config.seed:
+        directory = shared_paths.directory_of(config)
+    return tiny.weights(trained.restore(config, tiny.data().spec, directory))
+
+
+def predicted(weights, x):
+    """By the mean of the members' probabilities, without TensorFlow."""
+    flat = np.reshape(x, (len(x), -1)).astype("float64")
+    return np.mean([p for _, p in tiny.forward(weights, flat)], axis=0).argmax(axis=1)
+
+
+def numbers(bits):
+    return np.flatnonzero(unpacked(bits, COUNT))
+
+
+def image_file(root, trial):
+    """The images of a set, found by the digest that the record has of their file."""
+    (path,) = (
+        path
+        for path in root.glob("**/adversarial/*.npy")
+        if hashlib.sha256(path.read_bytes()).hexdigest() == trial.adversarial_set
+    )
+    return np.load(path)
+
+
+def test_every_figure_is_that_of_the_kept_images_and_a_plain_prediction(evaluated):
+    root, records, _ = evaluated
+    x, y = tiny.data().test_set(COUNT)
+    for mode, target in zip(MODES, ("T_Base", "T_Div"), strict=True):
+        record, weights = records[target], members_of(root, config_of(root, mode))
+        clean = predicted(weights, x) == y
+        assert record.clean_hits == tuple(clean)
+        for epsilon in EPSILONS:
+            kinds = {kind: clean.copy() for kind in (TRANSFER, WHITE_BOX, QUERY)}
+            for trial in (t for t in record.trials if t.epsilon == epsilon):
+                tried, hits = numbers(trial.tried), numbers(trial.hits)
+                if trial.kind == QUERY:
+                    fooled = np.array(trial.queries_taken) <= QUERIES
+                    assert tried.tolist() == np.flatnonzero(clean[:7]).tolist()
+                elif len(tried):
+                    x_adv = image_file(root, trial)
+                    assert np.abs(x_adv - x[tried]).max() <= epsilon + 1e-6
+                    fooled = predicted(weights, x_adv) != y[tried]
+                assert hits.tolist() == tried[~fooled].tolist() if len(tried) else not len(hits)
+                if len(tried):
+                    kinds[trial.kind][tried[fooled]] = False
+            for kind, stands in kinds.items():
+                assert record.standing_under(kind, epsilon) == tuple(stands), (target, epsilon, kind)
+            assert record.standing(epsilon) == tuple(np.all([*kinds.values()], axis=0))
+    accuracies = {sum(r.standing_under(TRANSFER, e)) for r in records.values() for e in EPSILONS}
+    assert len(accuracies) > 2, "targets and epsilons are told apart"
+
+
+def test_fgsm_from_plain_is_that_written_out_in_numpy(evaluated):
+    """x + epsilon sign(d/dx of the members' mean cross-entropy), held to [0, 1]; Equation 2."""
+    root, records, _ = evaluated
+    x, y = tiny.data().test_set(COUNT)
+    config = config_of(root, "base")
+    weights = members_of(root, config.base(config.surrogate_seed))
+    trial = records["T_Base"].trials[0]
+    assert (trial.attack, trial.surrogate, trial.epsilon) == ("fgsm", "plain", EPSILONS[0])
+    tried = numbers(trial.tried)
+    flat = np.reshape(x[tried], (len(tried), -1)).astype("float64")
+    gradient = np.mean([gradient(y[tried]) for gradient, _ in tiny.forward(weights, flat)], axis=0)
+    expected = np.clip(flat + EPSILONS[0] * np.sign(gradient), 0, 1)
+    np.testing.assert_allclose(image_file(root, trial).reshape(len(tried), -1), expected, atol=1e-6)
+
+
+def test_several_surrogates_are_one_of_all_their_members(evaluated):
+    """The mean of three members' cross-entropies, of two ensembles."""
+    root, records, _ = evaluated
+    x, y = tiny.data().test_set(COUNT)
+    weights = [
+        members
+        for config in surrogate("plain1+noise", config_of(root, "base")).trained
+        for members in members_of(root, config)
+    ]
+    assert len(weights) == 3
+    trial = records["T_Base"].trials[1]
+    assert (trial.attack, trial.surrogate) == ("fgsm", "plain1+noise")
+    tried = numbers(trial.tried)
+    flat = np.reshape(x[tried], (len(tried), -1)).astype("float64")
+    gradient = np.mean([gradient(y[tried]) for gradient, _ in tiny.forward(weights, flat)], axis=0)
+    expected = np.clip(flat + EPSILONS[0] * np.sign(gradient), 0, 1)
+    np.testing.assert_allclose(image_file(root, trial).reshape(len(tried), -1), expected, atol=1e-6)
+    accuracy = (predicted(weights, x) == y).mean()
+    told = records["T_Base"].surrogates["plain1+noise"]
+    assert told == {"members": 3, "made of": "plain1+noise", "clean accuracy": pytest.approx(accuracy)}
+
+
+def test_trials_are_those_of_the_protocol_in_order(evaluated):
+    _, records, _ = evaluated
+    of_transfer = [
+        (TRANSFER, attack, surrogate_name, version)
+        for attack, versions in (("fgsm", 1), ("pgd", 2))
+        for surrogate_name in PROTOCOL.surrogates
+        for version in range(versions)
+    ]
+    each = [*of_transfer, (WHITE_BOX, "pgd", "", 0), (QUERY, "square", "", 0)]
+    for record in records.values():
+        found = [(t.kind, t.attack, t.surrogate, t.version) for t in record.trials]
+        assert found == each * 2
+        assert [t.epsilon for t in record.trials] == [e for e in EPSILONS for _ in each]
+
+
+def test_queries_are_those_of_the_attack_itself(evaluated):
+    root, records, _ = evaluated
+    x, y = tiny.data().test_set(COUNT)
+    ensemble = trained.restore(config_of(root, "div"), tiny.data().spec, root / "div")
+    trial = next(t for t in records["T_Div"].trials if t.kind == QUERY)
+    expected = []
+    tried = numbers(trial.tried)
+    for part in (tried[:4], tried[4:]):
+        if len(part):
+            given = {"queries": QUERIES, "seed": int(part[0])}
+            threat = ThreatModel(EPSILONS[0])
+            expected += outside.square(
+                lambda x: ensemble(x).numpy(), x[part], y[part], threat, **given
+            ).queries.tolist()
+    assert list(trial.queries_taken) == expected
+
+
+def test_record_says_what_it_is_of(evaluated):
+    root, records, _ = evaluated
+    for mode, target in zip(MODES, records, strict=True):
+        record, run = records[target], finished.read_record(root / mode)
+        assert record.common() == run.common()
+        assert (record.protocol, record.images, record.epsilons) == ("small", COUNT, EPSILONS)
+        assert (record.query_images, record.stored_as) == (7, "float32")
+        assert record.paper == tuple(run.result(WORST_CASE, epsilon) for epsilon in EPSILONS)
+        assert {"command", "commit", "tensorflow"} <= set(record.analysis)
+        kept = finished.read_evaluation(root / mode, "small")
+        assert checked_json.read_checked(root / mode / "evaluation-small.json")["schema"] == 1
+        # JSON makes lists of tuples within.
+        assert (kept.trials, kept.clean, kept.checks) == (record.trials, record.clean, record.checks)
+        assert kept.standing(0.2) == record.standing(0.2)
+
+
+def test_checks_and_detection_are_of_the_smallest_epsilon(evaluated):
+    _, records, _ = evaluated
+    for record in records.values():
+        names = [check["name"] for check in record.checks]
+        assert names == ["gradients", "black box", "queries"]
+        at = {kind: ~np.array(record.standing_under(kind, 0.05)) for kind in (TRANSFER, WHITE_BOX, QUERY)}
+        found = {check["name"]: check for check in record.checks}
+        gain = (int(at[TRANSFER].sum()) - int(at[WHITE_BOX].sum())) / COUNT
+        assert found["black box"]["figure"] == pytest.approx(gain)
+        assert found["black box"]["passed"] == (gain <= 0)
+        asked = (int(at[QUERY][:7].sum()) - int(at[WHITE_BOX][:7].sum())) / 7
+        assert found["queries"]["figure"] == pytest.approx(asked)
+        attacks = record.detection["attacks"]
+        assert list(attacks)[:2] == ["fgsm from plain", "pgd on the target"]
+        first = {kind: next(t for t in record.trials if t.kind == kind) for kind in (TRANSFER, WHITE_BOX)}
+        for name, trial in zip(attacks, first.values(), strict=False):
+            tried, hits = len(numbers(trial.tried)), len(numbers(trial.hits))
+            assert attacks[name] == {"images": tried, "fooled": tried - hits}
+        assert record.detection["clean"]["images"] == 24, "all test images set the thresholds"
+
+
+def test_each_thing_is_done_once(evaluated):
+    _, records, work = evaluated
+    assert work.count("trained") == 2, "one member of plain1, and noise; plain was there"
+    trials = {t.adversarial_set for record in records.values() for t in record.trials} - {""}
+    attacked = [word for word in work if word.startswith("attacked by")]
+    assert len(attacked) == len(trials)
+    assert (work.count("checked"), work.count("detected")) == (2, 2)
+
+
+def test_interrupted_again_and_again_it_goes_on_where_it_was(runs, evaluated, tmp_path):
+    """Nothing that was whole is done again, and the records are the same."""
+    _, whole, work = evaluated
+    root = shutil.copytree(runs, tmp_path / "root")
+    done, records = [], []
+    while not records:
+        with Work(fail_at=7) as part, contextlib.suppress(KeyboardInterrupt):
+            records = evaluate(family(root), PROTOCOL)
+        done.append(part.done)
+        assert bool(list(root.glob("*/evaluation-*"))) == bool(records)
+    assert [len(part) for part in done[:-1]] == [7] * (len(done) - 1) and len(done) >= 4
+    assert sum(done, []) == work
+    assert list(map(without_analysis, records)) == list(map(without_analysis, whole.values()))
+
+
+def test_second_call_does_nothing_and_gives_the_same_but_its_analysis(evaluated):
+    root, whole, _ = evaluated
+    with Work() as work:
+        records = evaluate(family(root), PROTOCOL)
+    assert work.done == []
+    assert list(map(without_analysis, records)) == list(map(without_analysis, whole.values()))
+
+
+def test_what_was_left_out_changes_nothing(runs, evaluated, tmp_path):
+    """Except what was tried."""
+    _, whole, _ = evaluated
+    root = shutil.copytree(runs, tmp_path / "root")
+    targets = {path: dataclasses.replace(config, epsilons=(0.2,)) for path, config in family(root).items()}
+    protocol = dataclasses.replace(PROTOCOL, checks=False)
+    for record in evaluate(targets, protocol, skip=False):
+        for kind in (TRANSFER, WHITE_BOX, QUERY):
+            assert record.standing_under(kind, 0.2) == whole[record.target].standing_under(kind, 0.2)
+        assert all(len(numbers(t.tried)) == COUNT for t in record.trials if t.kind != QUERY)
+
+
+def test_other_surrogates_are_checked_anew(evaluated, tmp_path):
+    """Whether transfer beats the white box is another question then, though the white box is the same."""
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    weak = dataclasses.replace(PROTOCOL, name="weak", surrogates=("plain",), transfer=(Trial("fgsm"),))
+    with Work() as work:
+        records = evaluate(family(root), weak)
+    changed = 0
+    for record in records:
+        before = evaluated[1][record.target]
+        fooled, was = (~np.array(r.standing_under(TRANSFER, 0.05)) for r in (record, before))
+        (check,) = (c for c in record.checks if c["name"] == "black box")
+        white = sum(~np.array(record.standing_under(WHITE_BOX, 0.05)))
+        assert check["figure"] == pytest.approx((int(fooled.sum()) - int(white)) / COUNT)
+        changed += int((fooled != was).any())
+    assert work.done.count("checked") == changed > 0
+
+
+def test_epsilons_in_any_order_are_ascending(runs, evaluated, tmp_path):
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    with Work() as work:
+        records = evaluate(
+            {path: dataclasses.replace(c, epsilons=EPSILONS[::-1]) for path, c in family(root).items()},
+            PROTOCOL,
+        )
+    assert work.done == []
+    assert list(map(without_analysis, records)) == list(map(without_analysis, evaluated[1].values()))
+
+
+def test_fewer_images_than_square_would_take_are_all_it_takes(evaluated, tmp_path):
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    small = dataclasses.replace(PROTOCOL, images=5, checks=False, white_box=())
+    assert [record.query_images for record in evaluate(family(root), small)] == [5, 5]
+    none = dataclasses.replace(small, queries=0)
+    assert [record.query_images for record in evaluate(family(root), none)] == [0, 0]
+
+
+def test_targets_that_are_never_right_are_evaluated_too(evaluated, tmp_path, monkeypatch):
+    """Then nothing is attacked, but by who evades detection."""
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    x, _ = tiny.data().test_set(24)
+    seen = [predicted(members_of(root, config_of(root, mode)), x) for mode in MODES]
+    wrong = np.array([min({0, 1, 2} - {a, b}) for a, b in zip(*seen, strict=True)])
+    data = dataclasses.replace(tiny.data(), y_test=wrong)
+    monkeypatch.setattr(experiment, "load_data", lambda part: data)
+    with Work() as work:
+        records = evaluate(family(root), PROTOCOL)
+    assert set(work.done) == {"checked", "detected"}
+    for record in records:
+        assert not any(record.clean_hits) and not any(len(numbers(t.tried)) for t in record.trials)
+        assert list(record.detection["attacks"]) == ["evading disagreement", "evading one_minus_confidence"]
+
+
+def test_a_single_member_never_disagrees(tmp_path, less):
+    config = config_of(tmp_path, "base", num_members=1, epsilons=(0.1,))
+    experiment.run(config)
+    small = dataclasses.replace(
+        PROTOCOL, surrogates=("plain",), transfer=(Trial("fgsm"),), queries=0, images=5
+    )
+    (record,) = evaluate({tmp_path / "base": config}, small)
+    assert "evading disagreement" not in record.detection["attacks"]
+    assert "evading one_minus_confidence" in record.detection["attacks"]
+
+
+# What is refused, before anything is trained or written.
+
+
+def model_file(path, shape=tiny.SHAPE, classes=tiny.CLASSES):
+    inputs = keras.Input(shape)
+    outputs = keras.layers.Dense(classes)(keras.layers.Flatten()(inputs))
+    keras.Model(inputs, outputs).save(path)
+    return str(path)
+
+
+def test_a_file_is_a_surrogate_of_its_own_and_among_others(evaluated, tmp_path):
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    path = model_file(tmp_path / "mine.keras")
+    names = (path, f"plain+{path}")
+    protocol = dataclasses.replace(
+        PROTOCOL, surrogates=names, transfer=(Trial("fgsm"),), white_box=(), queries=0, checks=False
+    )
+    with Work() as work:
+        records = evaluate(family(root), protocol)
+    assert "trained" not in work.done
+    assert {name: told["members"] for name, told in records[0].surrogates.items()} == dict(
+        zip(names, (1, 3), strict=True)
+    )
+    x, y = tiny.data().test_set(COUNT)
+    logits = keras.models.load_model(path)(x).numpy()
+    assert records[0].surrogates[path]["clean accuracy"] == pytest.approx((logits.argmax(axis=1) == y).mean())
+
+
+REFUSED = {
+    "classes": (
+        lambda place: {"surrogates": ("noise", model_file(place / "a.keras", classes=4))},
+        "a surrogate of 3 classes",
+    ),
+    "shape": (
+        lambda place: {"surrogates": ("noise", model_file(place / "a.keras", shape=(5, 5, 1)))},
+        "a target that takes",
+    ),
+    "missing": (lambda place: {"surrogates": ("noise", str(place / "none.keras"))}, "that are there"),
+    "no model": (
+        lambda place: (
+            (place / "a.keras").write_text("?"),
+            {"surrogates": ("noise", str(place / "a.keras"))},
+        )[1],
+        "a surrogate that Keras can load",
+    ),
+    "name": (lambda place: {"surrogates": ("noise", "plane")}, "Received: plane"),
+    "images": (
+        lambda place: {"images": 25},
+        r"Expected at most 24 images, as there are\. Received: images=25",
+    ),
+    "stored": (lambda place: {"stored_as": "png", "surrogates": ("noise",)}, "Expected stored_as as one of"),
+    "attack": (
+        lambda place: {"transfer": (Trial("deepfool"),), "surrogates": ("noise",)},
+        "Expected attack as one of",
+    ),
+    "queries": (lambda place: {"queries": 1, "surrogates": ("noise",)}, "queries"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_anything_is_trained_or_written(runs, tmp_path, case):
+    change, words = REFUSED[case]
+    root = shutil.copytree(runs, tmp_path / "root")
+    before = {path: path.is_dir() or path.read_bytes() for path in root.rglob("*")}
+    with Work() as work, pytest.raises(InputError, match=words) as refused:
+        evaluate(family(root), dataclasses.replace(PROTOCOL, **change(tmp_path)))
+    assert "\n" not in str(refused.value)
+    assert work.done == []
+    assert {path: path.is_dir() or path.read_bytes() for path in root.rglob("*")} == before
+
+
+def test_without_art_it_is_refused(runs, tmp_path, monkeypatch):
+    root = shutil.copytree(runs, tmp_path / "root")
+    before = sorted(root.rglob("*"))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "art" else find_spec(name, *a)
+    )
+    with Work() as work, pytest.raises(InputError, match=r"pip install 'divtf\[attacks\]'"):
+        evaluate(family(root), PROTOCOL)
+    assert (work.done, sorted(root.rglob("*"))) == ([], before)
+    without = dataclasses.replace(
+        PROTOCOL, queries=0, checks=False, surrogates=("plain",), transfer=PROTOCOL.transfer[:1]
+    )
+    evaluate(family(root), without)
+
+
+def test_half_trained_target_is_refused(runs, tmp_path):
+    root = shutil.copytree(runs, tmp_path / "root")
+    shutil.rmtree(root / "div" / run_directory.CHECKPOINTS)
+    with Work() as work, pytest.raises(InputError, match="Expected a whole checkpoint of epoch 2"):
+        evaluate(family(root), PROTOCOL)
+    assert work.done == []
