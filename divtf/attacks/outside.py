@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from divtf.attacks.losses import lead
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import is_number, require, require_installed
 from divtf.networks.logits import (
@@ -286,7 +287,7 @@ def _graph(target: Any, loss: Callable, image_shape: tuple[int, ...]) -> Callabl
             tape.watch(x)
             scores = at_least_float32(target(x))
             losses = loss(scores, y)
-        return _Answers(scores, _lead(scores, y), losses, tape.gradient(losses, x))
+        return _Answers(scores, lead(scores, y), losses, tape.gradient(losses, x))
 
     return ask.get_concrete_function()
 
@@ -327,17 +328,10 @@ def _climbed(ask: Callable[..., _Answers], x, y, threat: ThreatModel, steps: int
     return np.clip(images, np.float32(threat.clip_min), np.float32(threat.clip_max))
 
 
-def _lead(scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """How far the best other class leads the true one, [b, C], [b] -> [b]."""
-    is_true = tf.one_hot(y, scores.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    others = tf.reduce_max(tf.where(is_true, scores.dtype.min, scores), axis=-1)
-    return others - tf.reduce_sum(tf.where(is_true, scores, tf.zeros_like(scores)), axis=-1)
-
-
 def _difference_of_logits_ratio(scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Equation 6 of Croce & Hein (2020): the lead over what is between the first and the third score."""
     top = tf.math.top_k(scores, 3).values
-    return tf.math.divide_no_nan(_lead(scores, y), top[:, 0] - top[:, 2])
+    return tf.math.divide_no_nan(lead(scores, y), top[:, 0] - top[:, 2])
 
 
 # Cross-entropy is softplus of the margin: an image's steps, which take its gradient's sign and compare its
