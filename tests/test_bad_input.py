@@ -26,6 +26,7 @@ from divtf.ensembles.serving import litert_file, onnx_file
 from divtf.errors import InputError
 from divtf.pipeline import experiment
 from divtf.pipeline.finished import read_record
+from divtf.pipeline.protocols import Protocol
 from divtf.storage import checked_json, digests, files, run_directory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,12 +42,13 @@ def command(*arguments, table=False):
     config_flags.define_flags(values)
     if table:
         table2.define_flags(values)
-    read = table2.configs_from_flags if table else config_flags.config_from_flags
+    read = table2.table_from_flags if table else config_flags.config_from_flags
     try:
         left = command_line.parse(["command", *arguments], values)
     except SystemExit as stopped:
         return stopped.code
-    return command_line.execute(table2.main if table else main.main, read, left, values)
+    start = (lambda given: table2.main(*given)) if table else main.main
+    return command_line.execute(start, read, left, values)
 
 
 def assert_refused(code, capsys, *words):
@@ -114,6 +116,15 @@ TABLE_FLAGS = [
     *("--modes=base,base", "--seeds=a", "--seeds=-1", "--seeds=0.5", "--seeds=3,3", "--seeds=1000"),
     *("--seeds=", "--run_dir=", "--model=conv3", "--mode=div", "--export=model", "--num_members=1"),
     *("--epsilons=2", "--tables=1"),
+    # A protocol, and what changes it.
+    *("--protocol=strnog", "--protocol=", "--surrogates=plain", "--images=9", "--images=0", "--queries=-1"),
+    *("--queries=9", "--query_images=0"),
+]
+# Beside a protocol.
+PROTOCOL_FLAGS = [
+    *("--surrogates=plane", "--surrogates=", "--surrogates=plain,plain", "--surrogates=plain+"),
+    *("--surrogates=none.keras", "--surrogates=plain0", "--surrogates=a.h5", "--surrogates=T_Div"),
+    *("--queries=1", "--stored_as=png", "--max_test_examples=9", "--images=many", "--surrogate_seed=1998"),
 ]
 
 
@@ -139,6 +150,17 @@ def test_export_that_contradicts_itself_is_refused(arguments, words, capsys):
 @pytest.mark.parametrize("argument", TABLE_FLAGS)
 def test_flag_of_the_table_is_refused(argument, capsys):
     assert_refused(command(argument, table=True), capsys)
+
+
+@pytest.mark.parametrize("argument", PROTOCOL_FLAGS)
+def test_flag_of_a_protocol_is_refused(argument, capsys, monkeypatch):
+    monkeypatch.setattr(Protocol, "needs_art", False)
+    assert_refused(command("--protocol=strong", argument, table=True), capsys)
+
+
+def test_protocol_without_its_extra_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None)
+    assert_refused(command("--protocol=strong", table=True), capsys, "pip install 'divtf[attacks]'")
 
 
 @pytest.mark.parametrize(

@@ -48,13 +48,14 @@ def protocol_from_flags(name: str, flag_values: flags.FlagValues = flags.FLAGS) 
         InputError: if there is none of that name, or a value does not fit.
     """
     known = f"--protocol as one of {{{', '.join(PROTOCOLS)}}}"
-    require(name in PROTOCOLS, known, f"{name}{nearest(name, PROTOCOLS)}")
+    require(name in PROTOCOLS, known, f"protocol={name}{nearest(name, PROTOCOLS)}")
     values = {key: flag_values[key].value for key in ("images", "queries", "query_images", "stored_as")}
     given = {key: value for key, value in values.items() if value is not None}
     if flag_values.surrogates is not None:
         given["surrogates"] = tuple(flag_values.surrogates)
         distinct = 0 < len(set(given["surrogates"])) == len(given["surrogates"])
-        require(distinct, "--surrogates as distinct names, at least one", ",".join(given["surrogates"]))
+        shown = f"surrogates={','.join(given['surrogates'])}"
+        require(distinct, "--surrogates as distinct names, at least one", shown)
     return dataclasses.replace(PROTOCOLS[name], **given)
 
 

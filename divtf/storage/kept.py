@@ -23,7 +23,7 @@ def kept(directory: Path, name: str, manifest: Mapping[str, Any], make: Callable
             found = checked_json.read_checked(path) if path.exists() else {}
         except checked_json.DamagedError:
             found = {}
-        if "made" not in found:
+        if not isinstance(found, dict) or "made" not in found:
             found = {"manifest": dict(manifest), "made": make()}
             checked_json.write_checked(path, found)
     return found["made"]

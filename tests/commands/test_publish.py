@@ -3,8 +3,10 @@
 import dataclasses
 import io
 import json
+import sys
 from pathlib import Path
 
+import evaluation_records
 import matplotlib.image
 import numpy as np
 import pytest
@@ -75,7 +77,7 @@ def test_nothing_else_lies_among_the_published_files(checkout, name):
 # The command, in a repository of its own.
 
 
-def finished_run(root, mode, *, analysed=False, matrix=False, **values):
+def finished_run(root, mode, *, analysed=False, matrix=False, evaluated=False, **values):
     """The files of a finished run, without the run."""
     config = RunConfig(model="conv3", mode=mode, **values)
     directory = root / config.name
@@ -116,6 +118,33 @@ def finished_run(root, mode, *, analysed=False, matrix=False, **values):
             target=config.target, results=cells, sources=sources, analysis=analysis, **of
         )
         checked_json.write_json(directory / run_directory.TRANSFER_MATRIX, column.to_json())
+    if evaluated:
+        checked_json.write_json(directory / run_directory.evaluation("strong"), evaluation(config).to_json())
+
+
+def evaluation(config):
+    """One that fooled image 0 by transfer and image 1 by queries, with a curve of each picture."""
+    at = [{"false_alarms": 0.05, "tpr": 0.5, "missed": 1}]
+    curve = {
+        "attack": "pgd",
+        "score": "disagreement",
+        "auc": 0.5,
+        "at": at,
+        "points": [[0.0, 0.0], [1.0, 1.0]],
+    }
+    square = {"attack": "square", "queries": 9, "gradients": 0, "queries_taken": (10, 4)}
+    trials = [
+        evaluation_records.trial("transfer", {0}, surrogate="plain"),
+        evaluation_records.trial("query", {1}, tried=[0, 1], **square),
+    ]
+    detection = {
+        "clean": {"images": 8, "right": 8},
+        "attacks": {"pgd": {"images": 8, "fooled": 1}},
+        "curves": [curve | {"images": images} for images in ("all", "fooled")],
+    }
+    return evaluation_records.record(
+        config.target, trials, seed=config.seed, query_images=2, detection=detection
+    )
 
 
 @pytest.fixture
@@ -202,11 +231,11 @@ def test_demo_stands_in_the_main_page_too(repository):
 
 def test_every_kind_that_the_runs_have_is_published(repository):
     finished_run(repository / "runs/a", "base", analysed=True)
-    finished_run(repository / "runs/a", "div", analysed=True)
+    finished_run(repository / "runs/a", "div", analysed=True, evaluated=True)
     finished_run(repository / "runs/a", "div", activation="relu")
     publish.main(Path("runs/a"), "mine", anew=False)
     assert files_of() == {file for file in published.OUTPUTS if file != "transfer.png"} | {
-        *("README.md", "table.json", "gaas.json", "sparsity.json"),
+        *("README.md", "table.json", "evaluation.json", "gaas.json", "sparsity.json"),
     }
     readme = page_of()
     for line in (
@@ -217,12 +246,29 @@ def test_every_kind_that_the_runs_have_is_published(repository):
         "- T_Div (ReLU), seed 0: 25.00 % and 50.00 %; GAL 1.250 in epoch 1, 1.000 in epoch 2",
         "![orthogonal adversarial directions (Figure 5)](gaas.png)",
         "![ReLU against LeakyReLU (section 3.4)](sparsity.png)",
+        "### conv3 on mnist, protocol strong: what is left\n",
+        "![accuracy against queries](queries.png)",
+        "![images that fool a target, flagged against false alarms](roc.png)",
+        "- Command of the analysis: evaluate it\n- Commit of the analysis: 0123abc\n",
         "[records: sparsity](sparsity.json)",
     ):
         assert line in readme
     loaded = publish_pages.load("mine")
-    assert {kind: len(records) for kind, records in loaded.items()} == {"table": 3, "gaas": 2, "sparsity": 2}
+    counts = {"table": 3, "evaluation": 1, "gaas": 2, "sparsity": 2}
+    assert {kind: len(records) for kind, records in loaded.items()} == counts
     assert "secret" not in "".join(path.read_text() for path in publish_pages.RESULTS.rglob("*.json"))
+
+
+def test_evaluations_without_queries_or_detection_have_no_such_pictures(repository, monkeypatch):
+    """Nor has one in which no image fooled."""
+    whole = evaluation(RunConfig(model="conv3", mode="div"))
+    all_seen = {**whole.detection, "curves": whole.detection["curves"][:1]}
+    for detection in ({}, all_seen):
+        spoilt = dataclasses.replace(whole, trials=whole.trials[:1], detection=detection)
+        monkeypatch.setattr(sys.modules[__name__], "evaluation", lambda config, spoilt=spoilt: spoilt)
+        finished_run(repository / f"runs/{len(detection)}", "div", evaluated=True)
+        publish.main(Path(f"runs/{len(detection)}"), "mine", anew=False)
+        assert files_of() == TABLE | {"README.md", "table.json", "evaluation.json"}
 
 
 def test_transfer_matrix_is_published_as_picture_records_and_lines(repository):

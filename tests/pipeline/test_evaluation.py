@@ -291,19 +291,31 @@ def test_each_thing_is_done_once(evaluated):
     assert (work.count("checked"), work.count("detected")) == (2, 2)
 
 
+def at_one(epsilon, targets):
+    """The same targets, attacked at one epsilon."""
+    return {path: dataclasses.replace(config, epsilons=(epsilon,)) for path, config in targets.items()}
+
+
 def test_interrupted_again_and_again_it_goes_on_where_it_was(runs, evaluated, tmp_path):
     """Nothing that was whole is done again, and the records are the same."""
-    _, whole, work = evaluated
     root = shutil.copytree(runs, tmp_path / "root")
-    done, records = [], []
+    done, records, interrupted = [], [], 0
     while not records:
         with Work(fail_at=7) as part, contextlib.suppress(KeyboardInterrupt):
-            records = evaluate(family(root), PROTOCOL)
-        done.append(part.done)
+            records = evaluate(at_one(0.05, family(root)), PROTOCOL)
         assert bool(list(root.glob("*/evaluation-*"))) == bool(records)
-    assert [len(part) for part in done[:-1]] == [7] * (len(done) - 1) and len(done) >= 4
-    assert [made for part in done for made in part] == work
-    assert list(map(without_analysis, records)) == list(map(without_analysis, whole.values()))
+        assert records or len(part.done) == 7
+        interrupted += not records
+        done += part.done
+    assert interrupted >= 2
+    for record in records:
+        whole = evaluated[1][record.target]
+        first = tuple(trial for trial in whole.trials if trial.epsilon == 0.05)
+        expected = dataclasses.replace(whole, epsilons=(0.05,), trials=first)
+        assert without_analysis(record) == without_analysis(expected)
+    trials = {t.adversarial_set for record in records for t in record.trials} - {""}
+    assert len([word for word in done if word.startswith("attacked by")]) == len(trials)
+    assert [done.count(word) for word in ("trained", "checked", "detected")] == [2, 2, 2]
 
 
 def test_second_call_does_nothing_and_gives_the_same_but_its_analysis(evaluated):
@@ -314,13 +326,12 @@ def test_second_call_does_nothing_and_gives_the_same_but_its_analysis(evaluated)
     assert list(map(without_analysis, records)) == list(map(without_analysis, whole.values()))
 
 
-def test_what_was_left_out_changes_nothing(runs, evaluated, tmp_path):
+def test_what_was_left_out_changes_nothing(evaluated, tmp_path):
     """Except what was tried."""
-    _, whole, _ = evaluated
-    root = shutil.copytree(runs, tmp_path / "root")
-    targets = {path: dataclasses.replace(config, epsilons=(0.2,)) for path, config in family(root).items()}
+    done, whole, _ = evaluated
+    root = shutil.copytree(done, tmp_path / "root")
     protocol = dataclasses.replace(PROTOCOL, checks=False)
-    for record in evaluate(targets, protocol, skip=False):
+    for record in evaluate(at_one(0.2, family(root)), protocol, skip=False):
         for kind in (TRANSFER, WHITE_BOX, QUERY):
             assert record.standing_under(kind, 0.2) == whole[record.target].standing_under(kind, 0.2)
         assert all(len(numbers(t.tried)) == COUNT for t in record.trials if t.kind != QUERY)
@@ -356,10 +367,17 @@ def test_epsilons_in_any_order_are_ascending(runs, evaluated, tmp_path):
 
 def test_fewer_images_than_square_would_take_are_all_it_takes(evaluated, tmp_path):
     root = shutil.copytree(evaluated[0], tmp_path / "root")
-    small = dataclasses.replace(PROTOCOL, images=5, checks=False, white_box=())
-    assert [record.query_images for record in evaluate(family(root), small)] == [5, 5]
-    none = dataclasses.replace(small, queries=0)
-    assert [record.query_images for record in evaluate(family(root), none)] == [0, 0]
+    few = {
+        "images": 5,
+        "checks": False,
+        "white_box": (),
+        "surrogates": ("plain",),
+        "transfer": (Trial("fgsm"),),
+    }
+    for queries, count in ((QUERIES, 5), (0, 0)):
+        protocol = dataclasses.replace(PROTOCOL, queries=queries, **few)
+        records = evaluate(at_one(0.05, family(root)), protocol)
+        assert [record.query_images for record in records] == [count, count]
 
 
 def test_targets_that_are_never_right_are_evaluated_too(evaluated, tmp_path, monkeypatch):

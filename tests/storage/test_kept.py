@@ -60,8 +60,11 @@ def test_order_of_the_manifest_is_nothing(tmp_path):
         lambda text: "",
         lambda text: "{}",
         lambda text: '{"checksum": "abc"}',
+        lambda text: '{"manifest": {}}',
+        lambda text: "[]",
+        lambda text: "5",
     ],
-    ids=["changed", "cut", "empty", "nothing", "other"],
+    ids=["changed", "cut", "empty", "nothing", "other", "half", "list", "number"],
 )
 def test_damaged_file_is_measured_again(tmp_path, change):
     make = Measured()
