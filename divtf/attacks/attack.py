@@ -24,8 +24,8 @@ _ROUNDING = 1e-6
 _REVISION = 3
 # As many images of the first batch tell what a target gives.
 _FIRST = 8
-# As many of the first images are there to be mixed into others.
-POOL = 64
+# As many images are there to be mixed into others.
+_POOL = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Attack:
         x, y = tf.cast(x, tf.float32), class_indices(y)
         self._check_input(x, y)
         batch = (x, y, np.arange(len(x)))
-        return next(self.on_batches(target, [batch], pool=(x[:POOL], y[:POOL]), seed=seed))
+        mixed_in = pool_numbers(len(x))
+        return next(self.on_batches(target, [batch], pool=(tf.gather(x, mixed_in), y[mixed_in]), seed=seed))
 
     def on_batches(
         self,
@@ -167,6 +168,11 @@ class Attack:
                 f"Expected {self.name} images within {threat}. Received: a change of {change:g} and "
                 f"values from {low:g} to {high:g}"
             )
+
+
+def pool_numbers(count: int) -> np.ndarray:
+    """The numbers of the images of a set that are mixed into others: evenly apart, whatever its order is."""
+    return np.unique(np.linspace(0, count - 1, min(count, _POOL)).round().astype(int))
 
 
 def make_attack(name: str, threat: ThreatModel, **params) -> Attack:

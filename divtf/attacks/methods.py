@@ -30,6 +30,7 @@ ATTACKS: dict[str, Recipe | Search] = {
     # Their papers stand at the pieces, whose values are for images of 28 to 32 pixels.
     "dim": Recipe((DiverseInputs(),)),
     "tim": Recipe((TranslationKernel(),)),
+    # With Nesterov's momentum, as its paper has it.
     "sim": Recipe((ScaledCopies(),), update=Momentum(nesterov=True)),
     "mi_di_ti_si": Recipe((TranslationKernel(), ScaledCopies(), DiverseInputs())),
     "admix": Recipe((MixedImages(), ScaledCopies())),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.attack import POOL, Attack
+from divtf.attacks.attack import Attack, pool_numbers
 from divtf.data.images import blocks, images_digest
 from divtf.errors import require
 from divtf.evaluation import surrogates
@@ -41,7 +41,7 @@ class AdversarialSets:
     Args:
         surrogate: the attacked Ensemble, a list of members, or a callable that gives logits.
         directory: where sets are kept; None keeps nothing.
-        seed: of the attacks' random starts.
+        seed: of all that attacks draw at random, for each image by its number.
         batch_size: images attacked at a time.
         settings: what tells the surrogate whole: names to texts and numbers, as "seed", "epochs" and
             "learning rate". An Ensemble tells its objective and number of members by itself.
@@ -173,7 +173,8 @@ class AdversarialSets:
         """The adversarial images of some of x, batch by batch."""
         parts = list(blocks(numbers, self._batch_size))
         batches = ((np.asarray(x[part]), y[part], part) for part in parts)
-        pool = np.asarray(x[:POOL]), y[:POOL]
+        mixed_in = pool_numbers(len(x))
+        pool = np.asarray(x[mixed_in]), y[mixed_in]
         with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(parts)) as bar:
             for x_adv in attack.on_batches(
                 self.surrogate, batches, pool=pool, seed=seed, devices=devices_of(self.surrogate)

@@ -56,7 +56,7 @@ def evaluate_transfer(
             have theirs.
         stored_as: what targets see of adversarial images: "float32" as they are; "uint8" or "jpeg" as an
             attacker must store them (`divtf.evaluation.stored`). Clean images stay.
-        seed: of the attacks' random starts.
+        seed: of all that attacks draw at random, for each image by its number.
         batch_size: images at a time.
 
     Returns:

@@ -45,7 +45,7 @@ def map_batches(
 ) -> Iterator[Any]:
     """The function's result for each batch, in order; as many batches at a time as there are devices.
 
-    A device gets whole batches, so that random draws, which are by batch, and sums are those of one device.
+    A device gets whole batches, so that sums are those of one device.
 
     Args:
         function: a tf.function, or a function of tensors that can be traced.
