@@ -22,7 +22,7 @@ from followed import load
 from divtf.attacks.attack import make_attack
 from divtf.attacks.context import Context, streams
 from divtf.attacks.methods import ATTACKS
-from divtf.attacks.names import MODERN
+from divtf.attacks.names import OF_TODAY
 from divtf.attacks.threat import ThreatModel
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy
@@ -155,7 +155,7 @@ def test_equal_images_are_attacked_apart_where_something_is_drawn(name, curved):
 COPIES = ("scales", "others", "neighbours", "samples", "copies")
 
 
-@only("mifgsm", *MODERN)
+@only("mifgsm", *OF_TODAY)
 def test_graph_does_not_grow_with_steps_or_copies(name, curved):
     x, y = images_and_labels()
     recipe = ATTACKS[name]

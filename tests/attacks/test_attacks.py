@@ -626,7 +626,7 @@ def test_unknown_attacks_and_bad_parameters_are_refused(name, params, expected):
 
 def test_loss_that_is_named_brings_its_own_parameters():
     attack = make_attack("ifgsm", ThreatModel(0.1), loss="margin", confidence=5.0)
-    assert attack.recipe.loss == losses.Margin(5.0) and attack.recipe == ATTACKS["ifgsm"].replace(
+    assert attack.method.loss == losses.Margin(5.0) and attack.method == ATTACKS["ifgsm"].replace(
         {"loss": losses.Margin(5.0)}
     )
 
