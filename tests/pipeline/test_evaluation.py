@@ -52,7 +52,7 @@ def family(root):
     return found
 
 
-def few_checks(target, x, y, threat, *, white, black):
+def few_checks(target, x, y, threat, *, white, black, effort):
     """In place of all the checks that have tests of their own: two that take no attack."""
     lacking = masking_report.lacking_gradients(target, x, y)
     return [masking.judge_gradients(lacking), masking.judge_black_box(white, black)]
