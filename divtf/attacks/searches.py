@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import tensorflow as tf
 
 from divtf.attacks import outside
 from divtf.attacks.threat import ThreatModel
@@ -48,7 +48,7 @@ class Search(abc.ABC):
     @abc.abstractmethod
     def prepared(
         self, target: Any, members: int, image_shape: Sequence[int], threat: ThreatModel
-    ) -> Callable[..., np.ndarray]:
+    ) -> Callable[..., tf.Tensor]:
         """The attack on one target; as `Recipe.prepared`."""
 
 
@@ -65,7 +65,7 @@ class Square(Search):
 
         def attack(x, y, numbers, seed, pool, pool_labels):
             found = outside.square(scores, x.numpy(), y, threat, seed=_seed_of(seed, numbers), **self.params)
-            return found.images
+            return tf.constant(found.images)
 
         return attack
 
@@ -87,7 +87,8 @@ class AutoPgd(Search):
         """As `Recipe.prepared`."""
 
         def attack(x, y, numbers, seed, pool, pool_labels):
-            return outside.auto_pgd(target, x.numpy(), y, threat, seed=_seed_of(seed, numbers), **self.params)
+            given = {**self.params, "seed": _seed_of(seed, numbers)}
+            return tf.constant(outside.auto_pgd(target, x.numpy(), y, threat, **given))
 
         return attack
 

@@ -22,7 +22,7 @@ from followed import load
 from divtf.attacks.attack import make_attack
 from divtf.attacks.context import Context, streams
 from divtf.attacks.methods import ATTACKS
-from divtf.attacks.names import OF_TODAY
+from divtf.attacks.names import OF_TODAY, ON_SURROGATES
 from divtf.attacks.threat import ThreatModel
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy
@@ -35,7 +35,7 @@ def only(*names):
     return pytest.mark.parametrize("name", names)
 
 
-every = only(*ATTACKS)
+every = only(*ON_SURROGATES)
 RANDOM = {"rfgsm", "pgd_cw", "pgd", "dim", "mi_di_ti_si", "admix", "vmi", "pgn", "ssa"}
 PICTURES = ("dim", "tim", "mi_di_ti_si", "ssa")
 # A trace takes longer than many batches: tests share them.

@@ -13,11 +13,13 @@ import tensorflow as tf
 from keras import layers
 
 from divtf.attacks import outside
+from divtf.attacks.attack import make_attack
 from divtf.attacks.outside import auto_pgd, scores_of, square
 from divtf.attacks.threat import ThreatModel
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy
 from divtf.errors import InputError
+from divtf.evaluation.adversarial_sets import AdversarialSets
 
 needs_art = pytest.mark.skipif(importlib.util.find_spec("art") is None, reason="needs the extra `attacks`")
 SHAPE, CLASSES = (8, 8, 3), 4
@@ -391,3 +393,28 @@ def test_importing_art_leaves_the_program_as_it_is(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert log.read_text() == "before\nafter\n" and "it/s" not in done.stderr
+
+
+@needs_art
+@pytest.mark.parametrize(("name", "params"), [("square", {"queries": 30}), ("auto_pgd", {"steps": 5})])
+def test_searches_are_attacks_like_the_others(name, params, tmp_path):
+    """Made by name, kept in sets, and the same as the function on the same batch and seed."""
+    attack = make_attack(name, ThreatModel(0.1), **params)
+    weights = [WEIGHTS.astype("float32"), np.zeros(CLASSES, "float32")]
+    images = keras.Input(SHAPE)
+    member = keras.Model(images, layers.Dense(CLASSES)(layers.Flatten()(images)))
+    member.set_weights(weights)
+    ensemble = Ensemble([member], CrossEntropy())
+    sets = AdversarialSets(ensemble, tmp_path)
+    made, kept = sets.images(attack, X, Y, seed=3)
+    assert kept and sets.images(attack, X, Y, seed=3)[1] == kept
+    if name == "square":
+        expected = square(scores_of(ensemble, SHAPE), X, Y, attack.threat, seed=3, **params).images
+    else:
+        expected = auto_pgd(ensemble, X, Y, attack.threat, seed=3, **params)
+    np.testing.assert_array_equal(made, expected)
+    np.testing.assert_array_equal(attack(ensemble, X, Y, seed=3), expected)
+    assert attack.describe()["params"].items() >= params.items()
+    assert (attack.queries, attack.gradients) == ((30, 0) if name == "square" else (0, 5))
+    with pytest.raises(InputError, match="Expected parameters among"):
+        make_attack(name, ThreatModel(0.1), nonsense=1)
