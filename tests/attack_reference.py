@@ -195,10 +195,11 @@ def spectral(gradient, epsilon, copies=20, spread=0.5, noise=1.0):
 # How others climb, given a gradient of (images, draws).
 
 
-def sign_steps(gradient, climb, draws, steps, alpha):
-    """Equation 4."""
+def sign_steps(gradient, climb, draws, steps, alpha, shrink=False):
+    """Equation 4; with `shrink` steps go along half a cosine from alpha to nothing, as of learning rates."""
     for t in range(steps):
-        climb.step(alpha, gradient(climb.images, draws.fold(t)))
+        size = alpha * np.cos(np.pi * t / (2 * steps)) ** 2 if shrink else alpha
+        climb.step(size, gradient(climb.images, draws.fold(t)))
     return climb
 
 

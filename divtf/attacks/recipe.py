@@ -67,8 +67,9 @@ class Recipe:
         require(is_count(self.steps), "whole steps >= 1", f"steps={self.steps!r}")
         holds = self.step is None or (is_number(self.step) and 0 < self.step <= 1)
         require(holds, "0 < step <= 1, in units of epsilon", f"step={self.step!r}")
-        started = isinstance(self.random_start, bool)
-        require(started, "random_start as a bool", f"random_start={self.random_start!r}")
+        for name in ("shrink", "random_start"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), f"{name} as a bool", f"{name}={value!r}")
         require(is_count(self.restarts), "whole restarts >= 1", f"restarts={self.restarts!r}")
         several = self.restarts == 1 or self.random_start
         require(several, "a random start for several restarts", f"restarts={self.restarts}")

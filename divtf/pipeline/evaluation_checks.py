@@ -54,7 +54,8 @@ def checked(record: EvaluationRecord, sets: AdversarialSets, x: Any, y: np.ndarr
             )
         ]
 
-    known = {kind: fooled[kind].tolist() for kind in (WHITE_BOX, TRANSFER)}
+    known: dict[str, Any] = {"effort": dataclasses.asdict(_EFFORT)}
+    known |= {kind: fooled[kind].tolist() for kind in (WHITE_BOX, TRANSFER)}
     checks = sets.kept("masking", {"epsilon": epsilon, **known}, x, y, measured)
     count = record.query_images
     if count:

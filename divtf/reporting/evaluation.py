@@ -35,6 +35,7 @@ _COLUMNS = {
 # Targets whose gain over another one is stated where both are there.
 _COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
 _MARK = "†"
+_PAPERS = "The paper's attacks were tried on as many images as the run itself was told to attack"
 
 
 def evaluation_markdown(records: Iterable[EvaluationRecord]) -> str:
@@ -260,8 +261,10 @@ def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     return [
         f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
         "counts only if it is classified as labelled when clean and under every attack of the column",
-        "Images that have fooled every target are left out of further attacks on surrogates; those that have "
-        "fooled a target, of further attacks with its own gradients",
+        "Images that have fooled every target are left out of further attacks on surrogates, those that have "
+        "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by it, "
+        "with images that a later one might have fooled too",
+        *([_PAPERS] if any(record.paper for record in records) else []),
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),
         *(
             line

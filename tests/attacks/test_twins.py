@@ -128,7 +128,7 @@ def test_restarts_of_every_loss_keep_the_best_start_of_each_image(loss, curved):
         climb = twin.Climb(x, 0.3)
         climb.move(begun.fold(0).uniform(x.shape[1:], -0.3, 0.3))
         gradient = tape_gradient(wide, y, loss)
-        twin.sign_steps(lambda at, _, gradient=gradient: gradient(at), climb, begun.fold(1), 2, 0.15)
+        twin.sign_steps(lambda at, _, gradient=gradient: gradient(at), climb, begun.fold(1), 2, 0.15, True)
         climbs.append(climb)
         logits = np.stack([member(climb.images) for member in wide])
         values.append(plain_losses(logits, y, "mean_probability").numpy())
