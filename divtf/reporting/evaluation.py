@@ -262,8 +262,8 @@ def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
         f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
         "counts only if it is classified as labelled when clean and under every attack of the column",
         "Images that have fooled every target are left out of further attacks on surrogates, those that have "
-        "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by it, "
-        "with images that a later one might have fooled too",
+        "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by "
+        "it, with images that a later one might have fooled too",
         *([_PAPERS] if any(record.paper for record in records) else []),
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),
         *(
