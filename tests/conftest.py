@@ -22,7 +22,16 @@ for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREAD
 # Modules that take a minute, or have a test that does, slow ones included.
 _LONG = (
     *("test_ray_cluster", "test_mix", "test_bad_input", "test_kills", "test_faults", "test_experiment"),
-    *("test_table2", "test_training", "test_readme", "test_transfer_matrix", "test_replicas", "test_devices"),
+    *(
+        "test_evaluation",
+        "test_all_attacks",
+        "test_table2",
+        "test_training",
+        "test_readme",
+        "test_transfer_matrix",
+        "test_replicas",
+        "test_devices",
+    ),
 )
 
 
