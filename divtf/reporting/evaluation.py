@@ -35,6 +35,8 @@ _COLUMNS = {
 # Targets whose gain over another one is stated where both are there.
 _COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
 _MARK = "†"
+# What exports give, the bar to beat, and what flagged most of what fools a diverse ensemble in trials.
+_SHOWN_SCORES = ("disagreement", "one_minus_confidence", "pair_divergence")
 _PAPERS = "The paper's attacks were tried on as many images as the run itself was told to attack"
 
 
@@ -145,8 +147,9 @@ def _fooled_by(record: EvaluationRecord, epsilon: float, counts: Callable[[Trial
 
 
 def _only(record: EvaluationRecord, epsilon: float, counts: Callable[[TrialResult], bool]) -> int:
-    """Images that these attacks fooled, and no other one of that epsilon."""
-    others = record.standing(epsilon, lambda trial: not counts(trial))
+    """Images that these attacks fooled, and no other one of their kind and epsilon."""
+    kinds = {trial.kind for trial in record.trials if counts(trial)}
+    others = record.standing(epsilon, lambda trial: trial.kind in kinds and not counts(trial))
     return sum(a and b for a, b in zip(_fooled_by(record, epsilon, counts), others, strict=True))
 
 
@@ -232,14 +235,15 @@ def _detection(records: Sequence[EvaluationRecord]) -> list[str]:
     for record in records:
         curves = {(c["attack"], c["score"], c["images"]): c for c in record.detection.get("curves", ())}
         for (attack, score, images), curve in curves.items():
-            if images == "all":
+            if images == "all" and score in _SHOWN_SCORES:
                 fooled = curves.get((attack, score, "fooled"))
                 lines.append([record.target, *_detected(attack, score, curve, fooled)])
     first = next(curve for record in records for curve in record.detection.get("curves", ()))
     at = " / ".join(f"{100 * rate['false_alarms']:g} %" for rate in first["at"])
     return [
         f"Flagged are images whose score is above that of all but {at} of the clean test images; the AUC is "
-        "over all attacked images. Who evades knows the score and its threshold at 5 %.",
+        "over all attacked images. Who evades knows the score and its threshold at 5 %. The records have "
+        "more scores.",
         _lines(lines),
     ]
 
@@ -263,7 +267,7 @@ def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
         "counts only if it is classified as labelled when clean and under every attack of the column",
         "Images that have fooled every target are left out of further attacks on surrogates, those that have "
         "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by "
-        "it, with images that a later one might have fooled too",
+        "it among those of its kind, with images that a later one might have fooled too",
         *([_PAPERS] if any(record.paper for record in records) else []),
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),
         *(
