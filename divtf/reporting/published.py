@@ -24,7 +24,6 @@ from divtf.reporting.markdown import table_markdown
 from divtf.reporting.plain_text import table_lines
 from divtf.reporting.table_data import table_csv
 from divtf.reporting.tables import tables
-from divtf.reporting.under_attack import under_attack
 from divtf.storage.evaluations import QUERY, EvaluationRecord
 from divtf.storage.records import (
     GaasRecord,
@@ -198,12 +197,7 @@ def demo_section(published: Published, directory: str) -> str:
     """
     blocks = []
     for table in tables(published["table"]):
-        notes = [
-            captions.measure(table),
-            *under_attack(table),
-            *captions.coherence(table),
-            *captions.gain(table),
-        ]
+        notes = [captions.measure(table), *captions.gain(table)]
         blocks.append("\n".join(["```text", *table_lines(table, notes), "```"]))
     file, output = _first_picture(published)
     return "\n\n".join([*blocks, f"![{output.title}]({directory}/{file})"])
