@@ -77,9 +77,12 @@ def pgd_cw(gradient, climb, start, steps=30, step=0.1):
     return climb
 
 
-def pgd(gradient, climb, start, steps=40, step=0.1):
-    """Madry et al. (2018): the same, of the members' mean loss."""
-    return pgd_cw(gradient, climb, start, steps, step)
+def pgd(gradient, climb, start, steps=40, step=0.25):
+    """Madry et al. (2018), of the members' mean loss; steps shrink along half a cosine."""
+    climb.move(start)
+    for t in range(steps):
+        climb.step(step * climb.epsilon * (1 + np.cos(np.pi * t / steps)) / 2, gradient(climb.images))
+    return climb
 
 
 ATTACKS = {"fgsm": fgsm, "rfgsm": rfgsm, "ifgsm": ifgsm, "mifgsm": mifgsm, "pgd_cw": pgd_cw, "pgd": pgd}

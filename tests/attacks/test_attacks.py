@@ -605,7 +605,11 @@ def test_bad_threat_model_is_refused(values, expected):
     ("name", "params", "expected"),
     [
         ("deepfool", {}, f"attack as one of {sorted(ATTACKS)}. Received: attack='deepfool'"),
-        ("fgsm", {"decay": 0.5}, "parameters among ['steps', 'step', 'random_start', 'restarts', 'loss']"),
+        (
+            "fgsm",
+            {"decay": 0.5},
+            "parameters among ['steps', 'step', 'shrink', 'random_start', 'restarts', 'loss']",
+        ),
         ("ifgsm", {"confidence": 3.0}, "Received: ['confidence']"),
         ("pgd_cw", {"rate": 1, "steps": 3}, "'loss', 'confidence']. Received: ['rate']"),
         ("mifgsm", {"pieces": ()}, "Received: ['pieces']"),
