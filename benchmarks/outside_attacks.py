@@ -22,6 +22,7 @@ from absl import app, flags
 import divtf
 from benchmarks.timing import Row, write_tables
 from divtf.attacks import outside
+from divtf.attacks.auto_pgd import auto_pgd
 from divtf.attacks.threat import ThreatModel
 from divtf.commands import evaluate
 from divtf.errors import require, require_installed
@@ -81,7 +82,7 @@ def by_foolbox(name: str, **settings) -> Maker:
 
 def by_auto_pgd(loss: str) -> Maker:
     """AutoPGD of ART as divtf wraps it: 100 steps."""
-    return lambda target, x, y, threat: outside.auto_pgd(target, x, y, threat, loss=loss)
+    return lambda target, x, y, threat: auto_pgd(target, x, y, threat, loss=loss)
 
 
 def by_square(queries: int) -> Maker:

@@ -1,8 +1,7 @@
-"""Attacks of another library, the Adversarial Robustness Toolbox (ART): Square and AutoPGD. Extra `attacks`.
+"""Square by another library, the Adversarial Robustness Toolbox (ART), and how ART is used. Extra `attacks`.
 
-ART searches. What it asks of a target, how queries are counted and which image is kept is here, by its public
-parameters alone. It asks for the same images' scores again and again, counts no queries, and lets AutoPGD end
-with its last image, or with its random start, in place of the best one found.
+ART searches. What it asks of a target and how queries are counted is here, by its public parameters alone: it
+asks for the same images' scores again and again, and counts no queries. `attacks.auto_pgd` uses it too.
 """
 
 import collections
@@ -14,25 +13,18 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.losses import lead
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import is_number, require, require_installed
-from divtf.networks.logits import (
-    as_target,
-    at_least_float32,
-    class_indices,
-    require_logits,
-    true_class_margin,
-)
+from divtf.networks.logits import as_target, class_indices
 
-# Images that a target is asked for at a time.
-_BATCH = 250
+BATCH = 250
+"""Images that a target is asked for at a time."""
 # ART's Square asks for the images as they are, for those that stand, and for new ones; then for all again.
 _CALLS_AN_ITERATION = 3
 
@@ -80,9 +72,9 @@ def square(
 
     Source: Andriushchenko et al. (2020), Algorithms 1 and 2; AutoAttack's values (Croce & Hein, 2020).
     """
-    x, y = _checked(x, y, threat)
+    x, y = checked(x, y, threat)
     require(x.ndim == 4, "images [n, H, W, C] for square, which draws squares", f"shape {x.shape}")
-    _require_whole("queries", queries, 2)
+    require_whole("queries", queries, 2)
     fits = is_number(initial) and 0 < initial < 1
     # ART draws a place in range(side - tile).
     fits = fits and round(math.sqrt(initial * x.shape[1] * x.shape[2])) < min(x.shape[1:3])
@@ -112,62 +104,12 @@ def square(
         verbose=False,
     )
     one_hot = np.eye(classes, dtype="float32")[y[standing]]
-    with _seeded(seed):
+    with seeded(seed):
         images[standing] = attack.generate(x[standing], one_hot)
     # ART does not look at what its last query did.
     counted(asked(images[standing]), one_hot)
     taken[standing] = np.where(counted.queries > 0, counted.queries, queries + 1)
     return SquareResult(images, taken)
-
-
-def auto_pgd(
-    target: Any,
-    x: np.ndarray,
-    y: Any,
-    threat: ThreatModel,
-    *,
-    steps: int = 100,
-    restarts: int = 1,
-    loss: str = "cross_entropy",
-    seed: int = 0,
-) -> np.ndarray:
-    """AutoPGD: projected gradient ascent with momentum that halves its own step, from a random start.
-
-    Args:
-        target: an Ensemble, whose scores are the logarithms of its mean probabilities; a list of members; or
-            a callable that gives logits [b, C].
-        x: images [n, ...] in the image range.
-        y: true classes [n], [n, 1] or one-hot [n, C].
-        threat: budget and image range.
-        steps: >= 1.
-        restarts: >= 1; a later one attacks the images that still stand.
-        loss: "cross_entropy", or "dlr" for the difference of logits ratio, which takes 3 classes or more.
-        seed: of NumPy's global generator during the call; its state is put back.
-
-    Returns:
-        float32 of the shape of x: of all images that were looked at, the one that leads furthest to another
-        class. An image that is misclassified from the start is left as it is.
-
-    Raises:
-        InputError: if a value does not fit, or ART is not installed.
-
-    Source: Croce & Hein (2020), Algorithm 1 and Equation 6.
-    """
-    x, y = _checked(x, y, threat)
-    _require_whole("steps", steps, 1)
-    _require_whole("restarts", restarts, 1)
-    require(loss in _LOSSES, f"loss as one of {sorted(_LOSSES)}", f"loss={loss!r}")
-    target = as_target(target)
-    _, classes = require_logits(target, tf.constant(x[:8]))
-    require(bool(y.max() < classes), f"labels in [0, {classes})", f"labels up to {y.max()}")
-    require(loss != "dlr" or classes >= 3, "3 classes or more for the loss dlr", f"{classes}")
-    load_art("auto_pgd")
-    ask, images = _graph(target, _LOSSES[loss], x.shape[1:]), x.copy()
-    with _seeded(seed):
-        for first in range(0, len(x), _BATCH):
-            part = slice(first, first + _BATCH)
-            images[part] = _climbed(ask, x[part], y[part], threat, steps, restarts)
-    return images
 
 
 def scores_of(target: Any, image_shape: tuple[int, ...]) -> Callable[[Any], tf.Tensor]:
@@ -203,7 +145,7 @@ class _Remembered:
         return np.stack([answers[key] for key in keys])
 
     def _ask(self, x: np.ndarray) -> list[np.ndarray]:
-        parts = [np.asarray(self._logits(x[i : i + _BATCH])) for i in range(0, len(x), _BATCH)]
+        parts = [np.asarray(self._logits(x[i : i + BATCH])) for i in range(0, len(x), BATCH)]
         for part in parts:
             require(part.ndim == 2, "a target that gives scores [b, C]", f"outputs of shape {part.shape}")
             require(bool(np.isfinite(part).all()), "finite scores of a target", "NaN or infinity")
@@ -228,122 +170,8 @@ class _Counted:
         return fooled
 
 
-class _Best:
-    """A model and its loss as ART wants them, which keep the best of all images that ART looks at.
-
-    Args:
-        ask: what `_graph` gives.
-        x, y: the images that are attacked, and their labels.
-
-    Attributes:
-        images: those with the largest lead so far, of the shape of x.
-        leads: of another class over the true one [b]; positive where an image is misclassified.
-        reduction: ART sets it on any loss. This one is never reduced: an image's gradient is its own.
-    """
-
-    def __init__(self, ask: Callable, x: np.ndarray, y: np.ndarray):
-        self.images, self.leads = x.copy(), np.full(len(x), -np.inf, "float32")
-        self.reduction = "none"
-        self._ask, self._y = ask, tf.constant(y, tf.int64)
-        self._x: Any = None
-        self._answers: Any = None
-
-    def model(self, x: tf.Tensor, training: bool) -> tf.Tensor:
-        """The scores, for ART, which asks for the loss of the same images next."""
-        require(not training, "scores of a trained target", training=training)
-        if not tf.executing_eagerly():  # ART traces its own prediction, which has no loss.
-            return self._ask(x, tf.zeros(tf.shape(x)[:1], tf.int64)).scores
-        # ART asks for a loss and then, of the same images, for its gradient.
-        if self._x is None or not np.array_equal(x, self._x):
-            self._answers = self._ask(x, self._y)
-            leads = self._answers.leads.numpy()
-            better = leads > self.leads
-            self.images[better], self.leads[better] = x.numpy()[better], leads[better]
-        self._x = x
-        return self._answers.scores
-
-    def __call__(self, one_hot: np.ndarray, scores: tf.Tensor) -> tf.Tensor:
-        """The losses [b] of the images that ART asked for last, whose gradient in them is the known one."""
-        products = self._answers.gradients * (self._x - tf.stop_gradient(self._x))
-        return self._answers.losses + tf.reduce_sum(products, axis=range(1, products.shape.rank))
-
-
-class _Answers(NamedTuple):
-    """Of images [b, ...]: scores [b, C], leads [b], losses [b] and their gradients [b, ...]."""
-
-    scores: tf.Tensor
-    leads: tf.Tensor
-    losses: tf.Tensor
-    gradients: tf.Tensor
-
-
-def _graph(target: Any, loss: Callable, image_shape: tuple[int, ...]) -> Callable[..., _Answers]:
-    """From images and labels [b] to `_Answers`, in one pass forth and back; no gradients of weights."""
-    signature = [tf.TensorSpec([None, *image_shape], tf.float32), tf.TensorSpec([None], tf.int64)]
-
-    @tf.function(input_signature=signature, autograph=not isinstance(target, keras.Model))
-    def ask(x, y):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            scores = at_least_float32(target(x))
-            losses = loss(scores, y)
-        return _Answers(scores, lead(scores, y), losses, tape.gradient(losses, x))
-
-    return ask.get_concrete_function()
-
-
-def _climbed(ask: Callable[..., _Answers], x, y, threat: ThreatModel, steps: int, restarts: int):
-    """AutoPGD's images of one batch."""
-    from art.attacks.evasion import AutoProjectedGradientDescent
-    from art.estimators.classification import TensorFlowV2Classifier
-
-    first = ask(x, y)
-    images, leads = x.copy(), first.leads.numpy()
-    for _ in range(restarts):
-        standing = np.flatnonzero(leads <= 0)
-        if not len(standing):
-            break
-        best = _Best(ask, x[standing], y[standing])
-        classifier = TensorFlowV2Classifier(
-            best.model,
-            nb_classes=first.scores.shape[-1],
-            input_shape=x.shape[1:],
-            loss_object=best,
-            clip_values=(threat.clip_min, threat.clip_max),
-            preprocessing=None,
-        )
-        attack = AutoProjectedGradientDescent(
-            classifier,
-            eps=threat.epsilon,
-            eps_step=2 * threat.epsilon,
-            max_iter=steps,
-            nb_random_init=1,
-            batch_size=len(x),
-            verbose=False,
-        )
-        attack.generate(x[standing], y[standing])
-        better = best.leads > leads[standing]
-        images[standing[better]], leads[standing[better]] = best.images[better], best.leads[better]
-    # The sum of an image and its perturbation may round to just outside.
-    return np.clip(images, np.float32(threat.clip_min), np.float32(threat.clip_max))
-
-
-def _difference_of_logits_ratio(scores: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Equation 6 of Croce & Hein (2020): the lead over what is between the first and the third score."""
-    top = tf.math.top_k(scores, 3).values
-    return tf.math.divide_no_nan(lead(scores, y), top[:, 0] - top[:, 2])
-
-
-# Cross-entropy is softplus of the margin: an image's steps, which take its gradient's sign and compare its
-# losses, are the same by either, but the margin neither vanishes nor is 0 where a network is sure.
-_LOSSES: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
-    "cross_entropy": true_class_margin,
-    "dlr": _difference_of_logits_ratio,
-}
-
-
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed NumPy's global generator, from which ART draws, for a while."""
     whole = isinstance(seed, int | np.integer) and 0 <= seed < 2**32
     require(whole, "a seed in [0, 2^32), as NumPy's global generator takes it", f"seed={seed!r}")
@@ -355,8 +183,12 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
-def _checked(x: Any, y: Any, threat: ThreatModel) -> tuple[np.ndarray, np.ndarray]:
-    """Images in float32 and labels as indices."""
+def checked(x: Any, y: Any, threat: ThreatModel) -> tuple[np.ndarray, np.ndarray]:
+    """Images in float32 and labels as indices.
+
+    Raises:
+        InputError: if they do not fit together, or to the image range.
+    """
     x, y = np.array(x, "float32"), class_indices(y)
     require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
     low, high = float(x.min()), float(x.max())
@@ -367,7 +199,12 @@ def _checked(x: Any, y: Any, threat: ThreatModel) -> tuple[np.ndarray, np.ndarra
     return x, y
 
 
-def _require_whole(name: str, value: Any, least: int) -> None:
+def require_whole(name: str, value: Any, least: int) -> None:
+    """Refuse a value that is no whole number, or too small a one.
+
+    Raises:
+        InputError: names it.
+    """
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
     require(fits, f"whole {name} >= {least}", f"{name}={value!r}")
 

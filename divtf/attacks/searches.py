@@ -1,4 +1,4 @@
-"""Attacks that another library carries out, as methods of an `Attack`; see `attacks.outside`."""
+"""Attacks that another library carries out, as methods of an `Attack`: those of `outside` and `auto_pgd`."""
 
 import abc
 import dataclasses
@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from divtf.attacks import outside
+from divtf.attacks import auto_pgd, outside
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import require
 
@@ -72,7 +72,7 @@ class Square(Search):
 
 @dataclasses.dataclass(frozen=True)
 class AutoPgd(Search):
-    """Projected gradient ascent that sets its own steps; the arguments of `outside.auto_pgd`."""
+    """Projected gradient ascent that sets its own steps; the arguments of `auto_pgd.auto_pgd`."""
 
     steps: int = 100
     restarts: int = 1
@@ -85,10 +85,12 @@ class AutoPgd(Search):
 
     def prepared(self, target, members, image_shape, threat):
         """As `Recipe.prepared`."""
+        ask = auto_pgd.traced(target, image_shape, self.loss)
+        given = {"steps": self.steps, "restarts": self.restarts}
 
         def attack(x, y, numbers, seed, pool, pool_labels):
-            given = {**self.params, "seed": _seed_of(seed, numbers)}
-            return tf.constant(outside.auto_pgd(target, x.numpy(), y, threat, **given))
+            images = auto_pgd.climb(ask, x.numpy(), y.numpy(), threat, seed=_seed_of(seed, numbers), **given)
+            return tf.constant(images)
 
         return attack
 

@@ -89,7 +89,7 @@ class AdversarialSets:
             x: images [n, ...].
             y: their true classes [n].
             numbers: of the images that are attacked, ascending; None attacks all. An image has the same
-                adversarial image whichever others are attacked.
+                adversarial image whichever others are attacked, but of a `Search`.
             seed: of the attack's random draws; None is that of the sets.
         """
         numbers = np.arange(len(x)) if numbers is None else numbers

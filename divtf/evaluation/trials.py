@@ -1,5 +1,6 @@
 """Attacks tried one after the other, each on the images that still stand."""
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -51,8 +52,18 @@ class Standing:
     ):
         self._targets, self._x, self._y = targets, x, y
         self._stored_as, self._skip = stored_as, skip
-        self.standing = {name: predictions(target, x) == y for name, target in targets.items()}
-        self.results: dict[str, list[TrialResult]] = {name: [] for name in targets}
+        self._clean = {name: predictions(target, x) == y for name, target in targets.items()}
+        self._begin()
+
+    def untried(self) -> "Standing":
+        """The same before any attack; the targets are not asked again."""
+        other = copy.copy(self)
+        other._begin()
+        return other
+
+    def _begin(self) -> None:
+        self.standing = {name: hits.copy() for name, hits in self._clean.items()}
+        self.results: dict[str, list[TrialResult]] = {name: [] for name in self._targets}
 
     def by_transfer(self, surrogates: Mapping[str, AdversarialSets], attempts: Iterable[Attempt]) -> None:
         """Try attacks on surrogates: each attack on every one of them, then the next attack."""

@@ -13,7 +13,6 @@ from divtf.data.datasets import ImageData
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
-from divtf.evaluation.predictions import predictions
 from divtf.evaluation.stored import require_storable
 from divtf.evaluation.surrogates import images_and_labels_digest
 from divtf.evaluation.trials import Attempt, Standing
@@ -63,6 +62,11 @@ def evaluate(
             trained.
     """
     config = next(iter(family.values()))
+    for each in family.values():
+        same = (each.epsilons, each.surrogate_seed) == (config.epsilons, config.surrogate_seed)
+        asked = f"epsilons={config.epsilons} and surrogate_seed={config.surrogate_seed}"
+        received = f"epsilons={each.epsilons} and surrogate_seed={each.surrogate_seed} in {each.run_dir}"
+        require(same, f"runs of one kind, as {config.run_dir}, with {asked}", received)
     epsilons = tuple(sorted(config.epsilons))
     attacks = [_attacks(protocol, epsilon) for epsilon in epsilons]
     data = experiment.load_data(config.part(DataPart))
@@ -72,13 +76,16 @@ def evaluate(
     targets = {each.target: _target(each, path, data) for path, each in family.items()}
     surrogates = surrogate_sets(protocol.surrogates, config, data)
     results: dict[str, list[TrialResult]] = {name: [] for name in targets}
+    ensembles = {name: target.ensemble for name, target in targets.items()}
+    clean = Standing(ensembles, x, y, stored_as=protocol.stored_as, skip=skip)
     for tried in attacks:
-        for standing in _standing(targets, surrogates, tried, x, y, protocol, skip):
+        for standing in _standing(clean, targets, surrogates, tried, protocol):
             for name, found in standing.results.items():
                 results[name] += found
     told = {name: sets.told(x, y) for name, sets in surrogates.items()}
     records = [
-        _record(target, x, y, protocol, epsilons, results[name], told) for name, target in targets.items()
+        _record(target, clean.standing[name], x, y, protocol, epsilons, results[name], told)
+        for name, target in targets.items()
     ]
     if protocol.checks:
         records = [
@@ -100,19 +107,14 @@ def _target(config: RunConfig, path: Path, data: ImageData) -> _Target:
 
 
 def _standing(
+    clean: Standing,
     targets: Mapping[str, _Target],
     surrogates: Mapping[str, AdversarialSets],
     attacks: _Attacks,
-    x: Any,
-    y: np.ndarray,
     protocol: Protocol,
-    skip: bool,
 ) -> list[Standing]:
     """What the attacks of one epsilon did; under each kind all images stand at first."""
-    ensembles = {name: target.ensemble for name, target in targets.items()}
-    by_transfer, by_gradients, by_queries = (
-        Standing(ensembles, x, y, stored_as=protocol.stored_as, skip=skip) for _ in KINDS
-    )
+    by_transfer, by_gradients, by_queries = (clean.untried() for _ in KINDS)
     by_transfer.by_transfer(surrogates, attacks.transfer)
     own_sets = {name: target.sets for name, target in targets.items()}
     by_gradients.by_gradients(own_sets, attacks.white_box)
@@ -123,6 +125,7 @@ def _standing(
 
 def _record(
     target: _Target,
+    clean: np.ndarray,
     x: Any,
     y: np.ndarray,
     protocol: Protocol,
@@ -136,7 +139,7 @@ def _record(
         protocol=protocol.name,
         images=len(y),
         epsilons=epsilons,
-        clean=packed(predictions(target.ensemble, x) == y),
+        clean=packed(clean),
         trials=tuple(results),
         surrogates=surrogates,
         stored_as=protocol.stored_as,

@@ -29,7 +29,7 @@ class Protocol:
 
     Attributes:
         name: in records and file names.
-        surrogates: on which images are made, in order; names as `surrogates.configuration` takes them.
+        surrogates: on which images are made, in order; names as `surrogates.surrogate` takes them.
         transfer: attacks on each surrogate, cheap ones first; images that fool every target need no more.
         white_box: attacks on each target itself.
         queries: scores that the Square attack may ask a target for, of an image; 0 leaves it out.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import importlib.util
 import json
 import math
 import weakref
@@ -539,6 +540,9 @@ class CountingTarget:
 def test_target_is_kept_alive_by_nobody():
     target, (x, y) = CountingTarget(), images_and_labels()
     attacks = [quick_attack(name, ThreatModel(EPSILON)) for name in ("fgsm", "vmi", "pgd_cw", "cwa")]
+    if importlib.util.find_spec("art"):
+        attacks.append(make_attack("square", ThreatModel(EPSILON), queries=2, initial=0.3))
+        attacks.append(make_attack("auto_pgd", ThreatModel(EPSILON), steps=1))
     for attack in attacks:
         attack(target, x, y)
     reference = weakref.ref(target)

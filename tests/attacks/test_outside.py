@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from divtf.attacks import outside
+from divtf.attacks import auto_pgd as pgd_module
 from divtf.attacks.attack import make_attack
-from divtf.attacks.outside import auto_pgd, scores_of, square
+from divtf.attacks.auto_pgd import auto_pgd
+from divtf.attacks.outside import scores_of, square
 from divtf.attacks.threat import ThreatModel
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import CrossEntropy
@@ -185,8 +186,8 @@ def test_auto_pgd_reaches_the_worst_corner_of_a_linear_target(loss, scale):
 
 
 def test_of_all_images_that_are_looked_at_the_best_are_kept():
-    ask = outside._graph(linear_target(), outside._LOSSES["dlr"], SHAPE)
-    best = outside._Best(ask, X, Y)
+    ask = pgd_module.traced(linear_target(), SHAPE, "dlr")
+    best = pgd_module._Best(ask, X, Y)
     steps = [np.clip(X + change, 0, 1) for change in RNG.normal(0, 0.1, (5, *X.shape)).astype("float32")]
     for step in steps:
         best.model(tf.constant(step), training=False)
@@ -296,7 +297,7 @@ def test_losses_are_those_of_their_paper():
     others = np.where(np.eye(5, dtype=bool)[y], -np.inf, z).max(axis=1)
     own = z[np.arange(50), y]
     expected = -(own - others) / (ranked[:, -1] - ranked[:, -3])
-    losses = {name: loss(tf.constant(z), tf.constant(y)).numpy() for name, loss in outside._LOSSES.items()}
+    losses = {name: loss(tf.constant(z), tf.constant(y)).numpy() for name, loss in pgd_module._LOSSES.items()}
     np.testing.assert_allclose(losses["dlr"], expected)
     entropy = np.log(np.exp(z).sum(axis=1)) - own
     np.testing.assert_allclose(np.log1p(np.exp(losses["cross_entropy"])), entropy)

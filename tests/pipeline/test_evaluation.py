@@ -500,3 +500,13 @@ def test_half_trained_target_is_refused(runs, tmp_path):
     with Work() as work, pytest.raises(InputError, match="Expected a whole checkpoint of epoch 2"):
         evaluate(family(root), PROTOCOL)
     assert work.done == []
+
+
+@pytest.mark.parametrize("change", [{"epsilons": (0.07,)}, {"surrogate_seed": 77}])
+def test_targets_of_other_epsilons_or_surrogates_are_refused(evaluated, change):
+    root = evaluated[0]
+    runs = family(root)
+    last = list(runs)[-1]
+    runs[last] = dataclasses.replace(runs[last], **change)
+    with pytest.raises(InputError, match=r"Expected runs of one kind, .* Received: epsilons="):
+        evaluate(runs, PROTOCOL)
