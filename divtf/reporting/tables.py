@@ -4,9 +4,7 @@ Values only: `markdown`, `plain_text`, `table_data` and `figures` write and draw
 """
 
 import dataclasses
-import functools
 import math
-import operator
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -224,8 +222,8 @@ def only_fooled(record: TargetRecord, result: TransferResult) -> int | None:
     paired = all(each.hits and each.images == result.images for each in rivals)
     if len(others) == len(rivals) or not others or not paired:
         return None
-    withstood = functools.reduce(operator.and_, (int(other.hits, 16) for other in others))
-    return (withstood & ~int(result.hits, 16)).bit_count()
+    by_image = zip(result.outcomes, *(other.outcomes for other in others), strict=True)
+    return sum(all(withstood) and not hit for hit, *withstood in by_image)
 
 
 def _table(model: str, dataset: str, group: Sequence[TargetRecord]) -> Table:
