@@ -82,6 +82,9 @@ class Mixture:
     def batches(self, first_step: int = 0, cut: Callable[[Any], Any] | None = None) -> tf.data.Dataset:
         """Endless batches (images float32 [B, H, W, C] in [0, 1], labels int64 [B]) from a step on.
 
+        With the source "outside" a third part holds weights as `Ensemble` takes them, {"cross_entropy":
+        float32 [B]}: 0 for its images, whose labels are those of what they are made of, and 1 for others.
+
         What is in a batch is decided before anything is read: a worker reads and augments its share only.
 
         Args:
@@ -116,8 +119,8 @@ class Mixture:
         return tf.data.Dataset.zip(tf.data.Dataset.counter(first_step), numbers).map(with_places)
 
     @tf.autograph.experimental.do_not_convert
-    def _make(self, steps: tf.Tensor, places: tf.Tensor, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images and labels of the examples, each drawn by its own stream of (seed, step, place)."""
+    def _make(self, steps: tf.Tensor, places: tf.Tensor, numbers: tf.Tensor) -> tuple[Any, ...]:
+        """A batch of the examples, each drawn by its own stream of (seed, step, place)."""
         count = len(self.data.x_train)
         source, image = numbers // count, numbers % count
         clean = tf.cast(_read(self.data.x_train, image), tf.float32) / 255
@@ -135,7 +138,11 @@ class Mixture:
             (clean, signs, source, steps, places),
             fn_output_signature=tf.TensorSpec(self.data.spec.image_shape),
         )
-        return images, _read(self.data.y_train, image)
+        labels = _read(self.data.y_train, image)
+        if "outside" not in self.sources:
+            return images, labels
+        inside = source != list(self.sources).index("outside")
+        return images, labels, {"cross_entropy": tf.cast(inside, tf.float32)}
 
 
 def _read(array: Any, numbers: tf.Tensor) -> tf.Tensor:
@@ -186,8 +193,27 @@ def adversarial(draw: Draw) -> tf.Tensor:
     return tf.clip_by_value(draw.image + budget * draw.signs, 0, 1)
 
 
+def outside(draw: Draw) -> tf.Tensor:
+    """An image outside the distribution: its quarters by height, and those by width, change places at random.
+
+    What the paper leaves open (section 6): the image keeps its strokes and textures, and loses its class.
+    """
+    height, width, _ = draw.image.shape
+    row_seed, column_seed = tf.unstack(tf.random.experimental.stateless_split(draw.seed, 2))
+    shuffled = tf.gather(draw.image, _quarters_shuffled(height, row_seed))
+    return tf.gather(shuffled, _quarters_shuffled(width, column_seed), axis=1)
+
+
+def _quarters_shuffled(length: int, seed: tf.Tensor) -> tf.Tensor:
+    """The numbers below `length`, in order within each quarter, and the quarters in random order."""
+    numbers = tf.range(length)
+    turns = tf.random.experimental.stateless_shuffle(tf.range(4), seed)
+    return tf.argsort(tf.gather(turns, numbers * 4 // length), stable=True)
+
+
 SOURCES: dict[str, Callable[[Draw], tf.Tensor]] = {
     "augmented": augmented,
     "noise": noisy,
     "adversarial": adversarial,
+    "outside": outside,
 }

@@ -18,6 +18,7 @@ from divtf.ensembles.members import (
     listed,
 )
 from divtf.ensembles.objectives import CrossEntropy, GradientAlignment, Terms
+from divtf.ensembles.weights import Weights, checked_weights
 from divtf.errors import InputError, require
 from divtf.networks.conversion import parts_of
 from divtf.networks.logits import at_least_float32, log_mean_probability
@@ -44,10 +45,10 @@ class Ensemble(BuildsItself, keras.Model):
     <member>_accuracy (<member>_<position>_accuracy where members share a name); gal and coherence too, except
     in the training epochs of CrossEntropy, which does not compute them. Labels are class indices [B] or
     [B, 1], or one-hot or soft [B, C]; sample_weight and class_weight weigh an example's whole loss, GAL
-    included, and the mean is over the examples, as in Keras. Call gives the log of the mean member
-    probability [B, C], which losses and attacks may take for logits: its softmax is the probability itself.
-    Images may be of any type and range that the members take; attacks and transfer evaluation hold them to
-    [0, 1].
+    included, and the mean is over the examples, as in Keras; sample_weight={"cross_entropy": [B]} weighs that
+    term alone, and the reported cross_entropy and accuracies. Call gives the log of the mean probability
+    [B, C], which losses and attacks may take for logits: its softmax is the probability. Images may be of any
+    type and range that the members take; attacks and transfer evaluation hold them to [0, 1].
 
     Raises:
         InputError: if the members do not fit together or to the objective; when they are built at the latest.
@@ -266,18 +267,13 @@ class Ensemble(BuildsItself, keras.Model):
         return [metric for metric in super().metrics if metric.name not in self._measures]
 
     def _unpack(self, data):
-        """Floating images [B, ...], labels as `checked_labels` has them, and weights [B] or None."""
+        """Floating images [B, ...], labels as `checked_labels` has them, and their weights."""
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         require(y is not None, "(images, labels) batches", "no labels")
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)  # eager batches may be NumPy's
-        if weights is not None:
-            weights = tf.convert_to_tensor(weights)
-            one_each = weights.shape.rank == 1 or (weights.shape.rank == 2 and weights.shape[-1] == 1)
-            require(one_each, "sample weights [batch]", f"sample weights of shape {weights.shape}")
-            weights = tf.reshape(weights, [-1])
         # Nothing has a gradient at whole numbers; members that rescale them take others as well.
         x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
-        return x, checked_labels(y, self.num_classes), weights
+        return x, checked_labels(y, self.num_classes), checked_weights(weights)
 
     def _replica_share(self, losses: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
         """This replica's part of the global batch's mean loss; Keras sums gradients over replicas."""
@@ -302,16 +298,17 @@ class Ensemble(BuildsItself, keras.Model):
         summed = replicas.sums(list(quantities.values()))
         return step_checks.are_finite(dict(zip(quantities, summed, strict=True)))
 
-    def _measure(self, y, weights, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
+    def _measure(self, y, weights: Weights, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
         log_probability, classes = log_mean_probability(terms.logits), likeliest_class(y)
         values = terms.means() | {"accuracy": _hits(log_probability, classes)}
         values["loss"] += penalty
         for name, logits in zip(self._accuracies, tf.unstack(terms.logits), strict=True):
             values[name] = _hits(logits, classes)
-        replicas.update_means(self._measures, values)
+        of_class = [name for name in values if name not in ("loss", "gal", "coherence")]
+        replicas.update_means(self._measures, values, dict.fromkeys(of_class, weights.cross_entropy))
         results = {name: self._measures[name].result() for name in values}
         for metric in self._given_metrics():
-            metric.update_state(y, log_probability, sample_weight=weights)
+            metric.update_state(y, log_probability, sample_weight=weights.for_metrics)
             result = metric.result()
             results |= result if isinstance(result, dict) else {metric.name: result}
         return results

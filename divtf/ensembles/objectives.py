@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles import alignment
+from divtf.ensembles.weights import Weights
 from divtf.errors import is_number, require
 from divtf.networks.logits import at_least_float32, cross_entropy
 
@@ -41,11 +42,9 @@ class Terms:
         cut = {name: part[:count] for name, part in self.means().items()}
         return dataclasses.replace(self, logits=self.logits[:, :count], **cut)
 
-    def weighted(self, weights: tf.Tensor | None) -> "Terms":
-        """The terms with each example's whole loss times its weight, [B]; None leaves it as it is."""
-        if weights is None:
-            return self
-        return dataclasses.replace(self, loss=self.loss * tf.cast(weights, self.loss.dtype))
+    def weighted(self, weights: Weights) -> "Terms":
+        """The terms with a loss in which each example weighs as much as these say."""
+        return dataclasses.replace(self, loss=weights.loss(self))
 
 
 class _Objective:

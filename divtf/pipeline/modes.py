@@ -1,4 +1,4 @@
-"""How each target of the paper is trained."""
+"""How each target is trained: the paper's, and two of its questions."""
 
 import dataclasses
 
@@ -30,4 +30,6 @@ MODES: dict[str, Mode] = {
     "ens_div": Mode("T_Ens+Div", True, ("augmented", "noise", "adversarial")),
     # Not in the paper: how much of T_Div's gain the noise gives without GAL.
     "noise": Mode("T_Noise", False, ("augmented", "noise")),
+    # Section 6: GAL without cross-entropy on images of no class, so that the members disagree on such.
+    "detect": Mode("T_Detect", True, ("augmented", "noise", "outside")),
 }

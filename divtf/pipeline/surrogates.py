@@ -17,8 +17,10 @@ FORMS = (
 )
 # Of another architecture; the first one that the target has not. Neither takes long to train.
 _OTHERS = ("conv4", "conv3")
-# Where the places of seeds begin: those of surrogates' static ensembles, and of plainN.
-_STATIC, _PLAIN = 50, 100
+# Where the places of seeds begin: those of modes that came later than the models, of surrogates' static
+# ensembles, and of plainN.
+_LATER, _STATIC, _PLAIN = 30, 50, 100
+_LATER_MODES = ("detect",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,9 @@ def _configuration(name: str, config: RunConfig) -> RunConfig:
         return config.base(_seed(config, _PLAIN + count), num_members=count)
     if name == "other":
         name = next(other for other in _OTHERS if other != config.model)
-    places = {key: number for number, key in enumerate([*MODES, *SETUPS], 1)}
+    first = [*(mode for mode in MODES if mode not in _LATER_MODES), *SETUPS]
+    places = {key: number for number, key in enumerate(first, 1)}
+    places |= {key: _LATER + number for number, key in enumerate(_LATER_MODES)}
     known = f"surrogates among {FORMS}; modes: {', '.join(MODES)}; models: {', '.join(SETUPS)}"
     require(name in places or names.is_own(name), known, name or "an empty name")
     changes: dict[str, Any] = {"mode": name} if name in MODES else {"model": name}
@@ -74,7 +78,7 @@ def _configuration(name: str, config: RunConfig) -> RunConfig:
         # The attacker's static ensemble is none of ours either.
         changes["static_seed"] = _seed(config, _STATIC + places[name])
     # Models of the user's own share a place: they differ anyway.
-    return config.base(_seed(config, places.get(name, len(places) + 1)), **changes)
+    return config.base(_seed(config, places.get(name, len(first) + 1)), **changes)
 
 
 def _seed(config: RunConfig, place: int) -> int:

@@ -39,16 +39,29 @@ def terms(objective: Any, members: Sequence[Any], x: tf.Tensor, y: tf.Tensor, *,
     return objective(members, *filled, training=training).first(count)
 
 
-def update_means(means: Mapping[str, keras.metrics.Mean], values: Mapping[str, tf.Tensor]) -> None:
-    """Take the values, [b] of this replica's examples by name, and those of all others into running means."""
+def update_means(
+    means: Mapping[str, keras.metrics.Mean],
+    values: Mapping[str, tf.Tensor],
+    weights: Mapping[str, tf.Tensor | None],
+) -> None:
+    """Take this replica's examples and those of all others into running means.
+
+    Args:
+        means: by name.
+        values: of this replica's examples, [b] by name.
+        weights: of the examples, [b] by name; None, or no such name, for 1.
+    """
     if replicas() == 1:
         for name, value in values.items():
-            means[name].update_state(value)
+            means[name].update_state(value, sample_weight=weights.get(name))
         return
-    size = tf.cast(tf.size(next(iter(values.values()))), tf.float32)
-    parts = [tf.reduce_sum(tf.cast(value, tf.float32)) for value in values.values()]
-    *totals, count = sums([*parts, size])
-    for name, total in zip(values, totals, strict=True):
+    parts: list[tf.Tensor] = []
+    for name, value in values.items():
+        value, weight = tf.cast(value, tf.float32), weights.get(name)
+        weight = tf.ones_like(value) if weight is None else tf.cast(weight, tf.float32)
+        parts += [tf.reduce_sum(value * weight), tf.reduce_sum(weight)]
+    totals = sums(parts)
+    for name, total, count in zip(values, totals[::2], totals[1::2], strict=True):
         means[name].update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
 
 

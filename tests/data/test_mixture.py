@@ -214,6 +214,41 @@ def test_adversarial_images_are_drawn_anew_each_epoch_by_seed_and_step():
     assert not np.isin(budgets(seed=1), drawn).any()
 
 
+# Images of no class.
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (8, 12), (5, 7), (4, 4)])
+def test_outside_image_has_its_quarters_in_another_order(height, width):
+    image = np.arange(height * width, dtype="float32").reshape(height, width, 1)
+    rows = np.array_split(np.arange(height), [-(-height * quarter // 4) for quarter in (1, 2, 3)])
+    columns = np.array_split(np.arange(width), [-(-width * quarter // 4) for quarter in (1, 2, 3)])
+    every = {
+        image[np.concatenate(down)][:, np.concatenate(right)].tobytes(): (up, across)
+        for up, down in enumerate(itertools.permutations(rows))
+        for across, right in enumerate(itertools.permutations(columns))
+    }
+    drawn = [every[made.tobytes()] for made in apply("outside", np.repeat(image[None], 200, axis=0))]
+    # All 24 orders of each axis come, and not the same one along both.
+    assert {up for up, _ in drawn} == {across for _, across in drawn} == set(range(24))
+    assert len(set(drawn)) > 100
+
+
+def test_outside_images_weigh_nothing_in_the_cross_entropy(monkeypatch):
+    monkeypatch.setitem(SOURCES, "augmented", lambda draw: draw.image)
+    monkeypatch.setitem(SOURCES, "outside", lambda draw: draw.image + 0.5)
+    union = mixture(numbered_images(11, (4, 4, 1)), ("augmented", "outside"), batch_size=4)
+    weights = []
+    for x, y, weight in union.batches().take(6):
+        moved = x[:, 0, 0, 0] - (tf.cast(y, tf.float32) + 1) / 255
+        np.testing.assert_allclose(weight["cross_entropy"], 1 - 2 * moved, atol=1e-6)
+        weights.append(weight["cross_entropy"])
+    assert np.sum(np.concatenate(weights)) == 11
+    # One of two workers has the first half of each batch, weights too.
+    cut = union.batches(cut=lambda plan: worker_fit.shares(plan, 0, 1, 2))
+    for whole, part in zip(weights, cut, strict=False):
+        np.testing.assert_array_equal(whole[: len(whole) // 2], part[2]["cross_entropy"])
+
+
 # The union.
 
 
@@ -368,7 +403,11 @@ def test_labels_stay_with_their_images():
 @pytest.mark.parametrize(
     ("sources", "others", "expected"),
     [
-        (["augmented", "snow"], {}, "sources among ['adversarial', 'augmented', 'noise']. Received: 'snow'"),
+        (
+            ["augmented", "snow"],
+            {},
+            "sources among ['adversarial', 'augmented', 'noise', 'outside']. Received: 'snow'",
+        ),
         (["adversarial"], {}, "gradient signs if, and only if, adversarial images are a source"),
         (["noise"], {"signs": np.zeros((4, 16, 24, 2), "int8")}, "gradient signs if, and only if"),
         (["noise"], {"batch_size": 0}, "batch_size >= 1. Received: batch_size=0"),

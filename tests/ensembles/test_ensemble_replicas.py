@@ -15,6 +15,7 @@ CASES = {
     "base": (CrossEntropy(), None),
     "div": (GradientAlignment(0.5), None),
     "weighted": (GradientAlignment(0.5, label_smoothing=0.1), None),
+    "outside": (GradientAlignment(0.5), None),
     "normalised": (GradientAlignment(0.5), BatchNormalization),
     "synchronized": (GradientAlignment(0.5), lambda: BatchNormalization(synchronized=True)),
 }
@@ -50,9 +51,11 @@ def trained(strategy, case, x, y):
     parts = (x, y)
     if case == "weighted":
         parts = (x, np.eye(3, dtype="float32")[y], np.linspace(0, 2, len(y)).astype("float32"))
+    if case == "outside":
+        parts = (x, y, {"cross_entropy": (np.arange(len(y)) % 3 > 0).astype("float32")})
     for count in COUNTS.get(case, (11, 9)):
         # Batched globally: a strategy splits each batch over its replicas.
-        data = tf.data.Dataset.from_tensor_slices(tuple(part[:count] for part in parts)).batch(4)
+        data = tf.data.Dataset.from_tensor_slices(parts).take(count).batch(4)
         results.append(made.fit(data, epochs=2, verbose=0).history)
         results.append(made.evaluate(data, verbose=0, return_dict=True))
     return [weight.tolist() for weight in made.get_weights()], results
@@ -77,6 +80,7 @@ def train_on_one_and_two_devices(case, x, y):
     [
         "div",
         "weighted",
+        "outside",
         "synchronized",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("base", "normalised")),
     ],

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from divtf import CrossEntropy, Ensemble, GradientAlignment, InputError, input_gradients
+from divtf import (
+    CrossEntropy,
+    Ensemble,
+    GradientAlignment,
+    InputError,
+    gradient_alignment_loss,
+    input_gradients,
+)
 from divtf.networks.logits import cross_entropy
 
 CLASSES = 3
@@ -94,6 +101,35 @@ def test_weights_of_zero_leave_examples_out_of_the_loss(trained, tiny_members, t
     for a, b in zip(moved(weighted, tiny_members), moved(alone, tiny_members), strict=True):
         np.testing.assert_allclose(2 * a, b, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(2 * np.array(history["loss"]), other["loss"], rtol=1e-6)
+
+
+def test_weights_of_the_cross_entropy_leave_gal(trained, tiny_members, tiny_batch):
+    """Examples of weight 0 add GAL alone: Equation 9 by hand, without their first term."""
+    x, y = tiny_batch()
+    inside = (np.arange(len(x)) % 3 > 0).astype("float32")
+    found, history = trained(x, y, epochs=1, sample_weight={"cross_entropy": inside})
+    start = Ensemble(tiny_members(2), GradientAlignment(0.5))
+    with tf.GradientTape() as tape:
+        _, losses, gradients = input_gradients(start.members, tf.constant(x), tf.constant(y), training=True)
+        first = tf.reduce_mean(losses, axis=0)
+        loss = tf.reduce_mean(inside * first + 0.5 * gradient_alignment_loss(gradients))
+    slopes = tape.gradient(loss, start.trainable_variables)
+    for slope, change in zip(slopes, moved(found, tiny_members), strict=True):
+        np.testing.assert_allclose(-0.1 * slope, change, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(history["loss"], [loss], rtol=1e-5)
+    np.testing.assert_allclose(history["cross_entropy"], [np.average(first, weights=inside)], rtol=1e-5)
+    hits = start.predict(x, verbose=0).argmax(-1) == y
+    np.testing.assert_allclose(history["accuracy"], [np.average(hits, weights=inside)], rtol=1e-6)
+    np.testing.assert_allclose(
+        history["gal"], [np.mean(gradient_alignment_loss(gradients))], rtol=1e-5, err_msg="over all"
+    )
+
+
+def test_weights_of_the_cross_entropy_alone_teach_plain_members_nothing(trained, tiny_members, tiny_batch):
+    x, y = tiny_batch()
+    found, _ = trained(x, y, "CrossEntropy", sample_weight={"cross_entropy": np.zeros(len(x))})
+    for change in moved(found, tiny_members):
+        np.testing.assert_array_equal(change, 0)
 
 
 def test_evaluation_weighs_the_loss_as_keras_does(tiny_members, tiny_batch):
@@ -197,6 +233,16 @@ def test_weights_are_one_an_example(shape, tiny_members, tiny_batch):
     ensemble.compile()
     with pytest.raises(InputError, match=r"sample weights \[batch\]"):
         ensemble.fit(x, y, sample_weight=np.ones(shape), verbose=0)
+    with pytest.raises(InputError, match=r"sample weights \[batch\]"):
+        ensemble.fit(x, y, sample_weight={"cross_entropy": np.ones(shape)}, verbose=0)
+
+
+def test_weights_have_the_name_of_the_cross_entropy(tiny_members, tiny_batch):
+    x, y = tiny_batch(8)
+    ensemble = Ensemble(tiny_members(2), CrossEntropy())
+    ensemble.compile()
+    with pytest.raises(InputError, match=r"\{'cross_entropy': them\}. Received: \['gal'\]"):
+        ensemble.fit(x, y, sample_weight={"gal": np.ones(8)}, verbose=0)
 
 
 def test_images_of_whole_numbers_are_those_of_floats(tiny_batch, rng):

@@ -109,13 +109,14 @@ def test_registries_agree():
         RunConfig(activation=name)
 
 
-def test_modes_train_on_what_the_paper_says():
+def test_modes_train_on_what_the_paper_says_and_two_on_what_it_asks():
     assert {name: (mode.target, mode.gal, mode.sources) for name, mode in MODES.items()} == {
         "base": ("T_Base", False, ("augmented",)),
         "div": ("T_Div", True, ("augmented", "noise")),
         "ens": ("T_Ens", False, ("augmented", "adversarial")),
         "ens_div": ("T_Ens+Div", True, ("augmented", "noise", "adversarial")),
         "noise": ("T_Noise", False, ("augmented", "noise")),
+        "detect": ("T_Detect", True, ("augmented", "noise", "outside")),
     }
 
 

@@ -32,6 +32,7 @@ MEANT = {
     "conv4": ("base", "conv4", 3, 7),
     "resnet20": ("base", "resnet20", 3, 8),
     "mix": ("base", "mix", 3, 10),
+    "detect": ("detect", "conv3", 3, 30),
 }
 
 
