@@ -27,8 +27,10 @@ _HOMES = {
     "cosine_similarities": "ensembles.alignment",
     "coherence": "ensembles.alignment",
     "gradient_alignment_loss": "ensembles.alignment",
-    "CrossEntropy": "ensembles.objectives",
-    "GradientAlignment": "ensembles.objectives",
+    "CrossEntropy": "ensembles.objectives.cross_entropy",
+    "GradientAlignment": "ensembles.objectives.gal",
+    "OBJECTIVES": "ensembles.objectives.registry",
+    "make_objective": "ensembles.objectives.registry",
     "Ensemble": "ensembles.ensemble",
     "Adam": "ensembles.adam",
     "export_model": "ensembles.serving.export",
@@ -60,6 +62,13 @@ _SAVED = (
 register_when_imported(
     {name: f"divtf.{_HOMES[name]}" for name in _SAVED}
     | dict.fromkeys(("Logits", "ParameterFreeShortcut"), "divtf.networks.layers")
+    | {
+        "AdaptiveDiversity": "divtf.ensembles.objectives.adp",
+        "TransferabilityReducedSmoothness": "divtf.ensembles.objectives.trs",
+        "PairwiseRobustness": "divtf.ensembles.objectives.parl",
+        "VulnerabilityDiversity": "divtf.ensembles.objectives.dverge",
+        "AdversarialTraining": "divtf.ensembles.objectives.adversarial",
+    }
 )
 
 __all__ = ["__version__", *_HOMES]

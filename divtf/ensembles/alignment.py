@@ -78,12 +78,25 @@ def coherence(gradients: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(cosine_similarities(gradients), axis=-1)
 
 
-def gradient_alignment_loss(gradients: tf.Tensor) -> tf.Tensor:
+def gradient_alignment_loss(gradients: tf.Tensor, sharpness: float = 1.0) -> tf.Tensor:
     """Log-sum-exp of the cosine similarities over the pairs of members, [N, B, D] -> [B]; Equation 8.
 
     For N members: log(N(N-1)/2) + 1 where all gradients agree, log(N(N-1)/2) where they are orthogonal.
+    With a sharpness t it is log-sum-exp(t x cosines) / t, which goes to the largest cosine as t grows.
     """
-    return tf.reduce_logsumexp(cosine_similarities(gradients), axis=-1)
+    cosines = cosine_similarities(gradients)
+    if sharpness == 1:
+        return tf.reduce_logsumexp(cosines, axis=-1)
+    return tf.reduce_logsumexp(sharpness * cosines, axis=-1) / sharpness
+
+
+def norms(gradients: tf.Tensor) -> tf.Tensor:
+    """l2 norms along the last axis, [..., D] -> [...]; of zeros 0, with a derivative of 0."""
+    # The norm is the same whatever it is divided by and multiplied with: a constant to the derivative.
+    largest = tf.stop_gradient(tf.reduce_max(tf.abs(gradients), axis=-1, keepdims=True))
+    scaled = tf.math.divide_no_nan(gradients, largest)
+    squares = tf.maximum(tf.reduce_sum(scaled * scaled, axis=-1), 1)
+    return tf.squeeze(largest, -1) * tf.sqrt(squares)
 
 
 def _unit_vectors(vectors: tf.Tensor) -> tf.Tensor:

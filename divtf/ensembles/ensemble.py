@@ -1,6 +1,6 @@
 """The ensemble: members trained together by one objective, predicting by their mean probability."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,8 +16,10 @@ from divtf.ensembles.members import (
     check_objective,
     common_input_shape,
     listed,
+    second_order,
 )
-from divtf.ensembles.objectives import CrossEntropy, GradientAlignment, Terms
+from divtf.ensembles.objectives.gal import GradientAlignment
+from divtf.ensembles.objectives.terms import Terms
 from divtf.ensembles.weights import Weights, checked_weights
 from divtf.errors import InputError, require
 from divtf.networks.conversion import parts_of
@@ -25,6 +27,9 @@ from divtf.networks.logits import at_least_float32, log_mean_probability
 from divtf.runtime import replicas, worker_fit
 from divtf.runtime.private_names import BuildsItself, layers_of
 from divtf.runtime.workers import team_of
+
+# Reported as means over all examples, whatever the weights of their cross-entropy.
+_OF_ALL = ("loss", "gal", "coherence", "diversity")
 
 
 @keras.saving.register_keras_serializable(package="divtf")
@@ -35,20 +40,23 @@ class Ensemble(BuildsItself, keras.Model):
         members: Keras models of images [H, W, C], or signals [T, C], or feature vectors [D], that give the
             same number of logits; at least 2 of them for GradientAlignment. Functional, Sequential or
             subclassed; those that are not built yet are built by the first images.
-        objective: what `fit` minimises; `CrossEntropy()` or `GradientAlignment(weight)`. Without one,
+        objective: what `fit` minimises: `CrossEntropy()`, `GradientAlignment(weight)`, one of
+            `make_objective`, or an object of your own that is called like them. Without one,
             GradientAlignment with the paper's weight.
         name: Keras name.
         check: whether to measure the members, unless `build_member` made them: that they give logits, and for
-            GradientAlignment that their gradients are exact to second order. See `ensembles.exactness`.
+            objectives of second order, as GradientAlignment, that their gradients are exact to it. See
+            `ensembles.exactness`.
 
     `fit`, `evaluate` and TensorBoard report loss, cross_entropy, accuracy (of the ensemble) and
     <member>_accuracy (<member>_<position>_accuracy where members share a name); gal and coherence too, except
-    in the training epochs of CrossEntropy, which does not compute them. Labels are class indices [B] or
-    [B, 1], or one-hot or soft [B, C]; sample_weight and class_weight weigh an example's whole loss, GAL
-    included, and the mean is over the examples, as in Keras; sample_weight={"cross_entropy": [B]} weighs that
-    term alone, and the reported cross_entropy and accuracies. Call gives the log of the mean probability
-    [B, C], which losses and attacks may take for logits: its softmax is the probability. Images may be of any
-    type and range that the members take; attacks and transfer evaluation hold them to [0, 1].
+    in training by CrossEntropy and others that do not compute them; diversity, which other objectives add to
+    the cross-entropy. Labels are class indices [B] or [B, 1], or one-hot or soft [B, C]; sample_weight and
+    class_weight weigh an example's whole loss, GAL included, and the mean is over the examples, as in Keras;
+    sample_weight={"cross_entropy": [B]} weighs that term alone, and the reported cross_entropy and
+    accuracies. Call gives the log of the mean probability [B, C], which losses and attacks may take for
+    logits: its softmax is the probability. Images may be of any type and range that the members take; attacks
+    and transfer evaluation hold them to [0, 1].
 
     Raises:
         InputError: if the members do not fit together or to the objective; when they are built at the latest.
@@ -59,7 +67,7 @@ class Ensemble(BuildsItself, keras.Model):
     def __init__(
         self,
         members: Sequence[keras.Model],
-        objective: CrossEntropy | GradientAlignment | None = None,
+        objective: Callable[..., Terms] | None = None,
         name: str | None = None,
         *,
         check: bool = True,
@@ -74,7 +82,7 @@ class Ensemble(BuildsItself, keras.Model):
         # Which layers were trained when the members were last measured.
         self._exact_with: list[bool] | None = None
         self._accuracies = accuracy_names(self.members)
-        names = ["loss", "cross_entropy", "gal", "coherence", "accuracy", *self._accuracies]
+        names = [*_OF_ALL, "cross_entropy", "accuracy", *self._accuracies]
         self._measures = {name: replicas.ReplicatedMean(name=name) for name in names}
         if (shape := common_input_shape(self.members)) is not None:
             self.build(shape)
@@ -91,6 +99,8 @@ class Ensemble(BuildsItself, keras.Model):
         self.num_classes = (
             self.members[0].compute_output_spec(keras.KerasTensor(input_shape, "float32")).shape[-1]
         )
+        if hasattr(self.objective, "require_members"):
+            self.objective.require_members(self.members, self.num_classes)
 
     def member_logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of every member, [N, B, C], float32 or wider, for images [B, H, W, C]."""
@@ -111,7 +121,7 @@ class Ensemble(BuildsItself, keras.Model):
             value = kwargs.get(given)
             require(value is None, f"no {given}: the objective is the loss", f"{given}={value!r}")
         pooled = [member.name for member in self.members if _pools_by_maximum(member)]
-        if jit_compile is True and isinstance(self.objective, GradientAlignment) and pooled:
+        if jit_compile is True and second_order(self.objective) and pooled:
             raise InputError(
                 "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
                 f"Received: jit_compile=True with max-pooling in {pooled}"
@@ -230,7 +240,7 @@ class Ensemble(BuildsItself, keras.Model):
     def _check_gradients(self) -> None:
         """Hold the members to exact gradients, unless they were measured as they are trained now."""
         trained = self._trained_layers()
-        if self._check and isinstance(self.objective, GradientAlignment) and trained != self._exact_with:
+        if self._check and second_order(self.objective) and trained != self._exact_with:
             check_gradients(self.members, self._input_shape)
             self._exact_with = trained
 
@@ -304,7 +314,7 @@ class Ensemble(BuildsItself, keras.Model):
         values["loss"] += penalty
         for name, logits in zip(self._accuracies, tf.unstack(terms.logits), strict=True):
             values[name] = _hits(logits, classes)
-        of_class = [name for name in values if name not in ("loss", "gal", "coherence")]
+        of_class = [name for name in values if name not in _OF_ALL]
         replicas.update_means(self._measures, values, dict.fromkeys(of_class, weights.cross_entropy))
         results = {name: self._measures[name].result() for name in values}
         for metric in self._given_metrics():

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.ensembles.exactness import require_exact
-from divtf.ensembles.objectives import GradientAlignment
 from divtf.errors import InputError, first_line, require
 from divtf.networks.conversion import is_graph, random_images, softmax_heads
 from divtf.networks.logits import are_probabilities, at_least_float32
@@ -46,8 +45,13 @@ def check_objective(objective: Any, count: int) -> None:
         "an objective, as GradientAlignment() or CrossEntropy()",
         f"{objective!r}",
     )
-    least = 2 if isinstance(objective, GradientAlignment) else 1
+    least = getattr(objective, "least_members", 1)
     require(count >= least, f"at least {least} members for {type(objective).__name__}", f"{count}")
+
+
+def second_order(objective: Any) -> bool:
+    """Whether an objective's parameter gradient is one of second order: one's own may say so, too."""
+    return getattr(objective, "second_order", False)
 
 
 def common_input_shape(members: Sequence[keras.Model]) -> tuple[int | None, ...] | None:

@@ -9,7 +9,8 @@ import keras
 from divtf.data.datasets import DatasetSpec, ImageData
 from divtf.data.mixture import Mixture
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy, GradientAlignment
+from divtf.ensembles.objectives.cross_entropy import CrossEntropy
+from divtf.ensembles.objectives.gal import GradientAlignment
 from divtf.errors import InputError, require
 from divtf.networks import names
 from divtf.networks.models import build_members

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from divtf import CrossEntropy
 from divtf.attacks.attack import make_attack
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy
 
 SHAPE, CLASSES = (6, 6, 2), 4
 EPSILON = 0.1

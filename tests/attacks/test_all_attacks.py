@@ -19,13 +19,13 @@ from attacked import (
 )
 from followed import load
 
+from divtf import CrossEntropy
 from divtf.attacks.attack import make_attack
 from divtf.attacks.context import Context, streams
 from divtf.attacks.methods import ATTACKS
 from divtf.attacks.names import OF_TODAY, ON_SURROGATES
 from divtf.attacks.threat import ThreatModel
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy
 from divtf.errors import InputError
 from divtf.networks.logits import each_logits
 

@@ -31,7 +31,7 @@ from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 from keras import layers
 
-from divtf import TransferResult, evaluate_transfer
+from divtf import CrossEntropy, TransferResult, evaluate_transfer
 from divtf.attacks import losses, pieces, updates
 from divtf.attacks.attack import compose_attack, make_attack
 from divtf.attacks.methods import ATTACKS
@@ -40,7 +40,6 @@ from divtf.attacks.recipe import Recipe
 from divtf.attacks.threat import ThreatModel
 from divtf.data import paper
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy
 from divtf.errors import InputError, require
 
 # What the attacks compute.

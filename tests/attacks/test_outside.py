@@ -12,13 +12,13 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from divtf import CrossEntropy
 from divtf.attacks import auto_pgd as pgd_module
 from divtf.attacks.attack import make_attack
 from divtf.attacks.auto_pgd import auto_pgd
 from divtf.attacks.outside import scores_of, square
 from divtf.attacks.threat import ThreatModel
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy
 from divtf.errors import InputError
 from divtf.evaluation.adversarial_sets import AdversarialSets
 

@@ -16,6 +16,7 @@ from attacked import (
     tape_gradient,
 )
 
+from divtf import CrossEntropy
 from divtf.attacks.attack import compose_attack, make_attack
 from divtf.attacks.losses import LOSSES
 from divtf.attacks.pieces import DiverseInputs, Neighbourhood
@@ -23,7 +24,6 @@ from divtf.attacks.recipe import Recipe
 from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import VarianceTuning
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy
 
 # Other values than the defaults where these would take long, or change little on images of 6 x 6.
 PARAMS = {

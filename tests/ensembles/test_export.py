@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from divtf import CrossEntropy
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy
 from divtf.ensembles.serving import saved_model
 from divtf.ensembles.serving.export import export_model, export_saved_model
 from divtf.errors import InputError

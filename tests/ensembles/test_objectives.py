@@ -11,7 +11,7 @@ from keras import layers
 
 from divtf import BatchNormalization, CrossEntropy, GradientAlignment, InputError, build_members
 from divtf.ensembles import alignment
-from divtf.ensembles.objectives import Terms
+from divtf.ensembles.objectives.terms import Terms
 from divtf.networks import models
 from divtf.networks.layers import ParameterFreeShortcut
 

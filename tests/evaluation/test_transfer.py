@@ -11,13 +11,13 @@ import tensorflow as tf
 from damage import Hostile, flip, truncate
 from keras import layers
 
+from divtf import CrossEntropy, GradientAlignment
 from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.methods import ATTACKS
 from divtf.attacks.recipe import Recipe
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import LazyImages, as_float
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy, GradientAlignment
 from divtf.errors import InputError
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions

@@ -17,8 +17,8 @@ from logged import logged
 from run_files import checkpoints, metrics, step_files
 
 import divtf
+from divtf import CrossEntropy, GradientAlignment
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives import CrossEntropy, GradientAlignment
 from divtf.errors import InputError
 from divtf.networks.models import MODELS
 from divtf.pipeline import trained

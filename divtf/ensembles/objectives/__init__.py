@@ -1,0 +1,1 @@
+"""What a training step minimises: the paper's objective, its rivals', and how they are made by name."""

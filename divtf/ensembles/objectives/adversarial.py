@@ -1,0 +1,38 @@
+"""Adversarial training of an ensemble; Madry et al. (2018)."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from divtf.attacks import losses
+from divtf.ensembles.labels import likeliest_class
+from divtf.ensembles.objectives.objective import Members
+from divtf.ensembles.objectives.perturbed import Perturbed
+from divtf.ensembles.objectives.terms import Terms
+
+
+@keras.saving.register_keras_serializable(package="divtf")
+@dataclasses.dataclass(frozen=True)
+class AdversarialTraining(Perturbed):
+    """Mean cross-entropy of the members on images that attack the ensemble: PGD on its mean probability.
+
+    In evaluation clean images are measured.
+
+    Source: Madry et al. (2018), Equation 2.1; budget, steps and their size by default as usual for CIFAR-10.
+    """
+
+    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
+        """The terms; see `Objective`. In training they are those of the adversarial images."""
+        images = self._adversarial(members, x, likeliest_class(y)) if training else x
+        return self.observed(members, images, y, training=training).terms()
+
+    def _adversarial(self, members: Members, x: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        def gradient(images):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                logits = self.clean(members, images, classes, training=False).logits
+                loss = losses.MeanProbability()(logits, classes)
+            return tape.gradient(loss, images)
+
+        return self.climbed(x, gradient, random_start=True)

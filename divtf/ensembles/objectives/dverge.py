@@ -1,0 +1,87 @@
+"""DVERGE: each member learns what fools the others; Yang et al. (2020)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from divtf.attacks.updates import Momentum
+from divtf.ensembles.objectives.features import as_rows, weighted_layers, with_outputs
+from divtf.ensembles.objectives.objective import Members, MemberValues, count
+from divtf.ensembles.objectives.perturbed import Perturbed, epsilon, image_streams, step
+from divtf.ensembles.objectives.terms import Terms
+from divtf.networks.logits import at_least_float32, cross_entropy
+
+
+@keras.saving.register_keras_serializable(package="divtf")
+@dataclasses.dataclass(frozen=True)
+class VulnerabilityDiversity(Perturbed):
+    """Cross-entropy of each member on the images that were distilled from every other one: DVERGE.
+
+    An image distilled from a member looks as an image of the batch, within epsilon, and has the features of
+    another image, the one before it in the batch, at a layer drawn anew for each image and step; the authors
+    draw one for an epoch, and pair the images of two loaders. The loss is the mean over members and the
+    others' images, theirs the sum. They begin with members that were trained before.
+
+    In training, terms are those of the distilled images, and a member's logits those on the first other's; in
+    evaluation clean images are measured.
+
+    Source: Yang et al. (2020), Equations 1 and 3, algorithm 1; their values for CIFAR-10.
+    """
+
+    epsilon: float = epsilon(0.07)
+    steps: int = count(10, "steps")
+    step: float = step(0.1)
+
+    least_members = 2
+
+    def require_members(self, members: Sequence[keras.Model], num_classes: int) -> None:
+        """Refuse members into whose layers one cannot look."""
+        for member in members:
+            weighted_layers(member)
+
+    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
+        """The terms; see `Objective`."""
+        if not training:
+            return self.observed(members, x, y, training=False).terms()
+        distilled = [self._distilled(member, x) for member in members]
+        logits = tf.stack([_on_others(members, distilled, place) for place in range(len(members))])
+        losses, _ = cross_entropy(logits, y, self.label_smoothing)
+        return MemberValues(logits[:, 0], tf.reduce_mean(losses, axis=1)).terms()
+
+    def _distilled(self, member: keras.Model, x: tf.Tensor) -> tf.Tensor:
+        """Images that look as x and have, in a member, the features of others of the batch, [B, ...]."""
+        layers = weighted_layers(member)
+        features = with_outputs(member, layers)
+        chosen = tf.one_hot(layer_numbers(x, len(layers)), len(layers), dtype=x.dtype)
+        wanted = [as_rows(output) for output in features(tf.roll(x, 1, axis=0), training=False)[:-1]]
+
+        def nearer(images):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                found = [as_rows(output) for output in features(images, training=False)[:-1]]
+                distances = feature_distances(found, wanted)
+                total = tf.reduce_sum(chosen * tf.cast(distances, x.dtype))
+            return -tape.gradient(total, images)
+
+        return self.climbed(x, nearer, update=Momentum(), random_start=False)
+
+
+def _on_others(members: Members, distilled: Sequence[tf.Tensor], place: int) -> tf.Tensor:
+    """Logits of one member in training on the images of the others, [N - 1, B, C]."""
+    others = [images for other, images in enumerate(distilled) if other != place]
+    return tf.stack([at_least_float32(members[place](images, training=True)) for images in others])
+
+
+def layer_numbers(x: tf.Tensor, layers: int) -> tf.Tensor:
+    """A layer's number for each of the images [B, ...], uniform, from its own pixels, int32 [B]."""
+    streams = image_streams(x)
+    return tf.map_fn(lambda seed: tf.random.stateless_uniform([], seed, 0, layers, tf.int32), streams)
+
+
+def feature_distances(found: Sequence[tf.Tensor], wanted: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Mean squared differences of features [B, values] of each of L layers, [B, L]."""
+    return tf.stack(
+        [tf.reduce_mean((a - b) ** 2, axis=1) for a, b in zip(found, wanted, strict=True)], axis=1
+    )

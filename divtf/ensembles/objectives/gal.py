@@ -1,0 +1,37 @@
+"""GAL, the paper's objective: members whose input gradients point apart."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from divtf.ensembles import alignment
+from divtf.ensembles.objectives.objective import Members, Objective, setting, weight
+from divtf.ensembles.objectives.terms import Terms
+
+
+@keras.saving.register_keras_serializable(package="divtf")
+@dataclasses.dataclass(frozen=True)
+class GradientAlignment(Objective):
+    """Mean cross-entropy of the members + weight x GAL: Equation 9, for T_Div and T_Ens+Div.
+
+    Attributes:
+        weight: lambda of Equation 9, at least 0; the paper's is 0.5.
+        sharpness: t of log-sum-exp(t x cosines) / t. At 1, the paper's, all pairs have a part in it; the
+            larger, the more it is the largest cosine alone, which is the coherence (Equation 7).
+    """
+
+    weight: float = weight(0.5, "a GAL weight (lambda)")
+    sharpness: float = setting(1.0, "a finite sharpness > 0", lambda value: value > 0, kw_only=True)
+
+    least_members = 2
+    second_order = True
+
+    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
+        """The terms; see `Objective`. `gal` is Equation 8 whatever the sharpness."""
+        values = self.aligned(members, x, y, training=training)
+        terms = values.terms()
+        if not self.weight:
+            return terms
+        gal = alignment.gradient_alignment_loss(values.gradients, self.sharpness)
+        return dataclasses.replace(terms, loss=terms.cross_entropy + self.weight * gal)
