@@ -7,7 +7,6 @@ from absl import flags
 from divtf.commands import command_line
 from divtf.errors import require
 from divtf.pipeline import finished
-from divtf.pipeline.modes import MODES
 from divtf.storage import checked_json, files
 from divtf.storage.records import SparsityRecord
 
@@ -17,7 +16,7 @@ flags.disclaim_key_flags()  # They are those of the command at the door.
 def collect(root: Path) -> list[SparsityRecord]:
     """What the finished runs with GAL below a directory show, in the order of their training."""
     directories = finished.directories(root)
-    with_gal = [path for path in directories if MODES[finished.read_config(path).mode].gal]
+    with_gal = [path for path in directories if finished.read_config(path).objective_name == "gal"]
     return [finished.read_sparsity(path) for path in with_gal]
 
 

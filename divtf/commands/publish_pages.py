@@ -9,7 +9,6 @@ from typing import Any
 from divtf.commands import evaluate, figure3, figure5, transfer_matrix
 from divtf.errors import require
 from divtf.pipeline import finished
-from divtf.pipeline.modes import MODES
 from divtf.reporting.published import (
     KINDS,
     OUTPUTS,
@@ -59,7 +58,7 @@ def _collect_targets(root: Path) -> list[TargetRecord]:
 def _collect_ablation(root: Path) -> list[SparsityRecord]:
     """Runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
     configs = [finished.read_config(path) for path in finished.directories(root)]
-    activations = {config.rectified for config in configs if MODES[config.mode].gal}
+    activations = {config.rectified for config in configs if config.objective_name == "gal"}
     return figure3.collect(root) if len(activations) > 1 else []
 
 

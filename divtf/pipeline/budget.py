@@ -5,11 +5,15 @@ from typing import Any
 
 from divtf.data.datasets import ImageData
 from divtf.data.paper import SETUPS
+from divtf.pipeline import objective_fields
 from divtf.pipeline.config import RunConfig
 
 # What else training goes by, as fields of the configuration; named are those that are not the defaults.
 _LESS_USUAL = ("weight_decay", "schedule", "activation", "negative_slope", "precision")
-_TRAINED_BY = ("batch_size", "learning_rate", "weight_decay", "schedule", "gal_weight", "negative_slope")
+_TRAINED_BY = (
+    *("batch_size", "learning_rate", "weight_decay", "schedule", "gal_weight", "negative_slope"),
+    *objective_fields.LATER,
+)
 
 
 def budget(config: RunConfig, data: ImageData) -> dict[str, object]:

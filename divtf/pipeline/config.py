@@ -15,8 +15,10 @@ from divtf.data import own
 from divtf.data.datasets import DATASETS
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.data.paper import SETUPS, Setup
+from divtf.ensembles.objectives.names import LABELS, OF_SEVERAL
 from divtf.errors import InputError, require
 from divtf.networks import names
+from divtf.pipeline import objective_fields
 from divtf.pipeline.fields import (
     ATTACKS,
     COUNT,
@@ -41,6 +43,7 @@ from divtf.pipeline.fields import (
     without_none,
 )
 from divtf.pipeline.modes import MODES, Mode
+from divtf.pipeline.objective_fields import ObjectiveFields
 from divtf.storage.records import STORED_AS
 from divtf.training.settings import SCHEDULES
 
@@ -76,11 +79,11 @@ _DATASET = Check(
     DATASETS,
 )
 # What runs of earlier versions lack, and stay the same runs as long as it is not given.
-_LATER = ("image_size", "flips", "stored_as")
+_LATER = ("image_size", "flips", "stored_as", *objective_fields.LATER)
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(ObjectiveFields):
     """One target, from its training to its report.
 
     Where a value is None, the paper's for the model takes its place when the configuration is made; so
@@ -102,7 +105,6 @@ class RunConfig:
     )
     activation: str = flag("leaky_relu", "Activation of the members.", one_of(ACTIVATIONS))
     negative_slope: float = flag(0.1, "Slope of LeakyReLU below zero.", SLOPE)
-    gal_weight: float = flag(0.5, "lambda of Equation 9.", NOT_NEGATIVE)
     # On what. The types of fields that begin as None are those after it was filled in.
     dataset: str = flag(
         None,
@@ -220,10 +222,11 @@ class RunConfig:
         self._fill_in()
         require_one_place(self.export, self.export_format)
         require(
-            self.num_members >= 2 or not self.defence.gal,
-            f"--num_members of at least 2 for mode {self.mode}, whose members are to diverge",
+            self.num_members >= 2 or self.objective_name not in OF_SEVERAL,
+            f"--num_members of at least 2 for {self._what_diverges}, whose members are to diverge",
             f"num_members={self.num_members}",
         )
+        objective_fields.require_own_settings(self, self.objective_name)
         require(
             len({self.seed, self.surrogate_seed, self.static_seed}) == 3,
             "distinct seeds for target, surrogate and static ensemble: the attacker has neither of ours",
@@ -299,6 +302,28 @@ class RunConfig:
         return MODES[self.mode]
 
     @property
+    def objective_name(self) -> str:
+        """What training minimises: as given, or what the mode asks for."""
+        return self.objective or self._objective_of_mode
+
+    @property
+    def _objective_of_mode(self) -> str:
+        return "gal" if self.defence.gal else "cross_entropy"
+
+    @property
+    def _what_diverges(self) -> str:
+        return f"objective {self.objective}" if self.objective else f"mode {self.mode}"
+
+    @property
+    def objective_settings(self) -> dict[str, Any]:
+        """The objective's settings by name: those given, and budgets that go by the data set."""
+        smallest, largest = min(self.epsilons_of_dataset), self.largest_epsilon
+        budgets = {"trs": smallest, "adversarial": smallest, "dverge": largest}
+        name = self.objective_name
+        budget = {"epsilon": budgets[name]} if name in budgets else {}
+        return budget | objective_fields.settings_of(self, name)
+
+    @property
     def rectified(self) -> bool:
         """Whether the members have ReLU, the ablation of section 3.4: by name, or by a slope of 0."""
         return self.activation == "relu" or self.negative_slope == 0
@@ -311,7 +336,12 @@ class RunConfig:
     @property
     def target(self) -> str:
         """The target's name in records, tables and pictures: Table 2's; "T_Div (ReLU)" in the ablation."""
-        ablations = [*(["ReLU"] if self.rectified else []), *(["Step-LL"] if self.least_likely else [])]
+        other = self.objective_name != self._objective_of_mode
+        ablations = [
+            *([LABELS[self.objective_name]] if other else []),
+            *(["ReLU"] if self.rectified else []),
+            *(["Step-LL"] if self.least_likely else []),
+        ]
         return self.defence.target + (f" ({', '.join(ablations)})" if ablations else "")
 
     @property
@@ -322,7 +352,8 @@ class RunConfig:
     @property
     def name(self) -> str:
         """A name for the run, for directories."""
-        ablations = ("-relu" if self.rectified else "") + ("-step_ll" if self.least_likely else "")
+        ablations = f"-{self.objective}" if self.objective else ""
+        ablations += ("-relu" if self.rectified else "") + ("-step_ll" if self.least_likely else "")
         return f"{self.dataset_name}-{self.model_name}-{self.mode}{ablations}-seed{self.seed}"
 
     @property
@@ -331,7 +362,12 @@ class RunConfig:
 
         For images of one's own it is the largest of `epsilons`.
         """
-        return DATASETS[self.dataset].epsilons[-1] if self.dataset in DATASETS else max(self.epsilons)
+        return max(self.epsilons_of_dataset)
+
+    @property
+    def epsilons_of_dataset(self) -> tuple[float, ...]:
+        """The paper's budgets for the data set, whatever is attacked; of images of one's own `epsilons`."""
+        return DATASETS[self.dataset].epsilons if self.dataset in DATASETS else self.epsilons
 
     def part(self, kind: type[Part]) -> Part:
         """The part of the configuration that a stage needs: its values for the fields of a dataclass."""
@@ -345,12 +381,15 @@ class RunConfig:
         }
         if not self.defence.adversarial:
             left_out.add("static_seed")
-        if not self.defence.gal:
+        if self.objective_name != "gal":
             left_out.add("gal_weight")
         values = {name: value for name, value in self.identity().items() if name not in left_out}
-        perturbed = set(self.defence.sources) - {"augmented"}
-        own_budget = {"largest_epsilon": self.largest_epsilon} if perturbed else {}
-        return values | (own_budget if self.dataset not in DATASETS else {})
+        if self.dataset not in DATASETS:  # Others have budgets of their own, whatever is attacked.
+            if set(self.defence.sources) - {"augmented"}:
+                values["largest_epsilon"] = self.largest_epsilon
+            if "epsilon" in self.objective_settings:
+                values["objective_epsilon"] = self.objective_settings["epsilon"]
+        return values
 
     def base(self, seed: int, **changes: Any) -> "RunConfig":
         """The same set-up trained in mode base from another seed: a surrogate or static ensemble.
@@ -371,6 +410,7 @@ class RunConfig:
             "static_seed": next(others),
             "export": None,
             "export_format": None,
+            **dict.fromkeys(objective_fields.LATER),
         }
         return dataclasses.replace(self, **(apart | changes))
 

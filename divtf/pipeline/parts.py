@@ -5,6 +5,7 @@ training is `training.settings.Settings`.
 """
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +25,11 @@ class EnsemblePart:
     """Which ensemble, and what it minimises."""
 
     model: str
-    mode: str
     num_members: int
     activation: str
     negative_slope: float
-    gal_weight: float
+    objective_name: str
+    objective_settings: dict[str, Any]
     seed: int
 
 

@@ -9,14 +9,12 @@ import keras
 from divtf.data.datasets import DatasetSpec, ImageData
 from divtf.data.mixture import Mixture
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives.cross_entropy import CrossEntropy
-from divtf.ensembles.objectives.gal import GradientAlignment
+from divtf.ensembles.objectives.registry import make_objective
 from divtf.errors import InputError, require
 from divtf.networks import names
 from divtf.networks.models import build_members
 from divtf.pipeline import own_models, preflight, shared_paths
 from divtf.pipeline.config import RunConfig
-from divtf.pipeline.modes import MODES
 from divtf.pipeline.parts import EnsemblePart
 from divtf.runtime import devices
 from divtf.runtime.logs import get_logger
@@ -32,7 +30,7 @@ _LOG = get_logger(__name__)
 
 def build_ensemble(part: EnsemblePart, spec: DatasetSpec, *, precision: str = "float32") -> Ensemble:
     """A new ensemble, not compiled."""
-    objective = GradientAlignment(part.gal_weight) if MODES[part.mode].gal else CrossEntropy()
+    objective = make_objective(part.objective_name, **part.objective_settings)
     return Ensemble(_new_members(part, spec, precision), objective)
 
 

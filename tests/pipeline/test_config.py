@@ -14,6 +14,7 @@ from divtf.data.datasets import DATASETS
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.data.paper import SETUPS
 from divtf.errors import InputError
+from divtf.pipeline import objective_fields
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.storage.digests import digest
@@ -26,7 +27,21 @@ OTHER = {
     "num_members": 4,
     "activation": "relu",
     "negative_slope": 0.2,
+    "objective": "adp",
     "gal_weight": 0.25,
+    "gal_sharpness": 10.0,
+    "adp_alpha": 1.0,
+    "adp_beta": 1.0,
+    "trs_similarity": 2.0,
+    "trs_smoothness": 2.0,
+    "trs_epsilon": 0.05,
+    "trs_steps": 2,
+    "parl_weight": 1.0,
+    "parl_layers": 2,
+    "dverge_epsilon": 0.05,
+    "dverge_steps": 2,
+    "adversarial_epsilon": 0.05,
+    "adversarial_steps": 2,
     "dataset": "mnist5k",
     "image_size": (16, 24),
     "flips": True,
@@ -56,7 +71,9 @@ OTHER = {
     "export_format": ("onnx", "litert_int8"),
 }
 # What another value needs of the rest.
-WITH = {"export_format": {"export": ""}}
+WITH = {"export_format": {"export": ""}} | {
+    name: {"objective": name.split("_")[0]} for name in objective_fields.SETTINGS
+}
 NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export", "export_format"}
 ONLY_ATTACKED = {
     *("attacks", "epsilons", "stored_as", "max_attack_examples", "max_test_examples", "surrogate_seed"),
@@ -275,6 +292,7 @@ def test_surrogate_is_one_for_all_targets_of_a_budget():
         assert surrogate(mode=mode) == expected
     for name in (
         *NOT_IDENTITY,
+        *objective_fields.LATER,
         "gal_weight",
         "seed",
         "static_seed",
@@ -306,3 +324,76 @@ def test_surrogate_and_static_model_differ():
 def test_digest_does_not_depend_on_the_order_of_keys():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
     assert len(digest({})) == 12
+
+
+# Objectives.
+
+
+def test_names_of_objectives_and_their_settings_are_those_of_the_library():
+    from divtf.ensembles.objectives.names import LABELS, OF_SEVERAL
+    from divtf.ensembles.objectives.registry import OBJECTIVES
+
+    assert list(LABELS) == list(OBJECTIVES)
+    assert tuple(name for name, kind in OBJECTIVES.items() if kind.least_members == 2) == OF_SEVERAL
+    for name in ("gal_weight", *objective_fields.SETTINGS):
+        objective, setting = name.split("_", 1)
+        fields = {field.name: field for field in dataclasses.fields(OBJECTIVES[objective])}
+        metadata = RunConfig.__dataclass_fields__[name].metadata
+        told = metadata.get("stands_for", "0.5")
+        assert "epsilon" in told if setting == "epsilon" else float(told) == fields[setting].default
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_mode_has_an_objective_and_any_other_is_told_in_names(mode):
+    plain = RunConfig(mode=mode)
+    assert plain.objective_name == ("gal" if MODES[mode].gal else "cross_entropy")
+    assert plain.target == MODES[mode].target and plain.name == f"mnist-conv3-{mode}-seed0"
+    other = RunConfig(mode=mode, objective="trs")
+    assert (other.objective_name, other.target) == ("trs", f"{plain.target} (TRS)")
+    assert other.name == f"mnist-conv3-{mode}-trs-seed0"
+    # The same training by another way of giving it keeps the target's name.
+    assert RunConfig(mode=mode, objective=plain.objective_name).target == plain.target
+
+
+@pytest.mark.parametrize(
+    ("values", "settings"),
+    [
+        ({}, {"weight": 0.5}),
+        ({"gal_sharpness": 10}, {"weight": 0.5, "sharpness": 10.0}),
+        ({"objective": "cross_entropy"}, {}),
+        ({"objective": "adp", "adp_alpha": 1}, {"alpha": 1.0}),
+        ({"objective": "trs"}, {"epsilon": 0.1}),
+        ({"objective": "adversarial", "adversarial_steps": 3}, {"epsilon": 0.1, "steps": 3}),
+        ({"objective": "dverge"}, {"epsilon": 0.3}),
+        ({"objective": "dverge", "dverge_epsilon": 0.07}, {"epsilon": 0.07}),
+        # Budgets are the data set's, whatever is attacked; of one's own images the attacked ones.
+        ({"objective": "trs", "epsilons": (0.2,)}, {"epsilon": 0.1}),
+        ({"objective": "trs", "epsilons": (0.2,), "dataset": "tfds:own"}, {"epsilon": 0.2}),
+    ],
+)
+def test_settings_of_the_objective(values, settings):
+    assert RunConfig(**values).objective_settings == settings
+
+
+def test_budget_of_an_objective_counts_in_the_training_of_ones_own_images():
+    runs = [RunConfig(objective="trs", dataset="tfds:own", epsilons=(budget, 0.3)) for budget in (0.1, 0.2)]
+    first, second = (digest(run.training()) for run in runs)
+    assert first != second
+    assert runs[0].training()["objective_epsilon"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"objective": "tsr"}, "did you mean trs?"),
+        ({"objective": "trs", "adp_alpha": 1.0}, "--adp_alpha with --objective=adp alone"),
+        ({"mode": "base", "gal_sharpness": 2.0}, "--gal_sharpness with --objective=gal alone"),
+        ({"objective": "adp", "num_members": 1}, "at least 2 for objective adp"),
+        ({"gal_sharpness": 0.0}, "--gal_sharpness as a number > 0"),
+        ({"objective": "parl", "parl_layers": 0}, "--parl_layers as a whole number"),
+    ],
+)
+def test_objective_that_cannot_be_is_refused_in_one_line(values, message):
+    with pytest.raises(InputError) as raised:
+        RunConfig(**values)
+    assert message in str(raised.value) and "\n" not in str(raised.value)

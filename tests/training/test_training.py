@@ -375,6 +375,12 @@ def test_objective_is_that_of_the_mode():
         assert getattr(ensemble.objective, "weight", 0.25) == 0.25
 
 
+def test_objective_that_is_given_has_its_settings():
+    config = tiny.config(mode="base", objective="adp", adp_alpha=1.0)
+    objective = trained.build_ensemble(config, tiny.data().spec).objective
+    assert (type(objective).__name__, objective.alpha, objective.beta) == ("AdaptiveDiversity", 1.0, 0.5)
+
+
 def test_slope_and_activation_reach_the_members():
     def slopes(**values):
         members = trained.build_ensemble(tiny.config(**values), tiny.data().spec).members

@@ -1,6 +1,7 @@
 """GAL, the paper's objective: members whose input gradients point apart."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,6 +27,13 @@ class GradientAlignment(Objective):
 
     least_members = 2
     second_order = True
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`; the paper's sharpness is left out, as in files of earlier versions."""
+        config = super().get_config()
+        if self.sharpness == 1:
+            del config["sharpness"]
+        return config
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`. `gal` is Equation 8 whatever the sharpness."""

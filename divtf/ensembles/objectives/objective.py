@@ -75,6 +75,10 @@ class Objective:
             kind: Any = type(field.default)
             object.__setattr__(self, field.name, kind(value))
 
+    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
+        """The terms."""
+        raise NotImplementedError
+
     def require_members(self, members: Sequence[keras.Model], num_classes: int) -> None:
         """Refuse built members that the objective cannot train.
 
