@@ -35,7 +35,7 @@ FLOORS = [
 # Rooms, and modules of other rooms, that load neither TensorFlow nor Ray.
 LIGHT = [
     *("errors", "storage", "reporting", "commands", "runtime.processor", "data.paper", "data.datasets"),
-    *("networks.names", "ensembles.objectives.names", "pipeline.objective_fields"),
+    *("networks.names", "ensembles.objectives.names", "pipeline.objective_fields", "pipeline.static_fields"),
     *(f"pipeline.{name}" for name in ("config", "fields", "modes", "finished", "shared_paths")),
     *("pipeline.protocols", "pipeline.surrogates"),
     *DOORS,

@@ -6,6 +6,7 @@ sure, and float32 would lose it, and its size elsewhere, by which gradients at s
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -59,6 +60,21 @@ class Margin:
     def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """[N, B, C], [B] -> [B]."""
         return tf.reduce_mean(tf.minimum(lead(logits, _of_all(y, logits)), self.confidence), axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Towards:
+    """The opposite of a loss: what raises it leads towards the classes that it is given.
+
+    Attributes:
+        loss: of those above, or of your own.
+    """
+
+    loss: Any = MeanLoss()
+
+    def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """[N, B, C], [B] -> [B]."""
+        return -self.loss(logits, y)
 
 
 def lead(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

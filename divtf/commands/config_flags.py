@@ -45,6 +45,13 @@ def define_flags(flag_values: flags.FlagValues = FLAGS, names: Collection[str] =
                 float: flags.DEFINE_float,
             }
             define.get(kind, flags.DEFINE_string)(field.name, field.default, **options)
+    _define_earlier_names(flag_values)
+
+
+def _define_earlier_names(flag_values: flags.FlagValues) -> None:
+    """--static_attack, as versions before had it with one value."""
+    if "static_attacks" in flag_values:
+        flags.DEFINE_alias("static_attack", "static_attacks", flag_values=flag_values)
 
 
 def help_text(text: str, names: Collection[str] = (), stands_for: str = "") -> str:

@@ -163,6 +163,8 @@ def _sources(family: Mapping[Path, RunConfig]) -> Sources:
     sources = {config.target: (config, path) for path, config in family.items()}
     for config in family.values():
         for name, seed in shared_paths.seeds(config).items():
+            if name == "static model" and "plain" not in config.static_models:
+                continue
             base = config.base(seed)
             directory = shared_paths.directory_of(base)
             _, first = sources.setdefault(name, (base, directory))

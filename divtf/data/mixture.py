@@ -27,15 +27,16 @@ class Draw:
         seed: of the stream to draw from, integer [2]; each image of each step has its own.
         epsilon: the largest l_inf budget.
         flips: whether a mirrored image is still an image of its class.
-        signs: sign of the static model's loss gradient at the image, float32 [H, W, C]; None where no
-            source is "adversarial".
+        change: by a static attack, float32 [H, W, C] in [-1, 1]; None where no source is "adversarial".
+        uniform_budgets: whether the budget of that change is uniform up to epsilon.
     """
 
     image: tf.Tensor
     seed: tf.Tensor
     epsilon: float
     flips: bool
-    signs: tf.Tensor | None = None
+    change: tf.Tensor | None = None
+    uniform_budgets: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,10 @@ class Mixture:
         epsilon: the largest l_inf budget; noise and adversarial steps have sigma = epsilon / 2.
         batch_size: images a step, over all replicas.
         seed: of shuffling, augmentation and noise.
-        signs: sign of the static model's loss gradient at each training image, int8 [n, H, W, C], an array
-            or `LazyImages`; for the source "adversarial".
+        changes: of every training image by static attacks, int8 [n, H, W, C] each, 127 for a whole budget,
+            arrays or `LazyImages`; for the source "adversarial", which draws one of them for each image.
+        uniform_budgets: whether the budgets of changes are uniform in [0, epsilon), and not as in section
+            4.2.
     """
 
     data: ImageData
@@ -57,15 +60,16 @@ class Mixture:
     epsilon: float
     batch_size: int
     seed: int
-    signs: Any = None
+    changes: Sequence[Any] = ()
+    uniform_budgets: bool = False
 
     def __post_init__(self):
         for source in self.sources:
             require(source in SOURCES, f"sources among {sorted(SOURCES)}", repr(source))
         require(
-            ("adversarial" in self.sources) == (self.signs is not None),
-            "gradient signs if, and only if, adversarial images are a source",
-            f"sources={list(self.sources)} and {'no ' if self.signs is None else ''}signs",
+            ("adversarial" in self.sources) == (len(self.changes) > 0),
+            "changes by static attacks if, and only if, adversarial images are a source",
+            f"sources={list(self.sources)} and {len(self.changes)} changes",
         )
         require(self.batch_size >= 1, "batch_size >= 1", f"batch_size={self.batch_size}")
 
@@ -124,18 +128,23 @@ class Mixture:
         count = len(self.data.x_train)
         source, image = numbers // count, numbers % count
         clean = tf.cast(_read(self.data.x_train, image), tf.float32) / 255
-        signs = clean if self.signs is None else tf.cast(_read(self.signs, image), tf.float32)
+        streams = tf.map_fn(
+            lambda example: tf.random.experimental.stateless_fold_in([self.seed, example[0]], example[1]),
+            (steps, places),
+            fn_output_signature=tf.TensorSpec([2], tf.int64),
+        )
+        changes = self._changes(image, streams) if self.changes else clean
 
         def make_one(example):
-            image, sign, source, step, place = example
-            stream = tf.random.experimental.stateless_fold_in([self.seed, step], place)
-            draw = Draw(image, stream, self.epsilon, self.data.spec.flips, sign)
+            image, change, source, stream = example
+            flips, uniform = self.data.spec.flips, self.uniform_budgets
+            draw = Draw(image, stream, self.epsilon, flips, change, uniform)
             made = [lambda name=name: SOURCES[name](draw) for name in self.sources]
             return tf.switch_case(tf.cast(source, tf.int32), made)
 
         images = tf.map_fn(
             make_one,
-            (clean, signs, source, steps, places),
+            (clean, changes, source, streams),
             fn_output_signature=tf.TensorSpec(self.data.spec.image_shape),
         )
         labels = _read(self.data.y_train, image)
@@ -143,6 +152,24 @@ class Mixture:
             return images, labels
         inside = source != list(self.sources).index("outside")
         return images, labels, {"cross_entropy": tf.cast(inside, tf.float32)}
+
+    def _changes(self, image: tf.Tensor, streams: tf.Tensor) -> tf.Tensor:
+        """A change of each image, by one of the static attacks drawn for it, float32 in [-1, 1]."""
+
+        def drawn(stream):
+            # Another stream than the budget's.
+            own = tf.random.experimental.stateless_fold_in(stream, 1)
+            return tf.random.stateless_uniform([], own, 0, len(self.changes), tf.int64)
+
+        def read(numbers, attacks):
+            changes = np.empty((len(numbers), *self.data.spec.image_shape), np.int8)
+            for attack in np.unique(attacks):
+                changes[attacks == attack] = self.changes[attack][numbers[attacks == attack]]
+            return changes
+
+        attacks = tf.map_fn(drawn, streams, fn_output_signature=tf.TensorSpec([], tf.int64))
+        changes = tf.numpy_function(read, [image, attacks], tf.int8)
+        return tf.cast(tf.ensure_shape(changes, [None, *self.data.spec.image_shape]), tf.float32) / 127
 
 
 def _read(array: Any, numbers: tf.Tensor) -> tf.Tensor:
@@ -186,11 +213,14 @@ def adversarial(draw: Draw) -> tf.Tensor:
     """D_adv: FGSM of a static model with a budget of its own for each image; section 4.2.
 
     The budget is the absolute value of a normal draw of sigma = epsilon / 2, cut at 2 sigma (Kurakin et
-    al. 2017). Since the static model and the clean images stay as they are, so does the sign of the
-    gradient: it is computed once, and a new epoch costs only new budgets.
+    al. 2017), or uniform up to epsilon. Since the static model and the clean images stay as they are, so does
+    the sign of the gradient, or what another attack changes: a new epoch costs only new budgets.
     """
-    budget = tf.abs(tf.random.stateless_truncated_normal([], draw.seed, stddev=draw.epsilon / 2))
-    return tf.clip_by_value(draw.image + budget * draw.signs, 0, 1)
+    if draw.uniform_budgets:
+        budget = tf.random.stateless_uniform([], draw.seed, 0, draw.epsilon)
+    else:
+        budget = tf.abs(tf.random.stateless_truncated_normal([], draw.seed, stddev=draw.epsilon / 2))
+    return tf.clip_by_value(draw.image + budget * draw.change, 0, 1)
 
 
 def outside(draw: Draw) -> tf.Tensor:

@@ -94,23 +94,49 @@ class AdversarialSets:
         """
         numbers = np.arange(len(x)) if numbers is None else numbers
         seed = self._seed if seed is None else seed
-        shape = (len(numbers), *x.shape[1:])
         if self._directory is None:
             return np.concatenate(list(self._make(attack, x, y, numbers, seed))), ""
         manifest = self._manifest(attack, x, y, numbers, seed)
-        path = self._directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
-        if stored := _read(path, manifest, shape):
+        batches = self._make(attack, x, y, numbers, seed)
+        return self._stored(self._directory, manifest, batches, np.dtype("<f4"), attack, x, y)
+
+    def changes(self, attack: Attack, x: Any, y: np.ndarray) -> np.ndarray:
+        """What an attack adds to each image in units of its epsilon, 127 for a whole one: int8 [n, ...].
+
+        A quarter of the images' bytes, and rounded to 1/127 of epsilon; a step of FGSM is exact. The
+        arguments are those of `images`.
+        """
+        numbers = np.arange(len(x))
+        batches = _changes(x, self._make(attack, x, y, numbers, self._seed), attack.threat.epsilon)
+        if self._directory is None:
+            return np.concatenate(list(batches))
+        manifest = self._manifest(attack, x, y, numbers, self._seed) | {"kept": "changes of 1/127 epsilon"}
+        return self._stored(self._directory, manifest, batches, np.dtype("int8"), attack, x, y)[0]
+
+    def _stored(
+        self,
+        directory: Path,
+        manifest: dict[str, Any],
+        batches: Iterator[np.ndarray],
+        dtype: np.dtype,
+        attack: Attack,
+        x: Any,
+        y: np.ndarray,
+    ) -> tuple[np.ndarray, str]:
+        """The set of this manifest, read from its file or made of the batches now, and the file's digest."""
+        shape = (manifest["count"], *x.shape[1:])
+        path = directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
+        if stored := _read(path, manifest, shape, dtype):
             return stored
         # One process makes a set; who waited for it finds it ready.
-        with run_directory.held(self._directory, wait=True):
-            if stored := _read(path, manifest, shape):
+        with run_directory.held(directory, wait=True):
+            if stored := _read(path, manifest, shape, dtype):
                 return stored
             if path.with_suffix(".json").exists():
                 _LOG.info(f"{path} is not the file of its manifest; making it again")
-            batches = self._make(attack, x, y, numbers, seed)
             # One before there is a file: tracing the attack takes files of TensorFlow's own.
             first = next(batches)
-            written = self._write(path, shape, itertools.chain([first], batches))
+            written = _write(path, shape, dtype, itertools.chain([first], batches))
             told = {"surrogate_settings": self.told(x, y), "sha256": written[1]}
             checked_json.write_checked(path.with_suffix(".json"), manifest | told)
             return written
@@ -182,17 +208,6 @@ class AdversarialSets:
                 yield x_adv.numpy()
                 bar.update(1)
 
-    def _write(
-        self, path: Path, shape: tuple[int, ...], batches: Iterable[np.ndarray]
-    ) -> tuple[np.ndarray, str]:
-        """Keep a set's images; it counts once its manifest is there."""
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        with files.atomic_path(path) as partial, partial.open("wb") as handle:
-            np.lib.format.write_array_header_1_0(handle, header)
-            for batch in batches:
-                handle.write(batch.astype("<f4").tobytes())
-        return np.load(path, mmap_mode="r", allow_pickle=False), digests.file_digest(path)
-
     def _manifest(self, attack, x, y, numbers, seed) -> dict[str, Any]:
         return attack.describe() | {
             "surrogate": self._surrogate_digest,
@@ -206,7 +221,30 @@ class AdversarialSets:
         }
 
 
-def _read(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray, str] | None:
+def _changes(x: Any, batches: Iterable[np.ndarray], epsilon: float) -> Iterator[np.ndarray]:
+    """What the images of batches, in order, add to x, in 1/127 of epsilon."""
+    done = 0
+    for batch in batches:
+        change = batch - np.asarray(x[done : done + len(batch)])
+        yield np.rint(change * (127 / epsilon)).clip(-127, 127).astype(np.int8)
+        done += len(batch)
+
+
+def _write(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, batches: Iterable[np.ndarray]
+) -> tuple[np.ndarray, str]:
+    """Keep a set's images; it counts once its manifest is there."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    with files.atomic_path(path) as partial, partial.open("wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, header)
+        for batch in batches:
+            handle.write(batch.astype(dtype).tobytes())
+    return np.load(path, mmap_mode="r", allow_pickle=False), digests.file_digest(path)
+
+
+def _read(
+    path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...], dtype: np.dtype
+) -> tuple[np.ndarray, str] | None:
     """The images of a file and its SHA-256, if they and their manifest are what was written."""
     try:
         recorded = checked_json.read_checked(path.with_suffix(".json"))
@@ -215,6 +253,6 @@ def _read(path: Path, manifest: Mapping[str, Any], shape: tuple[int, ...]) -> tu
             return None
         # Forged together, file and manifest may agree: nothing is unpickled, nor taken in another shape.
         images = np.load(path, mmap_mode="r", allow_pickle=False)
-        return (images, sha256) if (images.dtype, images.shape) == (np.float32, shape) else None
+        return (images, sha256) if (images.dtype, images.shape) == (dtype, shape) else None
     except (OSError, ValueError, AttributeError, RecursionError, MemoryError):
         return None

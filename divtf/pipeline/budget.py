@@ -22,7 +22,12 @@ def budget(config: RunConfig, data: ImageData) -> dict[str, object]:
     It is None for a model of the user's own: the paper has no budget for it.
     """
     paper = RunConfig() if config.is_own else RunConfig(model=config.model)
-    static = {"static seed": config.static_seed, "static attack": config.static_attack}
+    static = {
+        "static seed": config.static_seed,
+        "static attack": ", ".join(config.static_attacks),
+        **({"static models": ", ".join(config.static_models)} if config.static_models != ("plain",) else {}),
+        **({"static budgets": config.static_budgets} if config.static_budgets != "paper" else {}),
+    }
     images = len(data.x_train) * len(config.defence.sources)
     return {
         "members": config.num_members,

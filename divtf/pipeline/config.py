@@ -18,7 +18,7 @@ from divtf.data.paper import SETUPS, Setup
 from divtf.ensembles.objectives.names import LABELS, OF_SEVERAL
 from divtf.errors import InputError, require
 from divtf.networks import names
-from divtf.pipeline import objective_fields
+from divtf.pipeline import objective_fields, static_fields
 from divtf.pipeline.fields import (
     ATTACKS,
     COUNT,
@@ -44,6 +44,7 @@ from divtf.pipeline.fields import (
 )
 from divtf.pipeline.modes import MODES, Mode
 from divtf.pipeline.objective_fields import ObjectiveFields
+from divtf.pipeline.static_fields import StaticFields
 from divtf.storage.records import STORED_AS
 from divtf.training.settings import SCHEDULES
 
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 STRATEGIES = ("single", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16")
 ACTIVATIONS = ("leaky_relu", "relu")
-STATIC_ATTACKS = ("fgsm", "step_ll")
 MODEL = Check(
     lambda model: model in SETUPS or names.is_own(model),
     f"one of {{{', '.join(SETUPS)}}}, or of your own {names.FORMS}",
@@ -83,7 +83,7 @@ _LATER = ("image_size", "flips", "stored_as", *objective_fields.LATER)
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig(ObjectiveFields):
+class RunConfig(ObjectiveFields, StaticFields):
     """One target, from its training to its report.
 
     Where a value is None, the paper's for the model takes its place when the configuration is made; so
@@ -172,11 +172,6 @@ class RunConfig(ObjectiveFields):
     )
     surrogate_seed: int = flag(1000, "Seed of the surrogate ensemble.", SEED)
     static_seed: int = flag(2000, "Seed of the static ensemble of modes ens and ens_div.", SEED)
-    static_attack: str = flag(
-        "fgsm",
-        "What makes D_adv: FGSM by true labels, or a step to the least likely class, which tells no label.",
-        one_of(STATIC_ATTACKS),
-    )
     # Kept where.
     run_dir: str = flag(
         None,
@@ -329,20 +324,16 @@ class RunConfig(ObjectiveFields):
         return self.activation == "relu" or self.negative_slope == 0
 
     @property
-    def least_likely(self) -> bool:
-        """Whether the target trains on images that lead to the static model's least likely class."""
-        return self.defence.adversarial and self.static_attack == "step_ll"
-
-    @property
     def target(self) -> str:
         """The target's name in records, tables and pictures: Table 2's; "T_Div (ReLU)" in the ablation."""
         other = self.objective_name != self._objective_of_mode
         ablations = [
             *([LABELS[self.objective_name]] if other else []),
             *(["ReLU"] if self.rectified else []),
-            *(["Step-LL"] if self.least_likely else []),
+            *([static_fields.ablation(self)[0]] if self.defence.adversarial else []),
         ]
-        return self.defence.target + (f" ({', '.join(ablations)})" if ablations else "")
+        told = ", ".join(filter(None, ablations))
+        return self.defence.target + (f" ({told})" if told else "")
 
     @property
     def dataset_name(self) -> str:
@@ -352,9 +343,13 @@ class RunConfig(ObjectiveFields):
     @property
     def name(self) -> str:
         """A name for the run, for directories."""
-        ablations = f"-{self.objective}" if self.objective else ""
-        ablations += ("-relu" if self.rectified else "") + ("-step_ll" if self.least_likely else "")
-        return f"{self.dataset_name}-{self.model_name}-{self.mode}{ablations}-seed{self.seed}"
+        parts = [
+            *(self.dataset_name, self.model_name, self.mode, self.objective),
+            "relu" if self.rectified else "",
+            static_fields.ablation(self)[1] if self.defence.adversarial else "",
+            f"seed{self.seed}",
+        ]
+        return "-".join(filter(None, parts))
 
     @property
     def largest_epsilon(self) -> float:
@@ -417,10 +412,11 @@ class RunConfig(ObjectiveFields):
     def identity(self) -> dict[str, Any]:
         """The values that make this run what it is, as JSON has them."""
         names = [field.name for field in dataclasses.fields(self) if field.metadata.get("identity", True)]
-        if not self.least_likely:  # Runs of 0.1.0 lack it, and stay the same runs.
-            names.remove("static_attack")
         names = [name for name in names if name not in _LATER or getattr(self, name) is not None]
-        return json.loads(json.dumps({name: getattr(self, name) for name in names}))
+        if not self.defence.adversarial:
+            names = [name for name in names if name not in static_fields.NAMES]
+        values = static_fields.to_identity({name: getattr(self, name) for name in names})
+        return json.loads(json.dumps(values))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -429,6 +425,7 @@ class RunConfig(ObjectiveFields):
         Raises:
             InputError: for fields that this version does not know, or values out of range.
         """
+        values = static_fields.from_identity(dict(values))
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise InputError(

@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from divtf.data.datasets import ImageData, load_dataset
-from divtf.data.images import LazyImages
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.evaluation.stored import require_storable
@@ -16,6 +15,7 @@ from divtf.pipeline.finished import read_record
 from divtf.pipeline.parts import DataPart, OutputPart
 from divtf.pipeline.plan import Plan, Work, make_plan
 from divtf.pipeline.record import attack, make_record
+from divtf.pipeline.static_images import static_changes
 from divtf.reporting import report
 from divtf.runtime import devices
 from divtf.runtime.logs import get_logger
@@ -113,10 +113,7 @@ def _assist(config: RunConfig, team: Team) -> None:
 
 
 def _train(config: RunConfig, data: ImageData) -> tuple[Ensemble, float]:
-    signs: LazyImages | None = None
-    if config.defence.adversarial:
-        signs = shared_ensembles.static_signs(config, data)
-    return trained.train(config, data, Path(config.run_dir), signs=signs)
+    return trained.train(config, data, Path(config.run_dir), changes=static_changes(config, data))
 
 
 def summary(output: OutputPart) -> str:
@@ -136,7 +133,7 @@ def share(config: RunConfig, seed: int) -> None:
     data = load_data(config.part(DataPart))
     trained.require_model(config, data.spec)
     if seed == config.static_seed:
-        shared_ensembles.static_signs(config, data)
+        static_changes(config, data)
     else:
         attack(config, data, {})
 

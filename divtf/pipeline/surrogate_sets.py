@@ -15,6 +15,7 @@ from divtf.networks.logits import MemberList, require_logits
 from divtf.pipeline import shared_ensembles, shared_paths
 from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
+from divtf.pipeline.static_images import static_changes
 from divtf.pipeline.surrogates import Surrogate, surrogate
 
 
@@ -40,7 +41,9 @@ def _sets_of(
     meant: Surrogate, files: Mapping[str, Any], config: RunConfig, data: ImageData
 ) -> AdversarialSets:
     """The sets of one surrogate, which is trained if need be."""
-    trained_now = [shared_ensembles.ensemble(base, data) for base in meant.trained]
+    trained_now = [
+        shared_ensembles.ensemble(base, data, static_changes(base, data)) for base in meant.trained
+    ]
     models = [*(model for model, _ in trained_now), *(files[path] for path in meant.files)]
     if len(models) == len(trained_now) == 1:
         (base,) = meant.trained

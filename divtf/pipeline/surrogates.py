@@ -20,6 +20,8 @@ _OTHERS = ("conv4", "conv3")
 # Where the places of seeds begin: those of modes that came later than the models, of surrogates' static
 # ensembles, and of plainN.
 _LATER, _STATIC, _PLAIN = 30, 50, 100
+# So far apart are the seeds of static ensembles of one name.
+_AGAIN = 10_000
 _LATER_MODES = ("detect",)
 
 
@@ -57,6 +59,22 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
     require(not missing, "surrogates' .keras files that are there", ", ".join(missing))
     trained = tuple(_configuration(part, config) for part in parts if part not in files)
     return Surrogate(name, trained, files)
+
+
+def static_models(config: RunConfig) -> list[RunConfig]:
+    """Configurations of the static ensembles whose images modes ens and ens_div train on.
+
+    Their names are those of surrogates; one that is given again is trained from other seeds. None of them has
+    the seeds of the attacker's.
+    """
+    bases = []
+    for place, name in enumerate(config.static_models):
+        again = config.static_models[:place].count(name)
+        ours = dataclasses.replace(
+            config, surrogate_seed=config.static_seed + _AGAIN * again, static_seed=config.surrogate_seed
+        )
+        bases.append(_configuration(name, ours))
+    return bases
 
 
 def _configuration(name: str, config: RunConfig) -> RunConfig:

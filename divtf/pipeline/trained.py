@@ -1,6 +1,7 @@
 """Trained ensembles: built, trained in a run directory or gone on with, and restored from there."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def require_model(config: RunConfig, spec: DatasetSpec) -> None:
 
 
 def train(
-    config: RunConfig, data: ImageData, directory: Path, *, signs: Any = None
+    config: RunConfig, data: ImageData, directory: Path, *, changes: Sequence[Any] = ()
 ) -> tuple[Ensemble, float]:
     """Train the configuration's ensemble, or go on from the newest checkpoint in the directory.
 
@@ -77,8 +78,7 @@ def train(
         data: training and test images.
         directory: a run directory that this process holds; on several workers, that the chief holds, and
             that all of them can read.
-        signs: gradient signs of the static model at the training images, as `Mixture` takes them, for modes
-            ens and ens_div.
+        changes: of the training images by static attacks, as `Mixture` takes them, for modes ens and ens_div.
 
     Returns:
         The trained ensemble in float32, whatever the precision of its training, and the seconds spent
@@ -92,7 +92,15 @@ def train(
     preflight.require_fast_precision(config.precision)
     own_models.import_layers(config.model)
     team, settings, sources = devices.team(config.strategy), config.part(Settings), config.defence.sources
-    mixture = Mixture(data, sources, config.largest_epsilon, config.batch_size, config.seed, signs)
+    mixture = Mixture(
+        data,
+        sources,
+        config.largest_epsilon,
+        config.batch_size,
+        config.seed,
+        changes,
+        uniform_budgets=config.static_budgets == "uniform",
+    )
     total = mixture.steps_per_epoch * settings.epochs
     checkpoints = _checkpoints(config, directory)
     if team.is_chief:

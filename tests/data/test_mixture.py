@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from divtf.data.datasets import DatasetSpec, ImageData
@@ -37,14 +38,14 @@ def mixture(images, sources, *, flips=False, epsilon=0.2, batch_size=8, seed=0, 
     return Mixture(image_data(images, flips=flips), sources, epsilon, batch_size, seed, **others)
 
 
-def apply(source, images, *, flips=False, epsilon=0.2, seed=0, signs=None):
+def apply(source, images, *, flips=False, epsilon=0.2, seed=0, signs=None, uniform=False):
     """What the source makes of float images [B, H, W, C]."""
     signs = [None] * len(images) if signs is None else signs
 
     def one(number):
         stream = tf.constant([seed, number], tf.int64)
         return SOURCES[source](
-            Draw(tf.constant(images[number], tf.float32), stream, epsilon, flips, signs[number])
+            Draw(tf.constant(images[number], tf.float32), stream, epsilon, flips, signs[number], uniform)
         )
 
     return np.stack([one(number).numpy() for number in range(len(images))])
@@ -187,7 +188,7 @@ def test_adversarial_images_follow_the_signs_of_their_own_image_through_the_shuf
     images = numbered_images(20, (4, 4, 1)) + 100
     signs = np.where(np.arange(20) % 2, 1, -1).astype("int8")[:, None, None, None]
     signs = np.broadcast_to(signs, images.shape)
-    batches = mixture(images, ["adversarial"], signs=signs).batches()
+    batches = mixture(images, ["adversarial"], changes=[127 * signs]).batches()
     for x, y in take(batches, 6):
         change = x - images[y] / np.float32(255)
         assert (np.sign(change) == signs[y]).all()
@@ -201,7 +202,8 @@ def test_adversarial_images_are_drawn_anew_each_epoch_by_seed_and_step():
     def budgets(first_step=0, seed=0):
         """[epoch, image]: how far D_adv has moved each image in each of 3 epochs."""
         found = np.full((3, 12), np.nan)
-        batches = mixture(images, ["adversarial"], batch_size=3, seed=seed, signs=signs).batches(first_step)
+        union = mixture(images, ["adversarial"], batch_size=3, seed=seed, changes=[127 * signs])
+        batches = union.batches(first_step)
         for step, (x, y) in enumerate(take(batches, 12 - first_step), first_step):
             found[step // 4, y] = x[:, 0, 0, 0] - np.float32(128 / 255)
         return found
@@ -212,6 +214,82 @@ def test_adversarial_images_are_drawn_anew_each_epoch_by_seed_and_step():
     np.testing.assert_array_equal(budgets(), drawn)
     np.testing.assert_array_equal(budgets(first_step=4)[1:], drawn[1:])
     assert not np.isin(budgets(seed=1), drawn).any()
+
+
+def test_uniform_budgets_are_uniform():
+    signs = np.ones((4000, 2, 2, 1), "float32")
+    budgets = apply("adversarial", np.full(signs.shape, 0.5), epsilon=0.4, signs=signs, uniform=True)[
+        :, 0, 0, 0
+    ]
+    budgets = (budgets - 0.5) / 0.4
+    assert scipy.stats.kstest(budgets, "uniform").pvalue > 0.01
+
+
+def test_fgsm_of_one_static_model_gives_the_images_of_version_0_2_0():
+    """Values that it gave, of one pixel of each image in two batches: seed, shuffle, budgets and shifts."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(6, 4, 4, 1)).astype("uint8")
+    signs = rng.integers(-1, 2, size=images.shape).astype("int8")
+    union = mixture(images, ALL, batch_size=9, seed=3, changes=[127 * signs])
+    labels = [[0, 3, 4, 5, 1, 3, 3, 0, 4], [2, 2, 1, 1, 5, 2, 0, 5, 4]]
+    pixels = [
+        (
+            0.07450980,
+            0.80784314,
+            0.51672470,
+            0.50588238,
+            0.67058825,
+            0.72216916,
+            0.83905196,
+            0.06018095,
+            0.3051894,
+        ),
+        (
+            0.48235294,
+            0.52438360,
+            0.74162459,
+            0.84774839,
+            0.41520729,
+            0.54509580,
+            0.03488579,
+            0.68077570,
+            0.3764706,
+        ),
+    ]
+    for (x, y), expected_y, expected in zip(take(union.batches(), 2), labels, pixels, strict=True):
+        np.testing.assert_array_equal(y, expected_y)
+        np.testing.assert_allclose(x[:, 1, 2, 0], expected, atol=2e-8)
+
+
+def test_each_image_draws_one_of_the_static_attacks_and_another_each_epoch():
+    """Mid-grey images; attack a changes its row a alone, by 127 - image number: who made it shows."""
+    count, attacks = 30, 3
+    images = np.full((count, 4, 4, 1), 128, "uint8")
+    changes = [np.zeros(images.shape, "int8") for _ in range(attacks)]
+    for attack, change in enumerate(changes):
+        change[:, attack] = (127 - np.arange(count))[:, None, None]
+    union = mixture(images, ["adversarial"], batch_size=7, changes=changes)
+    drawn = np.full((20, count), -1)
+    for step, (x, y) in enumerate(take(union.batches(), 20 * union.steps_per_epoch)):
+        moved = (x - np.float32(128 / 255))[:, :, 0, 0]
+        attack = moved.argmax(axis=1)
+        assert (np.count_nonzero(moved > 1e-6, axis=1) == 1).all()
+        drawn[step // union.steps_per_epoch, y] = attack
+    # 600 draws of thirds: each is met 200 times give or take 4 deviations of 11.5.
+    assert np.abs(np.bincount(drawn.ravel(), minlength=3) - 200).max() < 46
+    again = take(union.batches(2 * union.steps_per_epoch), 1)[0]
+    np.testing.assert_array_equal(again[0], take(union.batches(), 2 * union.steps_per_epoch + 1)[-1][0])
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_a_change_is_in_127ths_of_the_budget():
+    images = np.full((8, 4, 4, 1), 128, "uint8")
+    halves = np.zeros(images.shape, "int8")
+    halves[:, 0], halves[:, 1] = 127, -64
+    (x, _), *_ = take(mixture(images, ["adversarial"], changes=[halves]).batches(), 1)
+    moved = x - np.float32(128 / 255)
+    np.testing.assert_allclose(moved[:, 1], -64 / 127 * moved[:, 0], atol=1e-6)
+    assert (moved[:, 2:] == 0).all() and (moved[:, 0] > 0).all()
 
 
 # Images of no class.
@@ -258,7 +336,7 @@ ALL = ("augmented", "noise", "adversarial")
 def all_sources(count=11, batch_size=4, seed=0):
     images = np.random.default_rng(2).integers(0, 256, (count, 8, 8, 1)).astype("uint8")
     signs = np.random.default_rng(3).integers(-1, 2, images.shape).astype("int8")
-    return mixture(images, ALL, batch_size=batch_size, seed=seed, signs=signs)
+    return mixture(images, ALL, batch_size=batch_size, seed=seed, changes=[127 * signs])
 
 
 def marking_sources(monkeypatch):
@@ -271,7 +349,7 @@ def test_each_epoch_passes_exactly_once_over_every_image_of_every_source(monkeyp
     marking_sources(monkeypatch)
     images = numbered_images(11, (2, 2, 1))
     signs = np.zeros(images.shape, "int8")
-    union = mixture(images, ALL, batch_size=4, signs=signs)
+    union = mixture(images, ALL, batch_size=4, changes=[signs])
     assert union.examples_per_epoch == 33 and union.steps_per_epoch == 9
     orders = []
     for epoch in range(3):
@@ -408,8 +486,12 @@ def test_labels_stay_with_their_images():
             {},
             "sources among ['adversarial', 'augmented', 'noise', 'outside']. Received: 'snow'",
         ),
-        (["adversarial"], {}, "gradient signs if, and only if, adversarial images are a source"),
-        (["noise"], {"signs": np.zeros((4, 16, 24, 2), "int8")}, "gradient signs if, and only if"),
+        (["adversarial"], {}, "changes by static attacks if, and only if, adversarial images are a source"),
+        (
+            ["noise"],
+            {"changes": [np.zeros((4, 16, 24, 2), "int8")]},
+            "changes by static attacks if, and only if",
+        ),
         (["noise"], {"batch_size": 0}, "batch_size >= 1. Received: batch_size=0"),
     ],
 )

@@ -14,7 +14,7 @@ from divtf.data.datasets import DATASETS
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.data.paper import SETUPS
 from divtf.errors import InputError
-from divtf.pipeline import objective_fields
+from divtf.pipeline import objective_fields, static_fields
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.storage.digests import digest
@@ -63,7 +63,9 @@ OTHER = {
     "max_attack_examples": 10,
     "surrogate_seed": 1001,
     "static_seed": 2001,
-    "static_attack": "step_ll",
+    "static_attacks": ("fgsm", "mifgsm"),
+    "static_models": ("plain", "div"),
+    "static_budgets": "uniform",
     "run_dir": "elsewhere",
     "resume": True,
     "checkpoint_minutes": 1.0,
@@ -250,7 +252,7 @@ def test_identity_changes_with_what_makes_the_run(name):
 def test_training_values_are_those_on_which_the_weights_depend(mode, name):
     matters = name not in NOT_IDENTITY | ONLY_ATTACKED
     matters &= name != "gal_weight" or MODES[mode].gal
-    matters &= name not in ("static_seed", "static_attack") or "adversarial" in MODES[mode].sources
+    matters &= not name.startswith("static") or "adversarial" in MODES[mode].sources
     before = RunConfig(mode=mode, **WITH.get(name, {}))
     after = dataclasses.replace(before, **{name: OTHER[name]})
     assert (digest(before.training()) != digest(after.training())) == matters
@@ -264,10 +266,12 @@ def test_paper_values_given_or_not_are_one_run():
 def test_runs_of_0_1_0_stay_the_same_runs():
     """They lack the fields that were added since, which count once they differ from their defaults."""
     config = RunConfig(mode="ens")
-    assert "static_attack" not in config.identity() and "static_attack" not in config.training()
+    names = {"static_attack", *static_fields.NAMES}
+    assert not names & set(config.identity()) and not names & set(config.training())
     assert RunConfig.from_json(config.identity()) == config
-    other = dataclasses.replace(config, static_attack="step_ll")
-    assert RunConfig.from_json(other.identity()).least_likely
+    other = dataclasses.replace(config, static_attacks=("step_ll",), run_dir=None)
+    assert other.identity()["static_attack"] == "step_ll" and "static_attacks" not in other.identity()
+    assert RunConfig.from_json(other.identity()) == other
 
 
 def test_home_is_written_out_in_paths_and_nowhere_else(monkeypatch):
@@ -296,7 +300,7 @@ def test_surrogate_is_one_for_all_targets_of_a_budget():
         "gal_weight",
         "seed",
         "static_seed",
-        "static_attack",
+        *static_fields.NAMES,
         *ONLY_ATTACKED - {"surrogate_seed"},
     ):
         assert surrogate(**{name: OTHER[name]} | WITH.get(name, {})) == expected, name
@@ -396,4 +400,57 @@ def test_budget_of_an_objective_counts_in_the_training_of_ones_own_images():
 def test_objective_that_cannot_be_is_refused_in_one_line(values, message):
     with pytest.raises(InputError) as raised:
         RunConfig(**values)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+# Static models and attacks.
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "name"),
+    [
+        ({}, "T_Ens", "ens"),
+        ({"static_attacks": ("step_ll",)}, "T_Ens (Step-LL)", "ens-step_ll"),
+        ({"static_attacks": ("fgsm", "mifgsm_ll")}, "T_Ens (fgsm+mifgsm_ll)", "ens-static"),
+        ({"static_models": ("plain", "plain")}, "T_Ens (plain+plain)", "ens-static"),
+        ({"static_models": ("div",), "static_budgets": "uniform"}, "T_Ens (div uniform)", "ens-static"),
+        (
+            {"static_models": ("plain", "div"), "static_attacks": ("fgsm", "pgd_cw")},
+            "T_Ens (plain+div fgsm+pgd_cw)",
+            "ens-static",
+        ),
+    ],
+)
+def test_sources_other_than_the_papers_are_told_in_names(values, target, name):
+    config = RunConfig(mode="ens", **values)
+    assert config.target == target
+    assert config.name.startswith(f"mnist-conv3-{name}")
+    plain = dataclasses.replace(config, mode="div", run_dir=None)
+    assert (plain.target, plain.name) == ("T_Div", "mnist-conv3-div-seed0")
+    assert RunConfig.from_json(config.identity()) == dataclasses.replace(config, run_dir=None)
+
+
+def test_each_list_of_sources_has_a_directory_of_its_own():
+    lists = [{"static_models": ("plain", "div")}, {"static_models": ("div", "plain")}]
+    lists += [{"static_attacks": ("fgsm", "ifgsm")}, {"static_budgets": "uniform"}]
+    assert len({RunConfig(mode="ens", **values).name for values in lists}) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"static_attacks": ()}, "at least one"),
+        ({"static_attacks": ("fgsm", "fgsm")}, "distinct"),
+        ({"static_attacks": ("fgsm_ll",)}, "distinct"),
+        ({"static_attacks": ("square",)}, "distinct"),
+        ({"static_attacks": ("mifgsm_l",)}, "did you mean mifgsm_ll?"),
+        ({"static_models": ()}, "at least one"),
+        ({"static_models": ("ens",)}, "a mode without static models"),
+        ({"static_models": ("plane",)}, "a mode without static models"),
+        ({"static_budgets": "normal"}, "one of {paper, uniform}"),
+    ],
+)
+def test_sources_that_cannot_be_are_refused_in_one_line(values, message):
+    with pytest.raises(InputError) as raised:
+        RunConfig(mode="ens", **values)
     assert message in str(raised.value) and "\n" not in str(raised.value)

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tiny
 
 from divtf.errors import InputError
-from divtf.pipeline import experiment, finished, shared_ensembles, shared_paths
+from divtf.pipeline import experiment, finished, shared_ensembles, shared_paths, static_images
 from divtf.pipeline.config import RunConfig
 from divtf.runtime import devices
 from divtf.runtime.workers import Team
@@ -36,7 +36,9 @@ def static(tmp_path_factory):
 
 
 def signs(config):
-    return np.asarray(shared_ensembles.static_signs(config, tiny.data())).reshape(72, -1)
+    (changes,) = static_images.static_changes(config, tiny.data())
+    assert changes.dtype == np.int8
+    return changes.reshape(72, -1) / 127
 
 
 def test_fgsm_climbs_the_loss_of_the_true_class(static):
@@ -49,7 +51,7 @@ def test_step_ll_descends_the_loss_of_the_least_likely_class(static):
     config, gradient, probabilities = static
     least_likely = probabilities.argmin(axis=1)
     expected = -np.sign(gradient(least_likely))
-    found = signs(RunConfig(**vars(config) | {"static_attack": "step_ll"}))
+    found = signs(RunConfig(**vars(config) | {"static_attacks": ("step_ll",)}))
     np.testing.assert_array_equal(found, expected)
     assert (found != np.sign(gradient(tiny.data().y_train))).any()
 
@@ -59,13 +61,13 @@ def test_a_worker_that_finds_other_classes_least_likely_says_so(static, monkeypa
     config, *_ = static
     monkeypatch.setattr(devices, "team", lambda name: OtherChief(tf.distribute.get_strategy()))
     with pytest.raises(InputError, match="chief's least likely classes"):
-        signs(RunConfig(**vars(config) | {"static_attack": "step_ll"}))
+        signs(RunConfig(**vars(config) | {"static_attacks": ("step_ll",)}))
     signs(config)  # The true labels need no agreement.
 
 
 def test_step_ll_is_a_target_of_its_own_with_the_same_shared_models(static):
     config, *_ = static
-    run = RunConfig(**vars(config) | {"static_attack": "step_ll", "attacks": ("fgsm",)})
+    run = RunConfig(**vars(config) | {"static_attacks": ("step_ll",), "attacks": ("fgsm",)})
     assert (run.target, run.name) == ("T_Ens (Step-LL)", "stripes-tiny-ens-step_ll-seed0")
     for seed in (run.surrogate_seed, run.static_seed):
         assert shared_paths.directory_of(run.base(seed)) == shared_paths.directory_of(config.base(seed))
@@ -76,5 +78,5 @@ def test_step_ll_is_a_target_of_its_own_with_the_same_shared_models(static):
 
 @pytest.mark.parametrize("mode", ["base", "div", "noise"])
 def test_step_ll_is_nothing_to_modes_without_a_static_model(mode):
-    plain, other = (RunConfig(mode=mode, static_attack=name) for name in ("fgsm", "step_ll"))
+    plain, other = (RunConfig(mode=mode, static_attacks=(name,)) for name in ("fgsm", "step_ll"))
     assert (plain.name, plain.target, plain.identity()) == (other.name, other.target, other.identity())

@@ -1,0 +1,75 @@
+"""Images that attack static models, for ensemble adversarial training (section 4.2): how each is changed."""
+
+import dataclasses
+from typing import Any
+
+from divtf.attacks.attack import Attack, compose_attack
+from divtf.attacks.losses import Towards
+from divtf.attacks.methods import ATTACKS
+from divtf.attacks.threat import ThreatModel
+from divtf.data.datasets import ImageData
+from divtf.data.images import as_float
+from divtf.evaluation.predictions import outputs
+from divtf.pipeline import shared_ensembles, shared_paths
+from divtf.pipeline.budget import settings
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.static_fields import LEAST_LIKELY
+from divtf.pipeline.surrogates import static_models
+from divtf.runtime import devices
+from divtf.runtime.logs import get_logger
+from divtf.storage.digests import array_digest
+
+_LOG = get_logger(__name__)
+
+
+def static_attack(name: str, epsilon: float) -> Attack:
+    """An attack for training images by its name; its changes are in units of epsilon.
+
+    NAME_ll goes to the class that the static model finds least likely, and so depends on no label: what
+    trains on its images cannot learn to read the true class off them, which is label leaking. step_ll is
+    fgsm_ll (Kurakin et al. 2017, "Adversarial Machine Learning at Scale").
+    """
+    method = "fgsm" if name == "step_ll" else name.removesuffix("_ll")
+    recipe: Any = ATTACKS[method]
+    if name in LEAST_LIKELY:
+        recipe = dataclasses.replace(recipe, loss=Towards(recipe.loss))
+    # A step of the whole budget without an image range is the sign itself.
+    threat = ThreatModel(1.0, clip_min=-1.0, clip_max=2.0) if method == "fgsm" else ThreatModel(epsilon)
+    return compose_attack(name, threat, recipe)
+
+
+def static_changes(config: RunConfig, data: ImageData) -> list[Any]:
+    """How each static attack on each static model changes the training images, int8 [n, H, W, C] each.
+
+    127 stands for the whole budget. The static models and the clean images stay as they are in training, so
+    that each is computed once, and a new epoch draws new budgets only. None for modes without them.
+
+    Raises:
+        InputError: on a worker that finds other classes least likely than the chief does.
+    """
+    if not config.defence.adversarial:
+        return []
+    return [changes for base in static_models(config) for changes in _changes_by(base, config, data)]
+
+
+def _changes_by(base: RunConfig, config: RunConfig, data: ImageData) -> list[Any]:
+    """The changes by each attack on one static model."""
+    static, directory = shared_ensembles.ensemble(base, data)
+    x, y = as_float(data.x_train), data.y_train
+    team, told = devices.team(config.strategy), settings(base, data)
+    towards = y
+    if set(config.static_attacks) & set(LEAST_LIKELY):
+        scores = outputs(static, x, shared_paths.BATCH)
+        # The labels that it is attacked with are not the images' own.
+        told["clean accuracy"] = float((scores.argmax(axis=-1) == y).mean())
+        towards = scores.argmin(axis=-1)
+        # Each worker finds them by itself, and one that rounds otherwise would train on other images.
+        team.require_same(array_digest(towards), "the chief's least likely classes", "other ones here")
+    sets = shared_ensembles.adversarial_sets(static, directory, told)
+    changes = []
+    for name in config.static_attacks:
+        _LOG.info(f"attacks the static model on {len(x)} training images: {name}")
+        labels = towards if name in LEAST_LIKELY else y
+        with team.chief_first():
+            changes.append(sets.changes(static_attack(name, config.largest_epsilon), x, labels))
+    return changes
