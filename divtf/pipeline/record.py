@@ -17,6 +17,7 @@ from divtf.evaluation.transfer import evaluate_transfer
 from divtf.pipeline import shared_ensembles, shared_paths
 from divtf.pipeline.budget import budget, settings
 from divtf.pipeline.config import RunConfig
+from divtf.pipeline.leaking import on_static_models
 from divtf.pipeline.parts import AttackPart
 from divtf.runtime.logs import get_logger
 from divtf.storage import run_directory
@@ -42,6 +43,7 @@ def make_record(config: RunConfig, data: ImageData, target: Ensemble, seconds: f
         results=tuple(results),
         budget=budget(config, data),
         class_names=data.spec.class_names,
+        on_static_models=on_static_models(config, data, target),
         provenance=run_directory.environment_of(directory) | trained,
         **alignment,
     )

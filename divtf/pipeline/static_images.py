@@ -22,8 +22,8 @@ from divtf.storage.digests import array_digest
 _LOG = get_logger(__name__)
 
 
-def static_attack(name: str, epsilon: float) -> Attack:
-    """An attack for training images by its name; its changes are in units of epsilon.
+def static_attack(name: str, threat: ThreatModel) -> Attack:
+    """An attack on static models by its name.
 
     NAME_ll goes to the class that the static model finds least likely, and so depends on no label: what
     trains on its images cannot learn to read the true class off them, which is label leaking. step_ll is
@@ -33,8 +33,6 @@ def static_attack(name: str, epsilon: float) -> Attack:
     recipe: Any = ATTACKS[method]
     if name in LEAST_LIKELY:
         recipe = dataclasses.replace(recipe, loss=Towards(recipe.loss))
-    # A step of the whole budget without an image range is the sign itself.
-    threat = ThreatModel(1.0, clip_min=-1.0, clip_max=2.0) if method == "fgsm" else ThreatModel(epsilon)
     return compose_attack(name, threat, recipe)
 
 
@@ -70,6 +68,9 @@ def _changes_by(base: RunConfig, config: RunConfig, data: ImageData) -> list[Any
     for name in config.static_attacks:
         _LOG.info(f"attacks the static model on {len(x)} training images: {name}")
         labels = towards if name in LEAST_LIKELY else y
+        threat = ThreatModel(config.largest_epsilon)
+        if name in ("fgsm", "step_ll"):  # One step of the whole budget without an image range is the sign.
+            threat = ThreatModel(1.0, clip_min=-1.0, clip_max=2.0)
         with team.chief_first():
-            changes.append(sets.changes(static_attack(name, config.largest_epsilon), x, labels))
+            changes.append(sets.changes(static_attack(name, threat), x, labels))
     return changes

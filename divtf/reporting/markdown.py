@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from divtf.data import paper
 from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity
 from divtf.reporting.cells import heading, percent, signed, spread
+from divtf.reporting.leaking import MARK, leaking_lines, leaks
 from divtf.reporting.tables import Row, Table, tables
 from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import CLEAN, TargetRecord
@@ -41,6 +42,7 @@ def _markdown_block(table: Table, against_paper: bool) -> str:
         *hours(records),
         *coherence(table),
         *gain(table),
+        *leaking_lines(table),
     ]
     caption = "\n".join(f"- {note}" for note in notes)
     return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
@@ -72,7 +74,8 @@ def _markdown_lines(table: Table, row: Row, against_paper: bool) -> Iterator[lis
     shares = [row.saturated(epsilon) for epsilon in table.epsilons]
     saturated = " / ".join("-" if share is None else f"{share:.1f}" for share in shares)
     beside = against_paper and table.paper_accuracy(row.target, CLEAN, 0.0) is not None
-    yield line(f"{row.target}, ours" if beside else row.target, ours, True, saturated or "-")
+    mark = f" {MARK}" if any(map(leaks, row.records)) else ""
+    yield line(f"{row.target}{mark}, ours" if beside else f"{row.target}{mark}", ours, True, saturated or "-")
     if beside:
         yield line(f"{row.target}, paper", published, False, "")
         yield line(f"{row.target}, difference", difference, False, "")

@@ -13,6 +13,7 @@ from divtf.reporting.captions import (
     quantity,
 )
 from divtf.reporting.cells import heading, percent, spread
+from divtf.reporting.leaking import MARK, leaking_lines, leaks
 from divtf.reporting.tables import Row, Table, tables
 from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import CLEAN, TargetRecord
@@ -45,6 +46,7 @@ def _text_block(table: Table) -> str:
         *hours(records),
         *coherence(table),
         *gain(table),
+        *leaking_lines(table),
     ]
     return "\n".join(table_lines(table, notes))
 
@@ -68,7 +70,7 @@ def _text_lines(table: Table, row: Row) -> Iterator[list[str]]:
         return f"{percent(cell):>5}{'*' if name in strongest[epsilon] else ' '}"
 
     yield [
-        row.target,
+        f"{row.target} {MARK}" if any(map(leaks, row.records)) else row.target,
         f"{percent(clean):>5}",
         *("/".join(number(name, epsilon) for epsilon in table.epsilons) for name in table.columns),
     ]

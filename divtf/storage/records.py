@@ -234,12 +234,15 @@ class TargetRecord(ScoredRecord):
         gradients: means over the same images: "gal" (Eq. 8), and the shares of zero entries and of zero
             product terms in the input gradients (section 3.4).
         class_names: what the labels mean; empty where nobody says.
+        on_static_models: what the target does with images of the static models of its training, as
+            `pipeline.leaking` tells it.
     """
 
     coherence: tuple[float, ...] = ()
     pair_cosines: tuple[tuple[float, ...], ...] = ()
     gradients: Mapping[str, float] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    on_static_models: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self):
         if any(len(row) != len(self.pair_cosines) for row in self.pair_cosines):
