@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from divtf.ensembles import step_checks
+from divtf.ensembles import low_memory, step_checks
 from divtf.ensembles.adam import Adam
 from divtf.ensembles.labels import checked_labels, likeliest_class
 from divtf.ensembles.members import (
@@ -19,6 +19,7 @@ from divtf.ensembles.members import (
     second_order,
 )
 from divtf.ensembles.objectives.gal import GradientAlignment
+from divtf.ensembles.objectives.objective import Memberwise
 from divtf.ensembles.objectives.terms import Terms
 from divtf.ensembles.weights import Weights, checked_weights
 from divtf.errors import InputError, require
@@ -47,6 +48,8 @@ class Ensemble(BuildsItself, keras.Model):
         check: whether to measure the members, unless `build_member` made them: that they give logits, and for
             objectives of second order, as GradientAlignment, that their gradients are exact to it. See
             `ensembles.exactness`.
+        memory: "low" trains by one member after the other, which takes more time and hardly more memory for
+            more members; the same numbers to rounding. See `ensembles.low_memory`.
 
     `fit`, `evaluate` and TensorBoard report loss, cross_entropy, accuracy (of the ensemble) and
     <member>_accuracy (<member>_<position>_accuracy where members share a name); gal and coherence too, except
@@ -71,12 +74,21 @@ class Ensemble(BuildsItself, keras.Model):
         name: str | None = None,
         *,
         check: bool = True,
+        memory: str | None = None,
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        self.objective = GradientAlignment() if objective is None else objective
+        self.objective: Any = GradientAlignment() if objective is None else objective
         self.members = listed(members)
         check_objective(self.objective, len(self.members))
+        self.memory = memory
+        require(memory in (None, "low"), "memory as low or None", f"memory={memory!r}")
+        one_by_one = isinstance(self.objective, Memberwise)
+        require(
+            memory is None or one_by_one,
+            "an objective of what each member gives by itself for memory='low', as GradientAlignment",
+            type(self.objective).__name__,
+        )
         self._check = check
         self._label_shape: tuple[int | None, ...] = ()  # Of one label that `fit` was given last.
         # Which layers were trained when the members were last measured.
@@ -180,16 +192,43 @@ class Ensemble(BuildsItself, keras.Model):
     def train_step(self, data) -> dict[str, Any]:
         """One step on (images [B, H, W, C], labels [B]): the outer tape of Equation 9's gradient."""
         x, y, weights = self._unpack(data)
-        with tf.GradientTape() as tape:
-            terms = replicas.terms(self.objective, self.members, x, y, training=True).weighted(weights)
-            penalty = self._penalty(terms.loss.dtype)
-            scaled = self.optimizer.scale_loss(self._replica_share(terms.loss, penalty))
-        gradients = tape.gradient(scaled, self.trainable_variables)
+        take = self._terms_and_gradients if self.memory is None else self._taken_member_by_member
+        terms, penalty, gradients = take(x, y, weights)
         replicas.share_statistics(self.members, tf.shape(y)[0])
         with tf.control_dependencies(self._finite(terms, gradients)):
             if gradients:  # Keras takes models that are frozen altogether.
                 self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._measure(y, weights, terms, penalty)
+
+    def _terms_and_gradients(self, x, y, weights: Weights):
+        """The objective's terms, the members' penalty, and the gradient of both together."""
+        with tf.GradientTape() as tape:
+            terms = replicas.terms(self.objective, self.members, x, y, training=True).weighted(weights)
+            penalty = self._penalty(terms.loss.dtype)
+            scaled = self.optimizer.scale_loss(self._replica_share(terms.loss, penalty))
+        return terms, penalty, tape.gradient(scaled, self.trainable_variables)
+
+    def _taken_member_by_member(self, x, y, weights: Weights):
+        """The same by `low_memory`."""
+        count = tf.shape(y)[0]
+        x, y = replicas.with_a_blank(x, y)
+
+        def share(losses, penalty):
+            return self.optimizer.scale_loss(self._replica_share(losses, penalty))
+
+        def loss_of(terms):
+            losses = terms.first(count).weighted(weights).loss
+            return share(losses, tf.zeros([], losses.dtype))
+
+        def penalty_of(member):
+            return share(tf.zeros([count]), self._penalty_of([member], tf.float32))
+
+        terms, gradients = low_memory.terms_and_gradients(
+            self.objective, self.members, x, y, loss_of=loss_of, penalty_of=penalty_of
+        )
+        terms = terms.first(count).weighted(weights)
+        in_order = [gradients[id(variable)] for variable in self.trainable_variables]
+        return terms, self._penalty(terms.loss.dtype), in_order
 
     def test_step(self, data) -> dict[str, Any]:
         """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
@@ -218,6 +257,7 @@ class Ensemble(BuildsItself, keras.Model):
             "objective": serialize(self.objective),
             "name": self.name,
             "check": self._check,
+            "memory": self.memory,
             "is_checked": self.built,
             "is_exact": self._exact_with is not None,
         }
@@ -294,7 +334,11 @@ class Ensemble(BuildsItself, keras.Model):
 
     def _penalty(self, dtype: tf.DType) -> tf.Tensor:
         """Mean over the members of what their own regularisers, if any, add to the loss."""
-        penalties = [tf.cast(penalty, dtype) for penalty in self.losses]
+        return self._penalty_of(self.members, dtype)
+
+    def _penalty_of(self, members: Sequence[keras.Model], dtype: tf.DType) -> tf.Tensor:
+        """The part of some members in that mean."""
+        penalties = [tf.cast(penalty, dtype) for member in members for penalty in member.losses]
         return tf.add_n(penalties) / len(self.members) if penalties else tf.zeros([], dtype)
 
     def _finite(self, terms: Terms, gradients) -> Sequence[tf.Tensor]:

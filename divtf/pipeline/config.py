@@ -15,7 +15,7 @@ from divtf.data import own
 from divtf.data.datasets import DATASETS
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.data.paper import SETUPS, Setup
-from divtf.ensembles.objectives.names import LABELS, OF_SEVERAL
+from divtf.ensembles.objectives.names import LABELS, MEMBERWISE, OF_SEVERAL
 from divtf.errors import InputError, require
 from divtf.networks import names
 from divtf.pipeline import objective_fields, static_fields
@@ -79,7 +79,7 @@ _DATASET = Check(
     DATASETS,
 )
 # What runs of earlier versions lack, and stay the same runs as long as it is not given.
-_LATER = ("image_size", "flips", "stored_as", *objective_fields.LATER)
+_LATER = ("image_size", "flips", "stored_as", "memory", *objective_fields.LATER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +152,12 @@ class RunConfig(ObjectiveFields, StaticFields):
         one_of(STRATEGIES),
     )
     precision: str = flag("float32", "Arithmetic of the members in training.", one_of(PRECISIONS))
+    memory: str | None = flag(
+        None,
+        "Of a training step: low takes one member after the other, which is slower, for many or large ones.",
+        one_of(("low",)),
+        stands_for="all members at a time",
+    )
     deterministic: bool = flag(False, "Bit-equal reruns, at some cost in speed.", SWITCH)
     # Attacked how.
     attacks: tuple[str, ...] = flag(PAPER_ATTACKS, "Attacks on the surrogate.", ATTACKS)
@@ -222,6 +228,11 @@ class RunConfig(ObjectiveFields, StaticFields):
             f"num_members={self.num_members}",
         )
         objective_fields.require_own_settings(self, self.objective_name)
+        require(
+            self.memory is None or self.objective_name in MEMBERWISE,
+            f"--memory=low with an objective of {{{', '.join(MEMBERWISE)}}}",
+            f"objective {self.objective_name}",
+        )
         require(
             len({self.seed, self.surrogate_seed, self.static_seed}) == 3,
             "distinct seeds for target, surrogate and static ensemble: the attacker has neither of ours",
@@ -405,6 +416,7 @@ class RunConfig(ObjectiveFields, StaticFields):
             "static_seed": next(others),
             "export": None,
             "export_format": None,
+            "memory": None,
             **dict.fromkeys(objective_fields.LATER),
         }
         return dataclasses.replace(self, **(apart | changes))

@@ -30,6 +30,7 @@ class EnsemblePart:
     negative_slope: float
     objective_name: str
     objective_settings: dict[str, Any]
+    memory: str | None
     seed: int
 
 

@@ -32,7 +32,7 @@ _LOG = get_logger(__name__)
 def build_ensemble(part: EnsemblePart, spec: DatasetSpec, *, precision: str = "float32") -> Ensemble:
     """A new ensemble, not compiled."""
     objective = make_objective(part.objective_name, **part.objective_settings)
-    return Ensemble(_new_members(part, spec, precision), objective)
+    return Ensemble(_new_members(part, spec, precision), objective, memory=part.memory)
 
 
 def _new_members(part: EnsemblePart, spec: DatasetSpec, precision: str) -> list[keras.Model]:

@@ -33,10 +33,16 @@ def terms(objective: Any, members: Sequence[Any], x: tf.Tensor, y: tf.Tensor, *,
     """
     if replicas() == 1:
         return objective(members, x, y, training=training)
-    count = tf.shape(y)[0]
-    blank = tf.cast(tf.equal(count, 0), tf.int32)
+    return objective(members, *with_a_blank(x, y), training=training).first(tf.shape(y)[0])
+
+
+def with_a_blank(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """This replica's images and labels, or a blank one if there are none."""
+    if replicas() == 1:
+        return x, y
+    blank = tf.cast(tf.equal(tf.shape(y)[0], 0), tf.int32)
     filled = [tf.concat([part, tf.zeros([blank, *part.shape[1:]], part.dtype)], axis=0) for part in (x, y)]
-    return objective(members, *filled, training=training).first(count)
+    return filled[0], filled[1]
 
 
 def update_means(

@@ -56,6 +56,7 @@ OTHER = {
     "seed": 5,
     "strategy": "mirrored",
     "precision": "mixed_bfloat16",
+    "memory": "low",
     "deterministic": True,
     "attacks": ("fgsm",),
     "epsilons": (0.2,),
@@ -297,6 +298,7 @@ def test_surrogate_is_one_for_all_targets_of_a_budget():
     for name in (
         *NOT_IDENTITY,
         *objective_fields.LATER,
+        "memory",
         "gal_weight",
         "seed",
         "static_seed",
@@ -334,11 +336,13 @@ def test_digest_does_not_depend_on_the_order_of_keys():
 
 
 def test_names_of_objectives_and_their_settings_are_those_of_the_library():
-    from divtf.ensembles.objectives.names import LABELS, OF_SEVERAL
+    from divtf.ensembles.objectives.names import LABELS, MEMBERWISE, OF_SEVERAL
+    from divtf.ensembles.objectives.objective import Memberwise
     from divtf.ensembles.objectives.registry import OBJECTIVES
 
     assert list(LABELS) == list(OBJECTIVES)
     assert tuple(name for name, kind in OBJECTIVES.items() if kind.least_members == 2) == OF_SEVERAL
+    assert tuple(name for name, kind in OBJECTIVES.items() if issubclass(kind, Memberwise)) == MEMBERWISE
     for name in ("gal_weight", *objective_fields.SETTINGS):
         objective, setting = name.split("_", 1)
         fields = {field.name: field for field in dataclasses.fields(OBJECTIVES[objective])}
@@ -395,6 +399,11 @@ def test_budget_of_an_objective_counts_in_the_training_of_ones_own_images():
         ({"objective": "adp", "num_members": 1}, "at least 2 for objective adp"),
         ({"gal_sharpness": 0.0}, "--gal_sharpness as a number > 0"),
         ({"objective": "parl", "parl_layers": 0}, "--parl_layers as a whole number"),
+        (
+            {"objective": "parl", "memory": "low"},
+            "--memory=low with an objective of {cross_entropy, gal, adp}",
+        ),
+        ({"memory": "high"}, "--memory as one of {low}"),
     ],
 )
 def test_objective_that_cannot_be_is_refused_in_one_line(values, message):

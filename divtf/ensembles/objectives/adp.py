@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles.labels import likeliest_class
-from divtf.ensembles.objectives.objective import Members, Objective, weight
+from divtf.ensembles.objectives.objective import Members, MemberValues, Memberwise, weight
 from divtf.ensembles.objectives.terms import Terms
 from divtf.errors import require
 from divtf.networks.logits import log_mean_probability
@@ -46,7 +46,7 @@ def log_ensemble_diversity(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package="divtf")
 @dataclasses.dataclass(frozen=True)
-class AdaptiveDiversity(Objective):
+class AdaptiveDiversity(Memberwise):
     """Cross-entropy less entropy and diversity of the predictions: ADP.
 
     (sum of the members' cross-entropies - alpha x entropy - beta x log diversity) / N. The authors do not
@@ -72,9 +72,12 @@ class AdaptiveDiversity(Objective):
             f"{len(members)} members",
         )
 
-    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
-        """The terms; see `Objective`."""
-        values = self.observed(members, x, y, training=training)
+    def taken(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> MemberValues:
+        """Logits and losses; in evaluation gradients, too."""
+        return self.observed(members, x, y, training=training)
+
+    def combined(self, values: MemberValues, y: tf.Tensor) -> Terms:
+        """The terms from what all members gave."""
         diversity = self.beta * log_ensemble_diversity(values.logits, likeliest_class(y))
         promoted = self.alpha * ensemble_entropy(values.logits) + diversity
-        return values.terms(-promoted / len(members))
+        return values.terms(-promoted / values.logits.shape[0])

@@ -7,13 +7,13 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles import alignment
-from divtf.ensembles.objectives.objective import Members, Objective, setting, weight
+from divtf.ensembles.objectives.objective import Members, MemberValues, Memberwise, setting, weight
 from divtf.ensembles.objectives.terms import Terms
 
 
 @keras.saving.register_keras_serializable(package="divtf")
 @dataclasses.dataclass(frozen=True)
-class GradientAlignment(Objective):
+class GradientAlignment(Memberwise):
     """Mean cross-entropy of the members + weight x GAL: Equation 9, for T_Div and T_Ens+Div.
 
     Attributes:
@@ -35,9 +35,12 @@ class GradientAlignment(Objective):
             del config["sharpness"]
         return config
 
-    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
-        """The terms; see `Objective`. `gal` is Equation 8 whatever the sharpness."""
-        values = self.aligned(members, x, y, training=training)
+    def taken(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> MemberValues:
+        """Logits, losses and gradients."""
+        return self.aligned(members, x, y, training=training)
+
+    def combined(self, values: MemberValues, y: tf.Tensor) -> Terms:
+        """The terms from what all members gave; `gal` is Equation 8 whatever the sharpness."""
         terms = values.terms()
         if not self.weight:
             return terms

@@ -13,3 +13,5 @@ LABELS = {
 NAMES = tuple(LABELS)
 # They compare members with each other.
 OF_SEVERAL = ("gal", "adp", "trs", "parl", "dverge")
+# They take what each member gives by itself.
+MEMBERWISE = ("cross_entropy", "gal", "adp")

@@ -114,6 +114,23 @@ class Objective:
 
 
 @dataclasses.dataclass(frozen=True)
+class Memberwise(Objective):
+    """An objective of what each member gives by itself: a step can take one member after the other."""
+
+    def taken(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> "MemberValues":
+        """What it takes of the members; of some of them it is the same as their part of all."""
+        raise NotImplementedError
+
+    def combined(self, values: "MemberValues", y: tf.Tensor) -> Terms:
+        """The terms from what all members gave."""
+        raise NotImplementedError
+
+    def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
+        """The terms; see `Objective`."""
+        return self.combined(self.taken(members, x, y, training=training), y)
+
+
+@dataclasses.dataclass(frozen=True)
 class MemberValues:
     """What members give for images.
 
@@ -126,6 +143,10 @@ class MemberValues:
     logits: tf.Tensor
     losses: tf.Tensor
     gradients: Any = None
+
+    def parts(self) -> list[tf.Tensor]:
+        """Those that were taken, in order."""
+        return [part for part in (self.logits, self.losses, self.gradients) if part is not None]
 
     def terms(self, diversity: tf.Tensor | None = None) -> Terms:
         """Terms that minimise the mean cross-entropy, and what is added to it, [B]."""
