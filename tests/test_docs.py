@@ -1,9 +1,12 @@
-"""The guides build without a warning, and the API's page has all public names."""
+"""The guides build without a warning, their Python runs, and the API's page has all public names."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 import divtf
 
@@ -35,3 +38,20 @@ def test_every_public_name_is_on_the_api_page_once():
 def test_every_guide_is_in_the_index():
     listed = set(re.findall(r"^(\w+)$", (DOCS / "index.md").read_text(), re.MULTILINE))
     assert listed == {path.stem for path in DOCS.glob("*.md")} - {"index"}
+
+
+@pytest.mark.parametrize("guide", ["objectives", "evaluating"])
+def test_python_of_a_guide_runs(guide):
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (DOCS / f"{guide}.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) >= 2
+    names = {}
+    for block in blocks:
+        exec(compile(block, f"{guide}.md", "exec"), names)
+    if guide == "objectives":
+        x, y = np.zeros([4, 28, 28, 1], "float32"), np.arange(4)
+        names["ensemble"].compile("sgd")
+        assert {"diversity", "loss"} <= set(names["ensemble"].train_on_batch(x, y, return_dict=True))
+    else:
+        assert names["attack"].name == "mirrored"
