@@ -28,7 +28,7 @@ def weighted_layers(member: Any) -> list[keras.layers.Layer]:
 
 def with_outputs(member: keras.Model, layers: Sequence[keras.layers.Layer]) -> Callable[..., list[tf.Tensor]]:
     """A function from images to the layers' outputs and then the member's, with the member's variables."""
-    return keras.Model(member.inputs, [*(layer.output for layer in layers), member.outputs[0]])
+    return keras.Model(member.inputs[0], [*(layer.output for layer in layers), member.outputs[0]])
 
 
 def as_rows(output: tf.Tensor) -> tf.Tensor:
