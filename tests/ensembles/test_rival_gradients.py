@@ -1,4 +1,4 @@
-"""What objectives of perturbed images differentiate, and what they leave alone: weights, streams, statistics."""
+"""What the rival objectives differentiate, and what they leave alone: weights, streams, statistics."""
 
 import itertools
 
@@ -25,7 +25,10 @@ PARAMS = {
     "adversarial": {"steps": 2, "epsilon": 0.1},
 }
 PERTURBED = ("trs", "dverge", "adversarial")
-graph_and_eager = pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+# Eager and graph gradients are compared below, for every objective.
+graph_and_eager = pytest.mark.parametrize(
+    "graph", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "graph"]
+)
 
 
 def objective(name, **params):
