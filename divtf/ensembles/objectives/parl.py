@@ -60,6 +60,8 @@ class PairwiseRobustness(Objective):
         require(
             same, f"members whose first {self.layers} layers have kernels of the same shapes", f"{shapes}"
         )
+        for member in members:
+            with_outputs(member, self._layers(member))
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`."""
