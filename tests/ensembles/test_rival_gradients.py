@@ -183,14 +183,14 @@ def test_images_of_the_same_pixels_elsewhere_have_other_streams():
     assert len({tuple(stream) for stream in image_streams(one_pixel).numpy()}) == 25
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_random_start_is_uniform_in_the_ball_and_in_the_image_range(dtype, rng):
+@pytest.mark.parametrize(("dtype", "rounding"), [("float16", 5e-3), ("float32", 1e-6), ("float64", 1e-6)])
+def test_a_random_start_is_uniform_in_the_ball(dtype, rounding, rng):
     x = tf.constant(rng.uniform(0.3, 0.7, (200, *SHAPE)), dtype)
     still = objective("adversarial", steps=1, epsilon=0.2)
     start = still.climbed(x, tf.zeros_like, random_start=True)
     assert start.dtype == x.dtype
     change = (start - x).numpy().ravel() / 0.2
-    assert np.abs(change).max() <= 1 + 1e-6
+    assert np.abs(change).max() <= 1 + rounding
     # 5000 draws: a mean of 0 +- 0.008, a variance of 1/3 +- 0.004, and a fifth of them in each fifth.
     assert abs(change.mean()) < 0.033 and abs(change.var() - 1 / 3) < 0.017
     shares = np.histogram(change, bins=5, range=(-1, 1))[0] / change.size

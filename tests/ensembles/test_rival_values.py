@@ -392,13 +392,13 @@ def test_dverge_is_evaluated_on_clean_images(members_and_twins, batch):
 
 
 def test_layers_are_drawn_uniformly_and_for_each_image_by_itself(rng):
-    x = tf.constant(rng.random((3000, *SHAPE), dtype="float32"))
+    x = tf.constant(rng.random((1500, *SHAPE), dtype="float32"))
     numbers = dverge.layer_numbers(x, 3).numpy()
-    # 1000 each, with a standard deviation of 26.
-    assert np.abs(np.bincount(numbers, minlength=3) - 1000).max() < 104
+    # 500 each, with a standard deviation of 18.
+    assert np.abs(np.bincount(numbers, minlength=3) - 500).max() < 73
     np.testing.assert_array_equal(dverge.layer_numbers(x[7:90:2], 3), numbers[7:90:2])
     # Of two neighbours one in three agree.
-    assert abs((numbers[1:] == numbers[:-1]).mean() - 1 / 3) < 0.04
+    assert abs((numbers[1:] == numbers[:-1]).mean() - 1 / 3) < 0.05
 
 
 # Adversarial training
