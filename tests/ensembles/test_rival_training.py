@@ -31,7 +31,7 @@ def dense(x):
 
 
 def normalised(x):
-    return layers.Flatten()(BatchNormalization()(x))
+    return dense(BatchNormalization()(x))
 
 
 @pytest.fixture

@@ -441,4 +441,4 @@ def test_label_smoothing_is_of_the_cross_entropy(name, members_and_twins, batch)
     terms = terms_of(make_objective(name, label_smoothing=share), members, x, y)
     spread = np.mean([-reference.log_softmax(member.logits(x)).mean(axis=-1) for member in twins], axis=0)
     expected = (1 - share) * twin.mean_cross_entropy(twins, x, y) + share * spread
-    np.testing.assert_allclose(terms.cross_entropy, expected, rtol=1e-7)
+    np.testing.assert_allclose(terms.cross_entropy, expected, **EXACT)
