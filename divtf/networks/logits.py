@@ -185,7 +185,7 @@ def cross_entropy(
     likeliest class and m the margin to it. One-hot labels leave the first term, which does not cancel.
     """
     if label_smoothing:
-        y = tf.one_hot(y, logits.shape[-1]) if y.shape.rank == 1 else y
+        y = tf.one_hot(y, logits.shape[-1], dtype=logits.dtype) if y.shape.rank == 1 else y
         y = y * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
     if y.shape.rank == 1:
         margins = true_class_margin(logits, tf.broadcast_to(y, tf.shape(logits)[:-1]))

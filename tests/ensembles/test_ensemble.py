@@ -549,7 +549,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     ensemble.compile(sgd(0.1), run_eagerly=eager)
     fit(ensemble, x[:4], y[:4], batch_size=2)
     before = ensemble.get_weights()
-    ensemble.objective.weight = gal_weight
+    ensemble.objective = GradientAlignment(gal_weight)
     ensemble.make_train_function(force=True)
     message = (
         rf"Expected a finite {quantity} in training. Received: NaN or infinity at step 3; .* after step 2"

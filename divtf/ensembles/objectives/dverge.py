@@ -39,7 +39,7 @@ class VulnerabilityDiversity(Perturbed):
     def require_members(self, members: Sequence[keras.Model], num_classes: int) -> None:
         """Refuse members into whose layers one cannot look."""
         for member in members:
-            weighted_layers(member)
+            with_outputs(member, weighted_layers(member))
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`."""

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from divtf.errors import require
+from divtf.errors import InputError, require
 
 
 def weighted_layers(member: Any) -> list[keras.layers.Layer]:
@@ -27,8 +27,19 @@ def weighted_layers(member: Any) -> list[keras.layers.Layer]:
 
 
 def with_outputs(member: keras.Model, layers: Sequence[keras.layers.Layer]) -> Callable[..., list[tf.Tensor]]:
-    """A function from images to the layers' outputs and then the member's, with the member's variables."""
-    return keras.Model(member.inputs, [*(layer.output for layer in layers), member.outputs[0]])
+    """A function from images to the layers' outputs and then the member's, with the member's variables.
+
+    Raises:
+        InputError: if the layers were called in another model first: Keras gives their outputs there.
+    """
+    outputs = [*(layer.output for layer in layers), member.outputs[0]]
+    try:
+        return keras.Model(member.inputs[0], outputs)
+    except ValueError as error:
+        raise InputError(
+            "Expected members whose layers were made for them; divtf.convert_member(member) makes layers of "
+            f"its own. Received: {member.name}, with layers of another model"
+        ) from error
 
 
 def as_rows(output: tf.Tensor) -> tf.Tensor:

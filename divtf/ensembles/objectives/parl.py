@@ -60,6 +60,8 @@ class PairwiseRobustness(Objective):
         require(
             same, f"members whose first {self.layers} layers have kernels of the same shapes", f"{shapes}"
         )
+        for member in members:
+            with_outputs(member, self._layers(member))
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`."""
@@ -82,13 +84,14 @@ class PairwiseRobustness(Objective):
     def _looked_into(self, member: keras.Model, x: tf.Tensor, *, training: bool):
         """A member's logits [B, C], and each layer's outputs, [B, units], and gradient, [weights]."""
         layers = self._layers(member)
-        kernels = [layer.kernel for layer in layers]
-        with tf.GradientTape(persistent=True) as tape:
+        kernels = [layer.kernel.value for layer in layers]
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(kernels)  # Those of frozen layers, too: others are to differ from them.
             *outputs, logits = with_outputs(member, layers)(x, training=training)
             totals = [tf.reduce_sum(output) for output in outputs]
         gradients = []
         for number, total in enumerate(totals, 1):
-            # Frozen kernels have none.
+            # A layer of another branch has none.
             parts = tape.gradient(total, kernels[:number], unconnected_gradients="zero")
             gradients.append(tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0))
         return at_least_float32(logits), [as_rows(output) for output in outputs], gradients

@@ -76,7 +76,9 @@ class Perturbed(Objective):
         size = tf.constant(self.step * self.epsilon, x.dtype)
         ascent = Ascent(lambda images, _: gradient(images), [], x, self.threat, size)
         context = Context(self.threat, x, image_streams(x), size, x, x)
-        start = ascent.project(x + within(self.epsilon, x, context)) if random_start else x
+        start = x
+        if random_start:  # What is drawn is float32, whatever the images are.
+            start = ascent.project(x + tf.cast(within(self.epsilon, x, context), x.dtype))
 
         def move(_, images, kept):
             return update.move(ascent, images, kept, context)

@@ -34,7 +34,8 @@ def make_objective(name: str, **params: Any) -> Objective:
     Raises:
         InputError: for another name or setting, or a setting out of range.
     """
-    require(name in OBJECTIVES, f"objective as one of {list(OBJECTIVES)}", f"{name!r}")
+    named = isinstance(name, str) and name in OBJECTIVES
+    require(named, f"objective as one of {list(OBJECTIVES)}", f"{name!r}")
     kind = OBJECTIVES[name]
     known = [field.name for field in dataclasses.fields(kind)]
     require(

@@ -1,0 +1,276 @@
+"""Objectives by name: their defaults, what is refused in one line, and how they are saved."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from divtf import (
+    OBJECTIVES,
+    CrossEntropy,
+    Ensemble,
+    GradientAlignment,
+    InputError,
+    convert_member,
+    make_objective,
+)
+
+# Name -> settings by default, from the papers or, where a class says so, their code.
+DEFAULTS = {
+    "cross_entropy": {},
+    "gal": {"weight": 0.5, "sharpness": 1.0},
+    "adp": {"alpha": 2.0, "beta": 0.5},
+    "trs": {"similarity": 10.0, "smoothness": 1.0, "epsilon": 0.03, "steps": 6, "step": 1 / 3},
+    "parl": {"weight": 0.25, "layers": 5},
+    "dverge": {"epsilon": 0.07, "steps": 10, "step": 0.1},
+    "adversarial": {"epsilon": 8 / 255, "steps": 10, "step": 0.25},
+}
+RANGE = {"clip_min": 0.0, "clip_max": 1.0}
+PERTURBED = ("trs", "dverge", "adversarial")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_defaults_are_the_authors_values(name):
+    expected = {"label_smoothing": 0.0} | DEFAULTS[name] | (RANGE if name in PERTURBED else {})
+    assert make_objective(name).get_config() == expected
+    assert make_objective(name) == OBJECTIVES[name]() == make_objective(name, **expected)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_by_name_are_serialised_with_their_settings(name):
+    first = next(iter(DEFAULTS[name]), "label_smoothing")
+    made = make_objective(name, **{"label_smoothing": 0.125} | {first: 0.25})
+    assert getattr(made, first) == 0.25
+    saved = keras.saving.serialize_keras_object(made)
+    assert keras.saving.deserialize_keras_object(saved) == made
+
+
+def test_an_objective_cannot_be_changed_after_its_settings_were_checked():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_objective("gal").weight = -1
+
+
+def test_settings_of_other_number_types_are_pythons_own():
+    config = make_objective("trs", steps=np.int64(3), epsilon=np.float32(0.5), similarity=2).get_config()
+    assert [type(config[name]) for name in ("steps", "epsilon", "similarity")] == [int, float, float]
+    assert type(make_objective("parl", layers=3.0).layers) is int
+    assert GradientAlignment(1).weight == 1.0 and CrossEntropy(label_smoothing=0).label_smoothing == 0.0
+
+
+# Setting -> objectives that have it, values that it may not have, and what is said.
+WEIGHT = (-0.5, float("inf"), float("nan"), "half", True, None)
+STEPS = (0, -1, 1.5, float("inf"), float("nan"), "two", True, None)
+SIZE = (0, -0.25, 1.5, float("nan"), "small", True)
+EPSILON = (0, -0.1, 1.001, float("nan"), float("inf"), "small", True)
+OUT_OF_RANGE = {
+    "weight": (("gal", "parl"), WEIGHT, "finite and >= 0"),
+    "alpha": (("adp",), WEIGHT, "alpha, the weight of the entropy, that is finite and >= 0"),
+    "beta": (("adp",), WEIGHT, "beta, the weight of the diversity, that is finite and >= 0"),
+    "similarity": (("trs",), WEIGHT, "similarity, .* that is finite and >= 0"),
+    "smoothness": (("trs",), WEIGHT, "smoothness, .* that is finite and >= 0"),
+    "sharpness": (("gal",), (0, -1, float("inf"), float("nan"), "sharp", True), "a finite sharpness > 0"),
+    "layers": (("parl",), STEPS, "whole layers >= 1"),
+    "steps": (PERTURBED, STEPS, "whole steps >= 1"),
+    "step": (PERTURBED, SIZE, "0 < step <= 1, in units of epsilon"),
+    "epsilon": (PERTURBED, EPSILON, r"epsilon (> 0|in \(0, 1\])"),
+    "clip_min": (PERTURBED, (float("nan"), float("-inf"), "0", True), "a finite clip_min"),
+    "clip_max": (PERTURBED, (float("nan"), float("inf"), "1", None), "a finite clip_max"),
+    "label_smoothing": (
+        tuple(OBJECTIVES),
+        (-0.1, 1, float("nan"), "some", True),
+        r"label_smoothing in \[0, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("setting", OUT_OF_RANGE)
+def test_settings_out_of_range_are_refused_in_one_line(setting):
+    names, values, expected = OUT_OF_RANGE[setting]
+    for name in names:
+        for value in values:
+            with pytest.raises(InputError, match=rf"^Expected .*{expected}") as refused:
+                make_objective(name, **{setting: value})
+            assert "\n" not in str(refused.value)
+            assert f"Received: {setting}={value!r}" in str(refused.value), (name, value)
+
+
+def test_every_setting_is_in_the_table_of_refusals():
+    for name, kind in OBJECTIVES.items():
+        for field in dataclasses.fields(kind):
+            assert name in OUT_OF_RANGE[field.name][0], (name, field.name)
+
+
+@pytest.mark.parametrize("name", PERTURBED)
+@pytest.mark.parametrize("ends", [(0.5, 0.5), (1, 0), (2, 1)])
+def test_an_empty_image_range_is_refused(name, ends):
+    low, high = ends
+    with pytest.raises(InputError, match=rf"^Expected clip_min < clip_max. Received: clip_min={low}"):
+        make_objective(name, epsilon=0.1, clip_min=low, clip_max=high)
+
+
+@pytest.mark.parametrize("name", PERTURBED)
+def test_epsilon_may_be_as_large_as_the_image_range(name):
+    assert make_objective(name, epsilon=255, clip_max=255).threat.epsilon == 255
+    with pytest.raises(InputError, match=r"^Expected epsilon in \(0, 0.5\]"):
+        make_objective(name, epsilon=0.6, clip_min=0.5)
+
+
+@pytest.mark.parametrize("name", ["TRS", "", "pgd", None, 3, ("gal",), ["gal"], {"gal": 1}])
+def test_unknown_objectives_are_refused_with_those_that_are_known(name):
+    with pytest.raises(
+        InputError, match=r"^Expected objective as one of \['cross_entropy', 'gal'"
+    ) as refused:
+        make_objective(name)
+    assert str(refused.value).endswith(f"Received: {name!r}")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_unknown_settings_are_refused_with_those_that_are_known(name):
+    with pytest.raises(InputError) as refused:
+        make_objective(name, lamda=0.5, steepness=1)
+    known = [field.name for field in dataclasses.fields(OBJECTIVES[name])]
+    assert str(refused.value) == (
+        f"Expected settings of {name} among {known}. Received: ['lamda', 'steepness']"
+    )
+
+
+# Members that do not fit an objective
+
+
+def member(features, classes=3, name="member"):
+    inputs = keras.Input((4, 4, 1))
+    return keras.Model(inputs, layers.Dense(classes)(features(inputs)), name=name)
+
+
+def dense(units):
+    return lambda x: layers.Dense(units)(layers.Flatten()(x))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.dense = layers.Flatten(), layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(self.flatten(x))
+
+
+def built(model):
+    model(np.zeros((1, 4, 4, 1), "float32"))
+    return model
+
+
+class OwnKernel(layers.Layer):
+    def build(self, shape):
+        self.factor = self.add_weight(shape=(3,))
+
+    def call(self, x):
+        return self.factor * keras.ops.mean(x, axis=[1, 2])
+
+
+def without_kernels():
+    inputs = keras.Input((4, 4, 1))
+    return keras.Model(inputs, OwnKernel()(inputs), name="no_kernels")
+
+
+def of_anothers_layers():
+    """As one would make a model of a pretrained one's layers."""
+    x = inputs = keras.Input((4, 4, 1))
+    for layer in member(dense(4)).layers[1:]:
+        x = layer(x)
+    return keras.Model(inputs, x, name="made_of_another")
+
+
+FUNCTIONAL = r"functional or sequential members, whose layers can be looked into\. Received: <Subclassed"
+UNFIT = {
+    "ADP with as many members as classes": (
+        "adp",
+        lambda: [member(dense(4)) for _ in range(3)],
+        r"fewer members than classes \(3\) for ADP\. Received: 3 members",
+    ),
+    "ADP with more members than classes": (
+        "adp",
+        lambda: [member(dense(4), 2) for _ in range(3)],
+        r"fewer members than classes \(2\) for ADP\. Received: 3 members",
+    ),
+    "PARL with other kernel shapes": (
+        "parl",
+        lambda: [member(dense(4)), member(dense(5))],
+        r"members whose first 5 layers have kernels of the same shapes\. Received: \[\[\(16, 4\)",
+    ),
+    "PARL with another number of layers": (
+        "parl",
+        lambda: [member(dense(4)), member(layers.Flatten())],
+        "members whose first 5 layers have kernels of the same shapes",
+    ),
+    "PARL with a subclassed member": ("parl", lambda: [Subclassed(), Subclassed()], FUNCTIONAL),
+    "PARL with a built subclassed member": ("parl", lambda: [built(Subclassed()) for _ in "ab"], FUNCTIONAL),
+    "PARL without kernels": (
+        "parl",
+        lambda: [without_kernels(), without_kernels()],
+        "members with convolutions or dense layers of their own. Received: no_kernels",
+    ),
+    "DVERGE with a subclassed member": ("dverge", lambda: [member(dense(4)), Subclassed()], FUNCTIONAL),
+    "DVERGE without kernels": (
+        "dverge",
+        lambda: [member(dense(4)), without_kernels()],
+        "members with convolutions or dense layers of their own. Received: no_kernels",
+    ),
+    **{
+        f"{name} with layers of another model": (
+            name,
+            lambda: [of_anothers_layers() for _ in range(2)],
+            r"members whose layers were made for them; divtf.convert_member\(member\) .* made_of_another",
+        )
+        for name in ("parl", "dverge")
+    },
+    **{
+        f"one member for {name}": (
+            name,
+            lambda: [member(dense(4))],
+            f"at least 2 members for {OBJECTIVES[name].__name__}. Received: 1",
+        )
+        for name in ("gal", "adp", "trs", "parl", "dverge")
+    },
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_members_that_do_not_fit_are_refused_in_one_line(case):
+    name, members, message = UNFIT[case]
+    with pytest.raises(InputError, match=f"^Expected {message}") as refused:
+        ensemble = Ensemble(members(), make_objective(name))
+        ensemble.build((None, 4, 4, 1))  # Of members that no images have built yet.
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "adversarial"])
+def test_one_member_is_enough_where_none_is_compared(name):
+    Ensemble([member(dense(4))], make_objective(name))
+
+
+FORMS = {
+    "sequential": lambda: keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(3)]
+    ),
+    "sequential without an input": lambda: keras.Sequential(
+        [layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(3)]
+    ),
+    "functional": lambda: member(lambda x: layers.Flatten()(layers.Conv2D(2, 3)(x))),
+    "layers of another model, converted": lambda: convert_member(of_anothers_layers()),
+    "a nested model in front": lambda: member(
+        lambda x: layers.Flatten()(keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 3)])(x))
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["parl", "dverge"])
+def test_members_of_any_graph_are_looked_into(name, form, tiny_batch):
+    params = {"steps": 2} if name == "dverge" else {}
+    ensemble = Ensemble([FORMS[form]() for _ in range(2)], make_objective(name, **params))
+    ensemble.compile("sgd", run_eagerly=True)
+    x, y = tiny_batch(4, (4, 4, 1))
+    assert np.isfinite(ensemble.fit(x, y, verbose=0).history["loss"]).all()
