@@ -136,3 +136,13 @@ def test_every_make_target_is_documented():
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split()
     documented = re.findall(r"^([a-z]+):.* ## \S", makefile, re.MULTILINE)
     assert sorted(phony) == sorted(documented)
+
+
+def test_no_text_has_marks_of_a_merge():
+    kinds = ("*.md", "*.py", "*.toml", "*.txt", "*.flags", "Makefile")
+    places = [ROOT, *(ROOT / name for name in ("divtf", "tests", "docs", "flags", "benchmarks", "examples"))]
+    files = {path for place in places for kind in kinds for path in place.glob(kind)}
+    files |= {path for place in places[1:] for kind in kinds for path in place.rglob(kind)}
+    assert len(files) > 300
+    marks = ["<" * 7 + " ", ">" * 7 + " "]
+    assert not [path for path in files if any(f"\n{mark}" in path.read_text() for mark in marks)]

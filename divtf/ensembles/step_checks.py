@@ -14,7 +14,7 @@ import tensorflow as tf
 from divtf.errors import InputError
 
 _BEGIN, _END = "<divtf checks ", ">"
-_LABELS, _SOFT_LABELS = "labels", "soft labels"
+_LABELS, _SOFT_LABELS, _IMAGES = "labels", "soft labels", "images"
 # Of float16's or rounded labels of a thousand classes.
 _SUM_TOLERANCE = 1e-2
 
@@ -32,6 +32,14 @@ def probabilities(y: tf.Tensor) -> tf.Tensor:
     sums = tf.reduce_sum(y, axis=-1)
     holds = tf.reduce_all(y >= 0) & tf.reduce_all(tf.abs(sums - 1) < _SUM_TOLERANCE)
     return _if(holds, _SOFT_LABELS, [tf.reduce_min(y), tf.reduce_min(sums), tf.reduce_max(sums)], y)
+
+
+def images_within(x: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """The images, which are there only if all their values are in [low, high], to rounding."""
+    least, most, slack = tf.reduce_min(x), tf.reduce_max(x), 1e-6 * (high - low)
+    # An empty batch has none: its least is infinite.
+    holds = (least >= low - slack) & (most <= high + slack) | tf.equal(tf.size(x), 0)
+    return _if(holds, _IMAGES, [least, most, low, high], x)
 
 
 def _if(holds: tf.Tensor, name: str, numbers: Sequence, value: tf.Tensor) -> tf.Tensor:
@@ -69,8 +77,8 @@ def clear_errors(optimizer: keras.optimizers.Optimizer | None) -> Iterator[None]
         if not begin:
             raise
         name, _, details = rest.partition(_END)
-        if name in _WRONG_LABELS:
-            raise InputError(_WRONG_LABELS[name](*_numbers(details))) from None
+        if name in _WRONG:
+            raise InputError(_WRONG[name](*_numbers(details))) from None
         raise InputError(_not_finite(name, _steps_of(optimizer))) from None
 
 
@@ -80,10 +88,14 @@ def _marked(name: str) -> str:
 
 def _numbers(details: str) -> list[str]:
     """The numbers after a mark: one a line eagerly, each in brackets in a graph."""
-    return re.findall(r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf)", details)[:3]
+    return re.findall(r"-?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf)", details)
 
 
-_WRONG_LABELS = {
+_WRONG = {
+    _IMAGES: (
+        "Expected images in [{2}, {3}], the objective's clip_min and clip_max. Received: values from {0} to "
+        "{1}"
+    ).format,
     _LABELS: "Expected labels as whole numbers in [0, {2}). Received: labels from {0} to {1}".format,
     _SOFT_LABELS: (
         "Expected one-hot or soft labels that are >= 0 and sum to 1. Received: labels of at least {0} and "

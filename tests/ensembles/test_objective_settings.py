@@ -34,7 +34,7 @@ PERTURBED = ("trs", "dverge", "adversarial")
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_defaults_are_the_authors_values(name):
     expected = {"label_smoothing": 0.0} | DEFAULTS[name] | (RANGE if name in PERTURBED else {})
-    assert make_objective(name).get_config() == expected
+    assert dataclasses.asdict(make_objective(name)) == expected
     assert make_objective(name) == OBJECTIVES[name]() == make_objective(name, **expected)
 
 
@@ -274,3 +274,17 @@ def test_members_of_any_graph_are_looked_into(name, form, tiny_batch):
     ensemble.compile("sgd", run_eagerly=True)
     x, y = tiny_batch(4, (4, 4, 1))
     assert np.isfinite(ensemble.fit(x, y, verbose=0).history["loss"]).all()
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize("name", ["trs", "dverge", "adversarial"])
+def test_images_outside_the_range_are_refused_and_not_clipped(name, eager, tiny_members, tiny_batch):
+    x, y = tiny_batch(8)
+    ensemble = Ensemble(tiny_members(2), make_objective(name, steps=1))
+    ensemble.compile("sgd", run_eagerly=eager)
+    message = r"images in \[0(\.0)?, 1(\.0)?\], the objective's clip_min and clip_max\. Received: values from .* to 25\d"
+    with pytest.raises(InputError, match=message):
+        ensemble.fit(255 * x, y, verbose=0)
+    wide = Ensemble(tiny_members(2), make_objective(name, steps=1, clip_max=255, epsilon=8))
+    wide.compile("sgd", run_eagerly=eager)
+    wide.fit(255 * x, y, verbose=0)

@@ -10,6 +10,7 @@ from divtf.attacks.context import Context
 from divtf.attacks.pieces import within
 from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Sign, repeat
+from divtf.ensembles import step_checks
 from divtf.ensembles.objectives.objective import Objective, count, setting
 
 _SIGN = Sign()
@@ -72,7 +73,7 @@ class Perturbed(Objective):
             update: how gradients are accumulated, of `attacks.updates`.
             random_start: whether to begin anywhere in the ball, and not at x.
         """
-        x = tf.stop_gradient(x)
+        x = step_checks.images_within(tf.stop_gradient(x), self.clip_min, self.clip_max)
         size = tf.constant(self.step * self.epsilon, x.dtype)
         ascent = Ascent(lambda images, _: gradient(images), [], x, self.threat, size)
         context = Context(self.threat, x, image_streams(x), size, x, x)
