@@ -282,7 +282,7 @@ def test_images_outside_the_range_are_refused_and_not_clipped(name, eager, tiny_
     x, y = tiny_batch(8)
     ensemble = Ensemble(tiny_members(2), make_objective(name, steps=1))
     ensemble.compile("sgd", run_eagerly=eager)
-    message = r"images in \[0(\.0)?, 1(\.0)?\], the objective's clip_min and clip_max\. Received: values from .* to 25\d"
+    message = r"images in \[0(\.0)?, 1(\.0)?\], the objective.s clip_min and clip_max\. Received: .* to 25\d"
     with pytest.raises(InputError, match=message):
         ensemble.fit(255 * x, y, verbose=0)
     wide = Ensemble(tiny_members(2), make_objective(name, steps=1, clip_max=255, epsilon=8))
