@@ -180,7 +180,9 @@ def main(arguments) -> None:
     outside.load_art("this benchmark")
     keras.utils.set_random_seed(given.seed)
     first, record = next(iter(runs.values())), next(iter(records.values()))
-    sets = surrogate_sets(list(record.surrogates), first.config, first.data)
+    configs = [run.config for run in runs.values()]
+    named = [name for name in record.surrogates if not name.startswith("same as ")]
+    sets = surrogate_sets(named, configs, first.data)
     square = {f"ART Square, {given.queries} queries": by_square(given.queries)} if given.queries else {}
     tables: dict[str, list[Row]] = {}
     for epsilon in map(float, given.at or record.epsilons):

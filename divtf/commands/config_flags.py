@@ -75,12 +75,21 @@ def config_from_flags(flag_values: flags.FlagValues = FLAGS, **overrides: Any) -
     Raises:
         InputError: if a value does not fit.
     """
+    return RunConfig(**values_of(flag_values) | overrides)
+
+
+def values_of(flag_values: flags.FlagValues) -> dict[str, Any]:
+    """The values of the parsed flags, by field.
+
+    Raises:
+        InputError: if a part of a list is of another type.
+    """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(RunConfig):
         value, kind = flag_values[field.name].value, field_type(field.name)
         items = typing.get_args(kind)
         values[field.name] = parse_list(field.name, value, items[0]) if isinstance(value, list) else value
-    return RunConfig(**values | overrides)
+    return values
 
 
 def parse_list(name: str, texts: Sequence[str], kind: type) -> tuple:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,7 @@ from divtf.pipeline.fields import (
     DATA_DIR,
     EPSILONS,
     EXPORT_FORMATS,
+    LABEL,
     MEMBERS,
     NOT_NEGATIVE,
     PATH,
@@ -79,7 +81,7 @@ _DATASET = Check(
     DATASETS,
 )
 # What runs of earlier versions lack, and stay the same runs as long as it is not given.
-_LATER = ("image_size", "flips", "stored_as", "memory", *objective_fields.LATER)
+_LATER = ("label", "image_size", "flips", "stored_as", "memory", *objective_fields.LATER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,12 @@ class RunConfig(ObjectiveFields, StaticFields):
     """
 
     # What is trained.
+    label: str | None = flag(
+        None,
+        "Name of the target in records, tables, pictures and directories.",
+        LABEL,
+        stands_for="the mode's, with what differs from it",
+    )
     model: str = flag("conv3", f"Architecture of the members; your own: {names.FORMS}.", MODEL)
     mode: str = flag("div", "Defence to train.", one_of(MODES))
     num_members: int = flag(
@@ -336,7 +344,9 @@ class RunConfig(ObjectiveFields, StaticFields):
 
     @property
     def target(self) -> str:
-        """The target's name in records, tables and pictures: Table 2's; "T_Div (ReLU)" in the ablation."""
+        """The target's name in records, tables and pictures: as given, or Table 2's; "T_Div (ReLU)"."""
+        if self.label:
+            return self.label
         other = self.objective_name != self._objective_of_mode
         ablations = [
             *([LABELS[self.objective_name]] if other else []),
@@ -354,6 +364,9 @@ class RunConfig(ObjectiveFields, StaticFields):
     @property
     def name(self) -> str:
         """A name for the run, for directories."""
+        if self.label:
+            label = re.sub(r"[^\w+.]+", "_", self.label)
+            return f"{self.dataset_name}-{self.model_name}-{label}-seed{self.seed}"
         parts = [
             *(self.dataset_name, self.model_name, self.mode, self.objective),
             "relu" if self.rectified else "",
@@ -383,7 +396,7 @@ class RunConfig(ObjectiveFields, StaticFields):
         """The values on which the trained weights depend, by field name."""
         left_out = {
             *("attacks", "epsilons", "stored_as", "max_attack_examples", "max_test_examples"),
-            "surrogate_seed",
+            *("surrogate_seed", "label"),
         }
         if not self.defence.adversarial:
             left_out.add("static_seed")
@@ -416,7 +429,7 @@ class RunConfig(ObjectiveFields, StaticFields):
             "static_seed": next(others),
             "export": None,
             "export_format": None,
-            "memory": None,
+            **{"memory": None, "label": None},
             **dict.fromkeys(objective_fields.LATER),
         }
         return dataclasses.replace(self, **(apart | changes))

@@ -74,7 +74,7 @@ def evaluate(
     require(len(y) == protocol.images, f"at most {len(y)} images, as there are", f"images={protocol.images}")
     require_storable(protocol.stored_as, x.shape)
     targets = {each.target: _target(each, path, data) for path, each in family.items()}
-    surrogates = surrogate_sets(protocol.surrogates, config, data)
+    surrogates = surrogate_sets(protocol.surrogates, list(family.values()), data)
     results: dict[str, list[TrialResult]] = {name: [] for name in targets}
     ensembles = {name: target.ensemble for name, target in targets.items()}
     clean = Standing(ensembles, x, y, stored_as=protocol.stored_as, skip=skip)

@@ -3,6 +3,7 @@
 import dataclasses
 import numbers
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -37,6 +38,10 @@ def one_of(names: Collection[str]) -> Check:
 # Training is in single precision, where larger numbers are infinite.
 _LARGEST = 3.4e38
 ANY_TEXT = Check(lambda value: True, "text")
+LABEL = Check(
+    lambda text: re.fullmatch(r"\w[\w +().,-]{0,39}", text) is not None,
+    "1 to 40 letters, digits and of _+-.,() and space, the first a letter, digit or _",
+)
 SWITCH = Check(lambda value: True, "true or false")
 POSITIVE = Check(lambda value: 0 < value <= _LARGEST, f"a number > 0, at most {_LARGEST:g}")
 NOT_NEGATIVE = Check(lambda value: 0 <= value <= _LARGEST, f"a number >= 0, at most {_LARGEST:g}")

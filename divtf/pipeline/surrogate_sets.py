@@ -16,25 +16,25 @@ from divtf.pipeline import shared_ensembles, shared_paths
 from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.static_images import static_changes
-from divtf.pipeline.surrogates import Surrogate, surrogate
+from divtf.pipeline.surrogates import Surrogate, surrogates
 
 
 def surrogate_sets(
-    surrogate_names: Sequence[str], config: RunConfig, data: ImageData
+    surrogate_names: Sequence[str], configs: Sequence[RunConfig], data: ImageData
 ) -> dict[str, AdversarialSets]:
     """Name of each surrogate -> its adversarial sets; files are read before anything is trained.
 
     Args:
         surrogate_names: as `surrogates.surrogate` takes them.
-        config: of a target.
+        configs: of the targets.
         data: its images.
 
     Raises:
         InputError: if a file holds no model for these images.
     """
-    meant = [surrogate(name, config) for name in surrogate_names]
+    meant = surrogates(surrogate_names, configs)
     files = {path: _load(path, data) for each in meant for path in each.files}
-    return {each.name: _sets_of(each, files, config, data) for each in meant}
+    return {each.name: _sets_of(each, files, configs[0], data) for each in meant}
 
 
 def _sets_of(

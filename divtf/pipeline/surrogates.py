@@ -2,24 +2,26 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from divtf.data.paper import SETUPS
 from divtf.errors import require
 from divtf.networks import names
+from divtf.pipeline import objective_fields
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 
 FORMS = (
-    "plain, plainN with N members, other for another architecture, a mode (div), a model (mix), a trained "
-    ".keras file, or several as a+b"
+    "plain, plainN with N members, other for another architecture, a mode (div), a model (mix), same for one "
+    "trained as each target is, a trained .keras file, or several as a+b"
 )
 # Of another architecture; the first one that the target has not. Neither takes long to train.
 _OTHERS = ("conv4", "conv3")
-# Where the places of seeds begin: those of modes that came later than the models, of surrogates' static
-# ensembles, and of plainN.
-_LATER, _STATIC, _PLAIN = 30, 50, 100
+# Where the places of seeds begin: those of modes that came later than the models, of surrogates trained as
+# targets are, of surrogates' static ensembles, and of plainN.
+_LATER, _SAME, _STATIC, _PLAIN = 30, 40, 50, 100
 # So far apart are the seeds of static ensembles of one name.
 _AGAIN = 10_000
 _LATER_MODES = ("detect",)
@@ -61,6 +63,35 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
     return Surrogate(name, trained, files)
 
 
+def surrogates(names: Sequence[str], configs: Sequence[RunConfig]) -> list[Surrogate]:
+    """What names mean for targets that are evaluated together, in order.
+
+    `same` is one surrogate for each target, trained as it is from other seeds; none where another surrogate
+    is trained so already.
+
+    Args:
+        names: as `surrogate` takes them.
+        configs: of the targets, which differ in how they are trained only.
+    """
+    found: list[Surrogate] = []
+    for name in names:
+        if name != "same":
+            found.append(surrogate(name, configs[0]))
+            continue
+        for config in configs:
+            made = Surrogate(f"same as {config.target}", (_configuration(name, config),), ())
+            if _told(made) not in map(_told, found):
+                found.append(made)
+    return found
+
+
+def _told(each: Surrogate) -> list[dict[str, Any]]:
+    """How the ensembles of a surrogate are trained, whatever their seeds are."""
+    seeds = ("seed", "static_seed")
+    trained = [base.training() for base in each.trained]
+    return [{name: value for name, value in values.items() if name not in seeds} for values in trained]
+
+
 def static_models(config: RunConfig) -> list[RunConfig]:
     """Configurations of the static ensembles whose images modes ens and ens_div train on.
 
@@ -84,6 +115,10 @@ def _configuration(name: str, config: RunConfig) -> RunConfig:
         if count == config.num_members:
             return config.base(config.surrogate_seed)
         return config.base(_seed(config, _PLAIN + count), num_members=count)
+    if name == "same":
+        own = {field: getattr(config, field) for field in objective_fields.LATER}
+        static_seed = _seed(config, _STATIC + _SAME)
+        return config.base(_seed(config, _SAME), mode=config.mode, static_seed=static_seed, **own)
     if name == "other":
         name = next(other for other in _OTHERS if other != config.model)
     first = [*(mode for mode in MODES if mode not in _LATER_MODES), *SETUPS]

@@ -81,19 +81,20 @@ def _section(title: str, records: Sequence[EvaluationRecord]) -> str:
 
 def as_target_record(record: EvaluationRecord) -> TargetRecord:
     """The record as one of a table, in which each kind of attack, and all together, stand for attacks."""
-    results = [_result(record, CLEAN, 0.0, record.clean_hits)]
+    results = [result_of(record, CLEAN, 0.0, record.clean_hits)]
     kinds = [kind for kind in KINDS if any(trial.kind == kind for trial in record.trials)]
     for epsilon in record.epsilons:
         for kind in kinds:
             outcomes = record.standing_under(kind, epsilon)
             tried = outcomes[: record.query_images] if kind == QUERY else outcomes
-            results.append(_result(record, kind, epsilon, tried))
-        results.append(_result(record, WORST_CASE, epsilon, record.standing(epsilon)))
+            results.append(result_of(record, kind, epsilon, tried))
+        results.append(result_of(record, WORST_CASE, epsilon, record.standing(epsilon)))
     results += [dataclasses.replace(result, attack=PAPER) for result in record.paper]
     return TargetRecord(**record.common(), results=tuple(results))
 
 
-def _result(record: EvaluationRecord, attack: str, epsilon: float, hits: Sequence[bool]) -> TransferResult:
+def result_of(record: EvaluationRecord, attack: str, epsilon: float, hits: Sequence[bool]) -> TransferResult:
+    """What a target of an evaluation has right, image by image, as a result of a table."""
     return TransferResult(
         target=record.target,
         surrogate="",
@@ -127,7 +128,7 @@ def _shown(cell: Cell | None, mark: str) -> str:
 def _worst_surrogate(records: Sequence[EvaluationRecord], epsilon: float) -> str:
     """The surrogates whose images fool a target most often, all seeds together, and how often."""
     counts = {
-        name: sum(sum(_fooled_by(record, epsilon, _on(name))) for record in records)
+        name: sum(sum(_fooled_by(record, epsilon, on_surrogate(name))) for record in records)
         for name in records[0].surrogates
     }
     most = max(counts.values(), default=0)
@@ -136,7 +137,8 @@ def _worst_surrogate(records: Sequence[EvaluationRecord], epsilon: float) -> str
     )
 
 
-def _on(surrogate: str) -> Callable[[TrialResult], bool]:
+def on_surrogate(surrogate: str) -> Callable[[TrialResult], bool]:
+    """Tells whether a trial's images were made on a surrogate."""
     return lambda trial: trial.kind == TRANSFER and trial.surrogate == surrogate
 
 
@@ -157,7 +159,9 @@ def _surrogates(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     targets = list(dict.fromkeys(record.target for record in records))
     lines = [["surrogate", "trained", *(f"{target}: fooled, only by it" for target in targets)]]
     for name, told in records[0].surrogates.items():
-        lines.append([name, entries(told), *(_counts(records, target, _on(name)) for target in targets)])
+        lines.append(
+            [name, entries(told), *(_counts(records, target, on_surrogate(name)) for target in targets)]
+        )
     return lines
 
 

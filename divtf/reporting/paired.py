@@ -80,6 +80,16 @@ def paired_lines(table: Table, target: str, base: str, columns: Sequence[str] = 
     return lines
 
 
+def differences(table: Table, target: str, base: str, column: str, epsilon: float) -> list[Paired]:
+    """How two targets differ image by image under a column of a table, a pair for each seed of both."""
+    rows = {row.target: row for row in table.rows}
+    if target not in rows or base not in rows:
+        return []
+    pairs = _pairs(rows[target], rows[base], column, epsilon)
+    found = [paired_results(mine, other) for _, mine, other in pairs]
+    return [each for each in found if each]
+
+
 Pairs = Sequence[tuple[int, TransferResult, TransferResult]]
 """Seed, and the results of both targets of that seed."""
 

@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from absl import flags
 from command_lines import config, parsed, parts
 
-from divtf.commands import command_line, config_flags
+from divtf.commands import command_line, compare, config_flags
 from divtf.errors import InputError
 from divtf.pipeline.config import RunConfig, field_type
 from divtf.pipeline.modes import MODES
@@ -72,7 +73,14 @@ def test_committed_flagfiles_are_valid_for_the_command_in_their_header(path):
     command = re.search(r"python -m divtf\.(\w+) --flagfile=(\S+)", header)
     assert command, "a flagfile says how it is run"
     assert command[2] == f"flags/{path.name}"
-    if command[1] == "table2":
+    if command[1] == "compare":
+        values = flags.FlagValues()
+        config_flags.define_flags(values)
+        compare.define_flags(values)
+        command_line.parse(["command", f"--flagfile={path}"], values)
+        configs, *_ = compare.comparison_from_flags(values)
+        assert len({part.run_dir for part in configs}) == len(configs)
+    elif command[1] == "table2":
         configs = parts(f"--flagfile={path}")
         assert len({part.run_dir for part in configs}) == len(configs)
     else:

@@ -22,6 +22,7 @@ from divtf.storage.digests import digest
 FIELDS = [field.name for field in dataclasses.fields(RunConfig)]
 # Another value for every field: what a run may be changed in.
 OTHER = {
+    "label": "Ours",
     "model": "conv4",
     "mode": "ens_div",
     "num_members": 4,
@@ -80,6 +81,7 @@ WITH = {"export_format": {"export": ""}} | {
 NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export", "export_format"}
 ONLY_ATTACKED = {
     *("attacks", "epsilons", "stored_as", "max_attack_examples", "max_test_examples", "surrogate_seed"),
+    "label",
 }
 
 
@@ -463,3 +465,21 @@ def test_sources_that_cannot_be_are_refused_in_one_line(values, message):
     with pytest.raises(InputError) as raised:
         RunConfig(mode="ens", **values)
     assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+# Labels.
+
+
+def test_label_names_target_and_directory_and_no_other_training():
+    config = RunConfig(mode="ens_div", objective="trs", label="Ours (2+)")
+    assert (config.target, config.name) == ("Ours (2+)", "mnist-conv3-Ours_2+_-seed0")
+    unnamed = dataclasses.replace(config, label=None, run_dir=None)
+    assert digest(config.training()) == digest(unnamed.training())
+    assert config.base(1000).label is None
+
+
+@pytest.mark.parametrize("label", ["", "a/b", "../up", " a", "-a", "a\nb", "x" * 41, "T|Div", "<b>"])
+def test_label_that_no_directory_or_table_takes_is_refused(label):
+    with pytest.raises(InputError, match="--label as 1 to 40 letters") as raised:
+        RunConfig(label=label)
+    assert "\n" not in str(raised.value)

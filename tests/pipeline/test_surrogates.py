@@ -1,5 +1,6 @@
 """Names of surrogates: what each trains, from which seed and where; what is refused."""
 
+import dataclasses
 import re
 
 import own_models
@@ -12,7 +13,7 @@ from divtf.pipeline import shared_paths
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.protocols import PROTOCOLS
-from divtf.pipeline.surrogates import surrogate
+from divtf.pipeline.surrogates import surrogate, surrogates
 
 CONV3 = RunConfig(model="conv3", mode="div", seed=3, num_members=3, run_dir="root/run")
 # name -> mode, model, members, and the seed less that of a run's surrogate.
@@ -171,3 +172,36 @@ def test_surrogates_of_the_protocols_are_known():
         assert len(set(protocol.surrogates)) == len(protocol.surrogates)
         for name in protocol.surrogates:
             surrogate(name, CONV3)
+
+
+# Trained as each target is.
+
+
+def test_same_is_one_for_each_way_of_training_that_no_other_surrogate_has():
+    modes = [{"mode": "base"}, {"mode": "div"}, {"mode": "ens"}, {"mode": "div", "objective": "trs"}]
+    configs = [dataclasses.replace(CONV3, **values) for values in modes]
+    found = surrogates(["plain", "div", "same"], configs)
+    assert [each.name for each in found] == ["plain", "div", "same as T_Ens", "same as T_Div (TRS)"]
+    (ens,), (trs,) = found[2].trained, found[3].trained
+    assert (ens.mode, ens.seed, ens.static_seed) == (
+        "ens",
+        CONV3.surrogate_seed + 40,
+        CONV3.surrogate_seed + 90,
+    )
+    assert (trs.mode, trs.objective, trs.seed) == ("div", "trs", CONV3.surrogate_seed + 40)
+    assert trs.training() | {"seed": 0} == configs[3].training() | {"seed": 0}
+
+
+def test_same_alone_is_trained_as_its_targets():
+    configs = [dataclasses.replace(CONV3, mode=mode) for mode in ("base", "div")]
+    found = surrogates(["same"], configs)
+    assert [(each.name, each.trained[0].mode) for each in found] == [
+        ("same as T_Base", "base"),
+        ("same as T_Div", "div"),
+    ]
+    assert {each.trained[0].seed for each in found}.isdisjoint({CONV3.seed, CONV3.static_seed})
+
+
+def test_labels_are_no_other_training():
+    named = dataclasses.replace(CONV3, mode="div", label="Ours")
+    assert [each.name for each in surrogates(["div", "same"], [named])] == ["div"]

@@ -1,0 +1,104 @@
+"""The command for comparisons of recipes; `--help` shows the words at its door."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from divtf.commands import command_line, config_flags, evaluate, many_runs
+from divtf.commands.config_flags import help_text
+from divtf.commands.ray_task import Cluster
+from divtf.errors import require
+from divtf.pipeline import finished
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.protocols import PROTOCOLS, Protocol
+from divtf.pipeline.recipes import RECIPES
+from divtf.runtime import quiet_start
+from divtf.storage import files
+
+flags.disclaim_key_flags()  # They are those of the command at the door.
+
+_SHOWN = ["base", "noise", "div", "ens", "ens_div"]
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Declare what this command has beside the flags of one run."""
+    options: dict[str, Any] = {"flag_values": flag_values}
+    many_runs.define_flags(flag_values)
+    text = "Defences, in order; FILE.flags is one of your own, named by its --label or as the file."
+    recipes = help_text(text, RECIPES)
+    flags.DEFINE_list("recipes", _SHOWN, recipes, **options)
+    flags.DEFINE_string("reference", "T_Ens+Div", "The target that others are compared with.", **options)
+    flags.DEFINE_string("protocol", "strong", help_text("What is tried.", PROTOCOLS), **options)
+    evaluate.define_flags(flag_values)
+
+
+def comparison_from_flags(
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> tuple[list[RunConfig], Cluster | None, Protocol, str]:
+    """The runs, the cluster to train them on (None for this machine), the protocol, and the reference.
+
+    Raises:
+        InputError: if a value does not fit.
+    """
+    require(not flag_values["mode"].present, "--recipes for this command", "--mode")
+    given = flag_values.recipes
+    known = [*RECIPES, *(name for name in given if name.endswith(".flags"))]
+    recipes = [_recipe(name) for name in many_runs.distinct("recipes", given, known)]
+    configs = many_runs.configs_from_flags(flag_values, recipes, "runs/compare")
+    targets = list(dict.fromkeys(config.target for config in configs))
+    reference = flag_values.reference
+    require(reference in targets, f"--reference as one of {{{', '.join(targets)}}}", f"reference={reference}")
+    protocol = evaluate.protocol_from_flags(flag_values.protocol, flag_values)
+    evaluate.require_possible(protocol, configs)
+    return configs, many_runs.cluster_from_flags(flag_values), protocol, reference
+
+
+def _recipe(name: str) -> Mapping[str, Any]:
+    """The values of a recipe: one of `RECIPES`, or the flags of a file.
+
+    Raises:
+        InputError: if the file cannot be read, or has flags that a run lacks.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    path = Path(name)
+    require(path.is_file(), "--recipes with files that are there", name)
+    own = flags.FlagValues()
+    config_flags.define_flags(own)
+    try:
+        own(["recipe", f"--flagfile={path}"])
+    except flags.Error as error:
+        require(False, f"flags of a run in {name}", str(error))
+    values = config_flags.values_of(own)
+    return {"label": path.stem} | {key: value for key, value in values.items() if own[key].present}
+
+
+def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protocol, reference: str) -> None:
+    """Train and evaluate every target that is not done yet; write and print the comparison."""
+    quiet_start.import_tensorflow()  # Once the flags are known to be right.
+    from divtf.reporting import comparison
+
+    root = Path(configs[0].run_dir).parent
+    records = many_runs.run(configs, cluster)
+    evaluate.main(root, protocol, configs[0].data_dir)
+    found = [finished.read_evaluation(Path(config.run_dir), protocol.name) for config in configs]
+    evaluations = [record for record in found if record]
+    written = {
+        "comparison.md": comparison.comparison_markdown(records, evaluations, reference),
+        "comparison.csv": comparison.comparison_csv(records, evaluations, reference),
+    }
+    for name, text in written.items():
+        files.write_file(root / name, text.encode())
+    print()
+    print(comparison.comparison_text(records, evaluations, reference))
+    for name in written:
+        print(f"  {name:<14} {root / name}")
+
+
+def launch() -> None:
+    """The command: flags of a run and of a comparison, and the comparison."""
+    config_flags.define_flags()
+    define_flags()
+    command_line.run(lambda found: main(*found), comparison_from_flags)

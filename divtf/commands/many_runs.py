@@ -1,0 +1,120 @@
+"""What commands of many runs share: their flags, the runs, and where these go on."""
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from divtf.commands import config_flags
+from divtf.commands.config_flags import help_text
+from divtf.commands.ray_cluster import run_all
+from divtf.commands.ray_task import Cluster
+from divtf.data.paper import SETUPS
+from divtf.errors import require
+from divtf.networks import names
+from divtf.pipeline import finished
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.fields import nearest
+from divtf.storage.records import TargetRecord
+
+flags.disclaim_key_flags()  # They are those of the command at the door.
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Declare models, seeds and the cluster, beside the flags of one run."""
+    options: dict[str, Any] = {"flag_values": flag_values}
+    models = help_text(f"Models, in order; your own: {names.FORMS}.", SETUPS)
+    seeds = help_text("Seeds of the targets; several give mean and deviation.", stands_for="--seed")
+    cluster = help_text(
+        "Run the targets on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT.",
+        stands_for="here, one by one",
+    )
+    flags.DEFINE_list("models", ["conv3"], models, **options)
+    flags.DEFINE_list("seeds", None, seeds, **options)
+    flags.DEFINE_string("cluster", None, cluster, **options)
+    flags.DEFINE_integer("cpus_per_run", 1, "CPU cores of each run, with --cluster.", **options)
+    flags.DEFINE_integer("gpus_per_run", 0, "GPUs of each run, with --cluster.", **options)
+
+
+def configs_from_flags(
+    flag_values: flags.FlagValues, variants: Sequence[Mapping[str, Any]], default_root: str
+) -> list[RunConfig]:
+    """The runs, in order: models, then seeds, then variants.
+
+    --run_dir is the directory that holds their run directories.
+
+    Args:
+        flag_values: parsed.
+        variants: values of the configuration in place of their flags', as `mode`; one run each.
+        default_root: where --run_dir is not given.
+
+    Raises:
+        InputError: if a value does not fit.
+    """
+    require(not flag_values["model"].present, "--models for this command", "--model")
+    given_models = names.joined(flag_values.models)
+    models = distinct("models", given_models, [*SETUPS, *filter(names.is_own, given_models)])
+    given = [str(flag_values.seed)] if flag_values.seeds is None else flag_values.seeds
+    seeds = distinct("seeds", config_flags.parse_list("seeds", given, int))
+    require(
+        flag_values.strategy != "multi_worker",
+        "--strategy=single or mirrored for a table; several machines train one run at a time",
+        f"--strategy={flag_values.strategy}",
+    )
+    root = Path(flag_values.run_dir or default_root)
+    configs = []
+    for model, seed, variant in itertools.product(models, seeds, variants):
+        values = {"model": model, "seed": seed, "resume": True, **variant}
+        config = config_flags.config_from_flags(flag_values, **values)
+        configs.append(dataclasses.replace(config, run_dir=str(root / config.name)))
+    short = {config.model: config.model_name for config in configs}
+    require(
+        len(set(short.values())) == len(short),
+        "--models of distinct short names, which tell their runs apart",
+        f"{', '.join(short.values())}",
+    )
+    require(
+        len(configs) == 1 or not flag_values.export,
+        "--export without a path for several targets, each of which is exported to its own run directory",
+        f"--export={flag_values.export}",
+    )
+    return configs
+
+
+def cluster_from_flags(flag_values: flags.FlagValues) -> Cluster | None:
+    """The cluster to run on; None for this machine.
+
+    Raises:
+        InputError: for resources of no cluster.
+    """
+    if flag_values.cluster is not None:
+        return Cluster(flag_values.cluster, flag_values.cpus_per_run, flag_values.gpus_per_run)
+    for name in ("cpus_per_run", "gpus_per_run"):
+        require(not flag_values[name].present, f"--cluster beside --{name}", f"--{name} alone")
+    return None
+
+
+def run(configs: Sequence[RunConfig], cluster: Cluster | None) -> list[TargetRecord]:
+    """Run every target that is not done yet, here one after the other, or on a cluster."""
+    if cluster is not None:
+        return run_all(configs, cluster)
+    from divtf.pipeline import experiment
+
+    records = []
+    for number, config in enumerate(configs, 1):
+        told = f"{config.model_name}, {config.target}, seed {config.seed}"
+        print(f"\n== {number}/{len(configs)}: {told}", flush=True)
+        records.append(finished.read_record(experiment.run(config)))
+    return records
+
+
+def distinct(name: str, values: Sequence, known: Collection[str] = ()) -> Sequence:
+    """The values of a list flag, if they are distinct and, where these are given, of the known ones."""
+    among = f" of {{{', '.join(known)}}}" if known else ""
+    holds = 0 < len(set(values)) == len(values) and (not known or set(values) <= set(known))
+    shown = ",".join(map(str, values)) + nearest(tuple(values), known)
+    require(holds, f"--{name} as distinct values{among}, at least one", f"{name}={shown}")
+    return values

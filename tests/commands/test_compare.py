@@ -1,0 +1,134 @@
+"""The command for comparisons: recipes from names and files, what is refused, and one comparison whole."""
+
+import csv
+import json
+
+import pytest
+import tiny
+from absl import flags
+
+from divtf.commands import command_line, compare, config_flags
+from divtf.errors import InputError
+from divtf.pipeline import finished
+from divtf.pipeline.protocols import PROTOCOLS, Protocol, Trial
+from divtf.pipeline.recipes import RECIPES
+from divtf.storage.records import WORST_CASE
+
+SMALL = Protocol("strong", ("plain",), (Trial("fgsm"),), (Trial("pgd", {"steps": 2}),), 0, 0, False, 12)
+
+pytestmark = pytest.mark.usefixtures("tiny_world")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The protocol `strong`, with next to nothing."""
+    monkeypatch.setitem(PROTOCOLS, "strong", SMALL)
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    config_flags.define_flags(values)
+    compare.define_flags(values)
+    command_line.parse(["command", "--models=tiny", "--num_members=2", *arguments], values)
+    return compare.comparison_from_flags(values)
+
+
+def test_recipes_are_distinct_targets_of_distinct_directories():
+    configs = [tiny.config(**values) for values in RECIPES.values()]
+    for told in ([config.target for config in configs], [config.name for config in configs]):
+        assert len(set(told)) == len(RECIPES)
+    assert len({json.dumps(config.training(), sort_keys=True) for config in configs}) == len(RECIPES)
+
+
+def test_runs_are_models_seeds_recipes():
+    configs, cluster, protocol, reference = parsed(
+        "--recipes=base,sharp", "--seeds=3,4", "--reference=T_Base"
+    )
+    assert [(config.target, config.seed) for config in configs] == [
+        ("T_Base", 3),
+        ("T_Sharp", 3),
+        ("T_Base", 4),
+        ("T_Sharp", 4),
+    ]
+    assert (cluster, protocol, reference) == (None, SMALL, "T_Base")
+    assert configs[1].gal_sharpness == 10 and configs[1].resume
+    assert configs[1].run_dir == "runs/compare/stripes-tiny-T_Sharp-seed3"
+
+
+def test_recipe_of_a_file_has_its_flags_and_its_name(tmp_path):
+    (tmp_path / "mine.flags").write_text(
+        "# a comment\n--mode=ens_div\n--gal_weight=2\n--static_models=plain,div\n"
+    )
+    (tmp_path / "named.flags").write_text("--objective=adp\n--label=ADP here\n")
+    given = f"--recipes={tmp_path}/mine.flags,{tmp_path}/named.flags"
+    (mine, named), *_ = parsed(given, "--reference=mine", "--epochs=3")
+    assert (mine.target, mine.mode, mine.gal_weight, mine.epochs) == ("mine", "ens_div", 2.0, 3)
+    assert mine.static_models == ("plain", "div")
+    # What a file does not say is the command's.
+    assert (named.target, named.objective, named.gal_weight, named.epochs) == ("ADP here", "adp", 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipes=base,bass"], "did you mean base?"),
+        (["--recipes=base,base"], "distinct values"),
+        (["--recipes="], "at least one"),
+        (
+            ["--recipes=base,none.flags", "--reference=T_Base"],
+            "with files that are there. Received: none.flags",
+        ),
+        (["--mode=div"], "--recipes for this command. Received: --mode"),
+        (["--recipes=base"], "--reference as one of {T_Base}. Received: reference=T_Ens+Div"),
+        (["--recipes=ens_div", "--protocol=weak"], "--protocol as one of"),
+        (["--recipes=ens_div", "--surrogates=plane"], "surrogates among"),
+        (["--recipes=ens_div", "--images=2000000000", "--max_test_examples=5"], "at most 5 images"),
+        (["--recipes=ens_div", "--cpus_per_run=2"], "--cluster beside --cpus_per_run"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(arguments, message):
+    with pytest.raises(InputError) as raised:
+        parsed(*arguments)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("line", ["--moed=div", "--epochs=x", "--recipes=base"])
+def test_file_with_other_flags_is_refused_in_one_line(line, tmp_path):
+    (tmp_path / "mine.flags").write_text(line + "\n")
+    with pytest.raises(
+        InputError, match=r"Expected flags of a run in .*mine\.flags\. Received: .+"
+    ) as raised:
+        parsed(f"--recipes={tmp_path}/mine.flags", "--reference=mine")
+    assert "\n" not in str(raised.value)
+
+
+def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
+    arguments = [
+        *("--recipes=base,div,adp", "--seeds=0,1", "--epochs=1", "--attacks=fgsm", "--reference=T_Div"),
+        *("--batch_size=24", "--learning_rate=0.01", f"--run_dir={tmp_path}", "--surrogates=plain,same"),
+    ]
+    compare.main(*parsed(*arguments))
+    out = capsys.readouterr().out
+    assert "stripes: what is left, %" in out and str(tmp_path / "comparison.md") in out
+    written = {name: (tmp_path / name).read_bytes() for name in ("comparison.md", "comparison.csv")}
+    lines = list(csv.DictReader(written["comparison.csv"].decode().splitlines()))
+    evaluations = {
+        (found.target, found.seed): found
+        for path in finished.directories(tmp_path)
+        if (found := finished.read_evaluation(path, "strong"))
+    }
+    assert set(evaluations) == {(t, s) for t in ("T_Base", "T_Div", "T_Base (ADP)") for s in (0, 1)}
+    for line in lines:
+        if line["column"] == WORST_CASE:
+            left = [
+                100 * sum(evaluations[line["target"], seed].standing(float(line["epsilon"]))) / 12
+                for seed in (0, 1)
+            ]
+            assert float(line["accuracy"]) == pytest.approx(sum(left) / 2)
+    assert "on same as T_Div" in {line["column"] for line in lines}
+    # What is done is not done again, and says the same.
+    from divtf.training import fit
+
+    monkeypatch.setattr(fit, "fit", None)
+    compare.main(*parsed(*arguments))
+    assert {name: (tmp_path / name).read_bytes() for name in written} == written

@@ -1,0 +1,124 @@
+"""Comparisons from records made by hand: every figure worked out here, or by SciPy."""
+
+import csv
+import statistics
+
+import pytest
+import scipy.stats
+from evaluation_records import IMAGES, record, trial
+
+from divtf.reporting.comparison import comparison_csv, comparison_markdown, comparison_text
+from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX
+from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord, TransferResult
+
+FAILED = {"name": "gradients", "passed": False, "figure": 0.5, "sentence": "Half of them are zero."}
+LEAK = {"model": "plain", "attack": "fgsm", "epsilon": 0.1, "total": 99, "right": 90, "right clean": 50} | {
+    "only attacked": 40,
+    "only clean": 0,
+}
+# Numbers of the images that each attacker fools: of the reference, and of another target.
+OURS = {"plain": {0, 1}, "div": {1, 2}, "white": {3}, "square": {4}}
+THEIRS = {"plain": {0, 1, 2, 3, 4}, "div": {2, 5}, "white": {6}, "square": set()}
+
+
+def trials(fooled):
+    return [
+        trial(TRANSFER, fooled["plain"], surrogate="plain"),
+        trial(TRANSFER, fooled["div"], surrogate="div"),
+        trial(WHITE_BOX, fooled["white"]),
+        trial(QUERY, fooled["square"], tried=range(6), attack="square", gradients=0, queries=9),
+    ]
+
+
+def evaluation(target, fooled, **told):
+    return record(target, trials(fooled), query_images=6, **told)
+
+
+def run(target, seed=0, hours=0.5, coherence=(0.2, 0.4), **told):
+    clean = TransferResult(target, "", CLEAN, 0.0, 8, 8)
+    provenance = {"command": "train it", "hours": hours}
+    return TargetRecord(
+        target, "conv3", "mnist", seed, (clean,), coherence=coherence, provenance=provenance, **told
+    )
+
+
+RUNS = [run("T_Ens+Div"), run("T_Div", hours=0.25, coherence=(-0.5,), on_static_models=(LEAK,))]
+EVALUATIONS = [evaluation("T_Ens+Div", OURS), evaluation("T_Div", THEIRS, wrong={7}, checks=(FAILED,))]
+
+
+def left(*sets, of=IMAGES, wrong=frozenset()):
+    return 100 * (of - len(set().union(*sets, wrong) & set(range(of)))) / of
+
+
+def values(records, evaluations, reference="T_Ens+Div"):
+    lines = csv.DictReader(comparison_csv(records, evaluations, reference).splitlines())
+    return {(line["target"], line["column"]): line for line in lines}
+
+
+def test_columns_are_what_is_left_by_surrogate_by_kind_and_in_all():
+    found = values(RUNS, EVALUATIONS)
+    for target, sets, wrong in (("T_Ens+Div", OURS, set()), ("T_Div", THEIRS, {7})):
+        expected = {
+            CLEAN: left(wrong=wrong),
+            "on plain": left(sets["plain"], wrong=wrong),
+            "on div": left(sets["div"], wrong=wrong),
+            TRANSFER: left(sets["plain"], sets["div"], wrong=wrong),
+            WHITE_BOX: left(sets["white"], wrong=wrong),
+            QUERY: left(sets["square"], of=6, wrong=wrong),
+            WORST_CASE: left(*sets.values(), wrong=wrong),
+        }
+        assert {column for name, column in found if name == target} == set(expected)
+        for column, accuracy in expected.items():
+            assert float(found[target, column]["accuracy"]) == pytest.approx(accuracy), column
+    assert float(found["T_Div", WORST_CASE]["hours"]) == 0.25
+    assert float(found["T_Ens+Div", WORST_CASE]["coherence"]) == pytest.approx(0.3)
+
+
+def test_difference_is_paired_with_the_reference():
+    ours, theirs = set().union(*OURS.values()), set().union(*THEIRS.values()) | {7}
+    worse, better = len(theirs - ours), len(ours - theirs)
+    line = values(RUNS, EVALUATIONS)["T_Div", WORST_CASE]
+    assert float(line["difference"]) == pytest.approx(100 * (better - worse) / IMAGES)
+    p = scipy.stats.binomtest(better, better + worse).pvalue
+    assert float(line["p"]) == pytest.approx(p)
+    row = next(
+        text for text in comparison_markdown(RUNS, EVALUATIONS, "T_Ens+Div").splitlines() if "| T_Div" in text
+    )
+    assert f"| {100 * (better - worse) / IMAGES:+.1f}, p = {p:.2g} |" in row
+    # The reference is not compared with itself.
+    assert values(RUNS, EVALUATIONS)["T_Ens+Div", WORST_CASE]["difference"] in ("", "0.0")
+
+
+def test_several_seeds_give_mean_and_deviation_of_the_paired_difference():
+    runs = [run(target, seed) for target in ("T_Ens+Div", "T_Div") for seed in (0, 1)]
+    evaluations = [
+        evaluation("T_Ens+Div", OURS),
+        evaluation("T_Ens+Div", THEIRS, seed=1),
+        evaluation("T_Div", THEIRS),
+        evaluation("T_Div", OURS, seed=1),
+    ]
+    (ours, theirs) = (left(*OURS.values()), left(*THEIRS.values()))
+    differences = [theirs - ours, ours - theirs]
+    line = values(runs, evaluations)["T_Div", WORST_CASE]
+    assert (line["seeds"], float(line["difference"])) == ("2", statistics.fmean(differences))
+    assert float(line["deviation"]) == pytest.approx(statistics.stdev([theirs, ours]))
+    text = comparison_markdown(runs, evaluations, "T_Ens+Div")
+    assert f"+0.0 ±{statistics.stdev(differences):.1f} n=2" in text
+
+
+def test_marks_and_notes_say_what_stands_behind():
+    text = comparison_markdown(RUNS, EVALUATIONS, "T_Ens+Div")
+    assert "| T_Div † ‡ |" in text and "| T_Ens+Div |" in text
+    for told in (
+        "the first 8 test images",
+        "Square the first 6",
+        "Surrogate plain: seed 1",
+        "Command: train it",
+    ):
+        assert told in text
+    assert "secret" not in text
+
+
+def test_console_has_the_tables_alone():
+    text = comparison_text(RUNS, EVALUATIONS, "T_Ens+Div")
+    assert text.startswith("conv3 on mnist: what is left, %\n") and len(text.splitlines()) == 4
