@@ -1,4 +1,4 @@
-"""First step, later ones and memory, in its own process: python -m benchmarks.start MODEL MEMBERS BATCH."""
+"""First step, later ones and memory, in a process: python -m benchmarks.start MODEL MEMBERS BATCH [low]."""
 
 import json
 import resource
@@ -6,12 +6,13 @@ import sys
 import time
 
 
-def main(model: str, count: int, batch: int) -> None:
+def main(model: str, count: int, batch: int, memory: str = "usual") -> None:
     from benchmarks.steps import Steps
     from benchmarks.timing import medians
     from divtf import GradientAlignment
 
-    step = Steps(model, batch).training(GradientAlignment(0.5), count)
+    low = "low" if memory == "low" else None
+    step = Steps(model, batch).training(GradientAlignment(0.5), count, memory=low)
     start = time.perf_counter()
     step()
     first = time.perf_counter() - start
@@ -21,4 +22,4 @@ def main(model: str, count: int, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

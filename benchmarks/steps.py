@@ -31,14 +31,19 @@ class Steps:
         self.x = rng.random((batch, *self.spec.image_shape), dtype="float32")
         self.y = rng.integers(0, self.spec.num_classes, batch)
 
-    def ensemble(self, objective: Any, count: int, dtype: str = "float32") -> Ensemble:
+    def ensemble(
+        self, objective: Any, count: int, dtype: str = "float32", memory: str | None = None
+    ) -> Ensemble:
         shape, classes = self.spec.image_shape, self.spec.num_classes
-        ensemble = Ensemble(build_members(self._model, count, shape, classes, seed=0, dtype=dtype), objective)
+        members = build_members(self._model, count, shape, classes, seed=0, dtype=dtype)
+        ensemble = Ensemble(members, objective, memory=memory)
         ensemble.compile("adam")
         return ensemble
 
-    def training(self, objective: Any, count: int, dtype: str = "float32") -> Callable[[], object]:
-        ensemble = self.ensemble(objective, count, dtype)
+    def training(
+        self, objective: Any, count: int, dtype: str = "float32", memory: str | None = None
+    ) -> Callable[[], object]:
+        ensemble = self.ensemble(objective, count, dtype, memory)
         return lambda: ensemble.train_on_batch(self.x, self.y)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from divtf.ensembles import low_memory, step_checks
+from divtf.ensembles import step_checks, step_gradients
 from divtf.ensembles.adam import Adam
 from divtf.ensembles.labels import checked_labels, likeliest_class
 from divtf.ensembles.members import (
@@ -49,7 +49,7 @@ class Ensemble(BuildsItself, keras.Model):
             objectives of second order, as GradientAlignment, that their gradients are exact to it. See
             `ensembles.exactness`.
         memory: "low" trains by one member after the other, which takes more time and hardly more memory for
-            more members; the same numbers to rounding. See `ensembles.low_memory`.
+            more members; the same numbers to rounding. See `ensembles.step_gradients`.
 
     `fit`, `evaluate` and TensorBoard report loss, cross_entropy, accuracy (of the ensemble) and
     <member>_accuracy (<member>_<position>_accuracy where members share a name); gal and coherence too, except
@@ -192,49 +192,21 @@ class Ensemble(BuildsItself, keras.Model):
     def train_step(self, data) -> dict[str, Any]:
         """One step on (images [B, H, W, C], labels [B]): the outer tape of Equation 9's gradient."""
         x, y, weights = self._unpack(data)
-        take = self._terms_and_gradients if self.memory is None else self._taken_member_by_member
-        terms, penalty, gradients = take(x, y, weights)
+        take = step_gradients.together if self.memory is None else step_gradients.one_by_one
+        terms, gradients = take(self.objective, self.members, self.optimizer.scale_loss, x, y, weights)
         replicas.share_statistics(self.members, tf.shape(y)[0])
         with tf.control_dependencies(self._finite(terms, gradients)):
             if gradients:  # Keras takes models that are frozen altogether.
-                self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return self._measure(y, weights, terms, penalty)
-
-    def _terms_and_gradients(self, x, y, weights: Weights):
-        """The objective's terms, the members' penalty, and the gradient of both together."""
-        with tf.GradientTape() as tape:
-            terms = replicas.terms(self.objective, self.members, x, y, training=True).weighted(weights)
-            penalty = self._penalty(terms.loss.dtype)
-            scaled = self.optimizer.scale_loss(self._replica_share(terms.loss, penalty))
-        return terms, penalty, tape.gradient(scaled, self.trainable_variables)
-
-    def _taken_member_by_member(self, x, y, weights: Weights):
-        """The same by `low_memory`."""
-        count = tf.shape(y)[0]
-        x, y = replicas.with_a_blank(x, y)
-
-        def share(losses, penalty):
-            return self.optimizer.scale_loss(self._replica_share(losses, penalty))
-
-        def loss_of(terms):
-            losses = terms.first(count).weighted(weights).loss
-            return share(losses, tf.zeros([], losses.dtype))
-
-        def penalty_of(member):
-            return share(tf.zeros([count]), self._penalty_of([member], tf.float32))
-
-        terms, gradients = low_memory.terms_and_gradients(
-            self.objective, self.members, x, y, loss_of=loss_of, penalty_of=penalty_of
-        )
-        terms = terms.first(count).weighted(weights)
-        in_order = [gradients[id(variable)] for variable in self.trainable_variables]
-        return terms, self._penalty(terms.loss.dtype), in_order
+                self.optimizer.apply_gradients(
+                    zip(gradients, step_gradients.variables_of(self.members), strict=True)
+                )
+        return self._measure(y, weights, terms)
 
     def test_step(self, data) -> dict[str, Any]:
         """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
         x, y, weights = self._unpack(data)
         terms = replicas.terms(self.objective, self.members, x, y, training=False).weighted(weights)
-        return self._measure(y, weights, terms, self._penalty(terms.loss.dtype))
+        return self._measure(y, weights, terms)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -325,22 +297,6 @@ class Ensemble(BuildsItself, keras.Model):
         x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
         return x, checked_labels(y, self.num_classes), checked_weights(weights)
 
-    def _replica_share(self, losses: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
-        """This replica's part of the global batch's mean loss; Keras sums gradients over replicas."""
-        # The last batch may be split unevenly, so a mean of replica means would be off.
-        examples = tf.cast(tf.size(losses), losses.dtype)
-        (total,) = replicas.sums([examples])
-        return tf.reduce_sum(losses) / total + penalty * (examples / total)
-
-    def _penalty(self, dtype: tf.DType) -> tf.Tensor:
-        """Mean over the members of what their own regularisers, if any, add to the loss."""
-        return self._penalty_of(self.members, dtype)
-
-    def _penalty_of(self, members: Sequence[keras.Model], dtype: tf.DType) -> tf.Tensor:
-        """The part of some members in that mean."""
-        penalties = [tf.cast(penalty, dtype) for member in members for penalty in member.losses]
-        return tf.add_n(penalties) / len(self.members) if penalties else tf.zeros([], dtype)
-
     def _finite(self, terms: Terms, gradients) -> Sequence[tf.Tensor]:
         """Checks that stop the step before it can spoil the weights."""
         quantities = {"cross_entropy": tf.reduce_sum(terms.cross_entropy), "loss": tf.reduce_sum(terms.loss)}
@@ -352,10 +308,10 @@ class Ensemble(BuildsItself, keras.Model):
         summed = replicas.sums(list(quantities.values()))
         return step_checks.are_finite(dict(zip(quantities, summed, strict=True)))
 
-    def _measure(self, y, weights: Weights, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
+    def _measure(self, y, weights: Weights, terms: Terms) -> dict[str, Any]:
         log_probability, classes = log_mean_probability(terms.logits), likeliest_class(y)
         values = terms.means() | {"accuracy": _hits(log_probability, classes)}
-        values["loss"] += penalty
+        values["loss"] += step_gradients.penalty(self.members, len(self.members), terms.loss.dtype)
         for name, logits in zip(self._accuracies, tf.unstack(terms.logits), strict=True):
             values[name] = _hits(logits, classes)
         of_class = [name for name in values if name not in _OF_ALL]

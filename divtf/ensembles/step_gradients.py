@@ -1,0 +1,115 @@
+"""What a training step minimises, and its gradient: of all members at a time, or one after the other.
+
+Both give the same numbers, to rounding. Together keeps the activations of all members until the gradient is
+taken. One by one asks each member twice: first for what the objective takes of it, logits, losses and input
+gradients, without its activations; from these follow the loss and its derivative with respect to them. Then
+again, and the derivative is led on to the member's own weights, the others' values being held.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from divtf.ensembles.objectives.objective import MemberValues
+from divtf.ensembles.objectives.terms import Terms
+from divtf.ensembles.weights import Weights
+from divtf.runtime import replicas
+
+Taken = tuple[Terms, list[tf.Tensor]]
+"""The objective's terms, and the gradients of what is minimised, of `variables_of` the members."""
+
+
+def together(
+    objective: Callable[..., Terms],
+    members: Sequence[keras.Model],
+    scale: Callable[[tf.Tensor], tf.Tensor],
+    x: tf.Tensor,
+    y: tf.Tensor,
+    weights: Weights,
+) -> Taken:
+    """Terms and gradients from one outer tape over all members.
+
+    Args:
+        objective: what is minimised, beside the members' own penalties.
+        members: N models that share no weights.
+        scale: of the loss, against underflow.
+        x: this replica's images [B, ...].
+        y: their labels, as objectives take them.
+        weights: of the examples.
+    """
+    with tf.GradientTape() as tape:
+        terms = replicas.terms(objective, members, x, y, training=True).weighted(weights)
+        added = penalty(members, len(members), terms.loss.dtype)
+        total = scale(_share(terms.loss, added))
+    return terms, tape.gradient(total, variables_of(members))
+
+
+def one_by_one(
+    objective: Any,
+    members: Sequence[keras.Model],
+    scale: Callable[[tf.Tensor], tf.Tensor],
+    x: tf.Tensor,
+    y: tf.Tensor,
+    weights: Weights,
+) -> Taken:
+    """The same one member after the other, for an objective that is `Memberwise`; arguments as above."""
+    count = tf.shape(y)[0]
+    x, y = replicas.with_a_blank(x, y)
+    parts, last = _values_of_all(objective, members, x, y)
+    with tf.GradientTape() as tape:
+        tape.watch(parts)
+        terms = objective.combined(MemberValues(*parts), y).first(count).weighted(weights)
+        total = scale(_share(terms.loss, tf.zeros([], terms.loss.dtype)))
+    slopes = tape.gradient(total, parts, unconnected_gradients="zero")
+    gradients: list[tf.Tensor] = []
+    for place, member in enumerate(members):
+        with tf.GradientTape() as tape:
+            found = objective.taken([member], _after(last, x), y, training=True).parts()
+            led = [tf.reduce_sum(part * slope[place]) for part, slope in zip(found, slopes, strict=True)]
+            added = penalty([member], len(members), terms.loss.dtype)
+            total = tf.add_n(led) + scale(_share(tf.zeros_like(terms.loss), added))
+        gradients += tape.gradient(total, member.trainable_variables)
+        last = tf.add_n(led)
+    return terms, gradients
+
+
+def variables_of(members: Sequence[keras.Model]) -> list[keras.Variable]:
+    """The members' trainable variables, in the order of their gradients."""
+    return [variable for member in members for variable in member.trainable_variables]
+
+
+def penalty(members: Sequence[keras.Model], count: int, dtype: tf.DType) -> tf.Tensor:
+    """What regularisers of some of so many members add to the loss, in the mean over all of them, []."""
+    penalties = [tf.cast(each, dtype) for member in members for each in member.losses]
+    return tf.add_n(penalties) / count if penalties else tf.zeros([], dtype)
+
+
+def _share(losses: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
+    """This replica's part of the global batch's mean loss; Keras sums gradients over replicas."""
+    # The last batch may be split unevenly, so a mean of replica means would be off.
+    examples = tf.cast(tf.size(losses), losses.dtype)
+    (total,) = replicas.sums([examples])
+    return tf.reduce_sum(losses) / total + added * (examples / total)
+
+
+def _values_of_all(
+    objective: Any, members: Sequence[keras.Model], x: tf.Tensor, y: tf.Tensor
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """What the objective takes of all members, [N, ...] each, and a tensor of the last one."""
+    values, last = [], x[:0]
+    for member in members:
+        before = [tf.identity(variable) for variable in member.non_trainable_variables]
+        values.append(objective.taken([member], _after(last, x), y, training=True).parts())
+        # Statistics and random numbers are to move once.
+        for variable, value in zip(member.non_trainable_variables, before, strict=True):
+            variable.assign(value)
+        last = values[-1][-1]
+    return [tf.concat(each, axis=0) for each in zip(*values, strict=True)], last
+
+
+def _after(before: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """The images, once another tensor is there: else all members might run at a time."""
+    with tf.control_dependencies([before]):
+        return tf.identity(x)
