@@ -97,8 +97,11 @@ class AdversarialSets:
         if self._directory is None:
             return np.concatenate(list(self._make(attack, x, y, numbers, seed))), ""
         manifest = self._manifest(attack, x, y, numbers, seed)
-        batches = self._make(attack, x, y, numbers, seed)
-        return self._stored(self._directory, manifest, batches, np.dtype("<f4"), attack, x, y)
+
+        def make():
+            return self._make(attack, x, y, numbers, seed)
+
+        return self._stored(self._directory, manifest, make, np.dtype("<f4"), attack, x, y)
 
     def changes(self, attack: Attack, x: Any, y: np.ndarray) -> np.ndarray:
         """What an attack adds to each image in units of its epsilon, 127 for a whole one: int8 [n, ...].
@@ -107,23 +110,27 @@ class AdversarialSets:
         arguments are those of `images`.
         """
         numbers = np.arange(len(x))
-        batches = _changes(x, self._make(attack, x, y, numbers, self._seed), attack.threat.epsilon)
+
+        def make():
+            batches = self._make(attack, x, y, numbers, self._seed)
+            return _changes(x, batches, attack.threat.epsilon)
+
         if self._directory is None:
-            return np.concatenate(list(batches))
+            return np.concatenate(list(make()))
         manifest = self._manifest(attack, x, y, numbers, self._seed) | {"kept": "changes of 1/127 epsilon"}
-        return self._stored(self._directory, manifest, batches, np.dtype("int8"), attack, x, y)[0]
+        return self._stored(self._directory, manifest, make, np.dtype("int8"), attack, x, y)[0]
 
     def _stored(
         self,
         directory: Path,
         manifest: dict[str, Any],
-        batches: Iterator[np.ndarray],
+        make: Callable[[], Iterator[np.ndarray]],
         dtype: np.dtype,
         attack: Attack,
         x: Any,
         y: np.ndarray,
     ) -> tuple[np.ndarray, str]:
-        """The set of this manifest, read from its file or made of the batches now, and the file's digest."""
+        """The set of this manifest, read from its file or made now, and the file's digest."""
         shape = (manifest["count"], *x.shape[1:])
         path = directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
         if stored := _read(path, manifest, shape, dtype):
@@ -135,6 +142,7 @@ class AdversarialSets:
             if path.with_suffix(".json").exists():
                 _LOG.info(f"{path} is not the file of its manifest; making it again")
             # One before there is a file: tracing the attack takes files of TensorFlow's own.
+            batches = make()
             first = next(batches)
             written = _write(path, shape, dtype, itertools.chain([first], batches))
             told = {"surrogate_settings": self.told(x, y), "sha256": written[1]}

@@ -89,15 +89,16 @@ def shared(root):
 def test_surrogate_and_static_model_are_trained_once_for_all_targets(runs):
     trained = {mode: count for mode, (count, _) in runs["took"].items()}
     # base: itself and the surrogate; ens: itself and the static model.
-    assert trained == {"base": 2, "div": 1, "ens": 2, "ens_div": 1, "noise": 1}
+    assert trained == {"base": 2, "div": 1, "ens": 2, "ens_div": 1, "noise": 1, "detect": 1}
     assert len(shared(runs["root"])) == 2
 
 
 def test_adversarial_sets_are_made_once_for_all_targets(runs):
     of_surrogate = [(attack, epsilon, 24) for epsilon in EPSILONS for attack in ATTACKS]
     attacked = {mode: sets for mode, (_, sets) in runs["took"].items()}
-    of_static = [("fgsm", 1.0, 72)]  # The sign of the gradient at every training image.
-    assert attacked == {"base": of_surrogate, "div": [], "ens": of_static, "ens_div": [], "noise": []}
+    # The sign of the gradient at every training image; then test images, to look for label leaking.
+    of_static = [("fgsm", 1.0, 72), *(("fgsm", epsilon, 24) for epsilon in EPSILONS)]
+    assert attacked == {mode: [] for mode in MODES} | {"base": of_surrogate, "ens": of_static}
 
 
 @pytest.mark.parametrize("export", [None, ""])
@@ -134,7 +135,7 @@ def test_static_model_is_never_the_surrogate(runs):
     assert surrogate.name.startswith("stripes-tiny-seed1000-")
     assert static.name.startswith("stripes-tiny-seed2000-")
     sets = [sorted(path.stem for path in home.glob("adversarial/*.npy")) for home in (surrogate, static)]
-    assert [len(names) for names in sets] == [4, 1]
+    assert [len(names) for names in sets] == [4, 3]
     for mode in MODES:
         record = finished.read_record(runs["root"] / mode)
         assert {result.surrogate for result in record.results} == {"", surrogate.name}
@@ -190,7 +191,7 @@ def test_surrogate_is_told_whole_with_one_number_in_record_manifest_and_caption(
     line = f"Surrogate {surrogate.name}: members 2, objective CrossEntropy, mode base, model tiny"
     report = (runs["root"] / "div" / "report.md").read_text()
     assert f"- {line}" in report and f"clean accuracy {100 * accuracy:.1f} % on the attacked" in report
-    (manifest,) = map(checked_json.read_checked, static.glob("adversarial/*.json"))
+    (manifest,) = map(checked_json.read_checked, static.glob("adversarial/fgsm-1-*.json"))
     of_static = manifest["surrogate_settings"]
     assert of_static | {"clean accuracy": accuracy} == expected | {"seed": 2000}
 
@@ -231,7 +232,7 @@ def test_recorded_accuracy_is_that_of_the_kept_images_and_checkpoint(runs):
     for result in record.results:
         if result.attack in ATTACKS:
             (path,) = (root / shared_paths.SHARED).glob(
-                f"*/adversarial/{result.attack}-{result.epsilon:g}-*.npy"
+                f"*-seed1000-*/adversarial/{result.attack}-{result.epsilon:g}-*.npy"
             )
             assert digests.file_digest(path) == result.adversarial_set
             hits = target.predict(np.load(path), verbose=0).argmax(-1) == data.y_test

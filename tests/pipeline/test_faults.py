@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import tiny
 from damage import truncate
@@ -21,7 +22,7 @@ LINE = re.compile(r"error: Expected [^\n]+\. Received: [^\n]+\n")
 def test_whole_run_has_all_that_can_be_lost(whole):
     names = set(ending(whole))
     shared = f"{shared_paths.SHARED}/stripes-tiny-seed"
-    assert len([name for name in names if name.startswith(shared) and name.endswith(".npy")]) == 3
+    assert len([name for name in names if name.startswith(shared) and name.endswith(".npy")]) == 4
     assert len([name for name in names if name.endswith(run_directory.CHECKPOINTS)]) == 3
     assert {"run/config.json", "run/metrics.jsonl", "run/results.json", "run/report.md"} <= names
     steps = sorted(state[1]["step"] for name, state in ending(whole).items() if name.endswith("checkpoints"))
@@ -123,14 +124,15 @@ def test_no_flipped_bit_of_a_manifest_or_set_is_taken_for_true(copied):
     sha256 = manifest.pop("sha256")
     for beside in ("surrogate_settings", "checksum"):  # They tell no set from another.
         manifest.pop(beside)
-    images, digest = _read(path, manifest, (24, 8, 8, 1))
+    kind = (24, 8, 8, 1), np.dtype("float32")
+    images, digest = _read(path, manifest, *kind)
     assert digest == sha256
     for suffix in (".json", ".npy"):
         file = path.with_suffix(suffix)
         content, blanks = file.read_bytes(), 0
         for damaged in flips(content, every=1 if suffix == ".json" else 97):
             file.write_bytes(damaged)
-            if kept := _read(path, manifest, (24, 8, 8, 1)):
+            if kept := _read(path, manifest, *kind):
                 blanks += 1
                 assert suffix == ".json" and (kept[0] == images).all() and kept[1] == digest
         assert blanks < len(content) / 4
