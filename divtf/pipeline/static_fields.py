@@ -71,7 +71,8 @@ def ablation(fields: StaticFields) -> tuple[str, str]:
 
 def to_identity(values: dict[str, Any]) -> dict[str, Any]:
     """A run's values as earlier versions have them: without the paper's, and step_ll under its old name."""
-    kept = {name: value for name, value in values.items() if value != getattr(_PAPER, name, None)}
+    paper = dataclasses.asdict(_PAPER)
+    kept = {name: value for name, value in values.items() if name not in paper or value != paper[name]}
     if kept.get("static_attacks") == ("step_ll",):
         del kept["static_attacks"]
         kept["static_attack"] = "step_ll"
