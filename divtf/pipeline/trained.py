@@ -10,6 +10,7 @@ import keras
 from divtf.data.datasets import DatasetSpec, ImageData
 from divtf.data.mixture import Mixture
 from divtf.ensembles.ensemble import Ensemble
+from divtf.ensembles.objectives.names import PARTICULAR
 from divtf.ensembles.objectives.registry import make_objective
 from divtf.errors import InputError, require
 from divtf.networks import names
@@ -49,14 +50,18 @@ def _new_members(part: EnsemblePart, spec: DatasetSpec, precision: str) -> list[
 
 
 def require_model(config: RunConfig, spec: DatasetSpec) -> None:
-    """Refuse a model of the user's own that cannot be built, trained or kept, before a directory is made.
+    """Refuse members that the objective cannot train, before a directory is made.
+
+    And a model of the user's own that cannot be built, trained or kept.
 
     Raises:
-        InputError: says what is wrong with it.
+        InputError: says what is wrong with them.
     """
-    if not config.is_own:
+    if not config.is_own and config.objective_name not in PARTICULAR:
         return
     ensemble = build_ensemble(config.part(EnsemblePart), spec, precision=config.precision)
+    if not config.is_own:
+        return
     own_models.require_kept(config.model_name, ensemble)
     for seed in shared_paths.seeds(config).values():
         base = config.base(seed)

@@ -338,13 +338,15 @@ def test_digest_does_not_depend_on_the_order_of_keys():
 
 
 def test_names_of_objectives_and_their_settings_are_those_of_the_library():
-    from divtf.ensembles.objectives.names import LABELS, MEMBERWISE, OF_SEVERAL
-    from divtf.ensembles.objectives.objective import Memberwise
+    from divtf.ensembles.objectives.names import LABELS, MEMBERWISE, OF_SEVERAL, PARTICULAR
+    from divtf.ensembles.objectives.objective import Memberwise, Objective
     from divtf.ensembles.objectives.registry import OBJECTIVES
 
     assert list(LABELS) == list(OBJECTIVES)
     assert tuple(name for name, kind in OBJECTIVES.items() if kind.least_members == 2) == OF_SEVERAL
     assert tuple(name for name, kind in OBJECTIVES.items() if issubclass(kind, Memberwise)) == MEMBERWISE
+    plain = Objective.require_members
+    assert tuple(name for name, kind in OBJECTIVES.items() if kind.require_members is not plain) == PARTICULAR
     for name in ("gal_weight", *objective_fields.SETTINGS):
         objective, setting = name.split("_", 1)
         fields = {field.name: field for field in dataclasses.fields(OBJECTIVES[objective])}

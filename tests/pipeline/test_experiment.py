@@ -500,3 +500,10 @@ def test_command_runs_on_real_images_from_flags_to_saved_model(tmp_path):
     errors = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "--resume" in errors[0]
+
+
+def test_members_that_an_objective_cannot_train_are_refused_without_a_directory(tmp_path):
+    config = tiny.config(objective="adp", mode="base", num_members=3, run_dir=str(tmp_path / "runs" / "adp"))
+    with pytest.raises(InputError, match=r"fewer members than classes \(3\) for ADP"):
+        experiment.run(config)
+    assert not (tmp_path / "runs").exists()

@@ -13,5 +13,7 @@ LABELS = {
 NAMES = tuple(LABELS)
 # They compare members with each other.
 OF_SEVERAL = ("gal", "adp", "trs", "parl", "dverge")
+# They ask more of the members than their number: of classes, or of layers.
+PARTICULAR = ("adp", "parl", "dverge")
 # They take what each member gives by itself.
 MEMBERWISE = ("cross_entropy", "gal", "adp")
