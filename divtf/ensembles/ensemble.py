@@ -194,19 +194,20 @@ class Ensemble(BuildsItself, keras.Model):
         x, y, weights = self._unpack(data)
         take = step_gradients.together if self.memory is None else step_gradients.one_by_one
         terms, gradients = take(self.objective, self.members, self.optimizer.scale_loss, x, y, weights)
+        penalty = self._penalty(terms)  # Of the weights before the step.
         replicas.share_statistics(self.members, tf.shape(y)[0])
         with tf.control_dependencies(self._finite(terms, gradients)):
             if gradients:  # Keras takes models that are frozen altogether.
                 self.optimizer.apply_gradients(
                     zip(gradients, step_gradients.variables_of(self.members), strict=True)
                 )
-        return self._measure(y, weights, terms)
+        return self._measure(y, weights, terms, penalty)
 
     def test_step(self, data) -> dict[str, Any]:
         """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
         x, y, weights = self._unpack(data)
         terms = replicas.terms(self.objective, self.members, x, y, training=False).weighted(weights)
-        return self._measure(y, weights, terms)
+        return self._measure(y, weights, terms, self._penalty(terms))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -308,10 +309,14 @@ class Ensemble(BuildsItself, keras.Model):
         summed = replicas.sums(list(quantities.values()))
         return step_checks.are_finite(dict(zip(quantities, summed, strict=True)))
 
-    def _measure(self, y, weights: Weights, terms: Terms) -> dict[str, Any]:
+    def _penalty(self, terms: Terms) -> tf.Tensor:
+        """Mean over the members of what their own regularisers, if any, add to the loss."""
+        return step_gradients.penalty(self.members, len(self.members), terms.loss.dtype)
+
+    def _measure(self, y, weights: Weights, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
         log_probability, classes = log_mean_probability(terms.logits), likeliest_class(y)
         values = terms.means() | {"accuracy": _hits(log_probability, classes)}
-        values["loss"] += step_gradients.penalty(self.members, len(self.members), terms.loss.dtype)
+        values["loss"] += penalty
         for name, logits in zip(self._accuracies, tf.unstack(terms.logits), strict=True):
             values[name] = _hits(logits, classes)
         of_class = [name for name in values if name not in _OF_ALL]
