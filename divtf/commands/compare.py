@@ -9,7 +9,7 @@ from absl import flags
 from divtf.commands import command_line, config_flags, evaluate, many_runs
 from divtf.commands.config_flags import help_text
 from divtf.commands.ray_task import Cluster
-from divtf.errors import require
+from divtf.errors import InputError, require
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
@@ -70,7 +70,7 @@ def _recipe(name: str) -> Mapping[str, Any]:
     try:
         own(["recipe", f"--flagfile={path}"])
     except flags.Error as error:
-        require(False, f"flags of a run in {name}", str(error))
+        raise InputError(f"Expected flags of a run in {name}. Received: {error}") from None
     values = config_flags.values_of(own)
     return {"label": path.stem} | {key: value for key, value in values.items() if own[key].present}
 

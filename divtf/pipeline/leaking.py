@@ -7,13 +7,11 @@ import numpy as np
 from divtf.attacks.threat import ThreatModel
 from divtf.data.datasets import ImageData
 from divtf.ensembles.ensemble import Ensemble
-from divtf.evaluation.predictions import outputs, predictions
-from divtf.pipeline import shared_ensembles, shared_paths
-from divtf.pipeline.budget import settings
+from divtf.evaluation.predictions import predictions
+from divtf.pipeline import shared_paths, trained
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import AttackPart
-from divtf.pipeline.static_fields import LEAST_LIKELY
-from divtf.pipeline.static_images import static_attack
+from divtf.pipeline.static_images import static_attack, static_sets
 from divtf.pipeline.surrogates import static_models
 from divtf.runtime.logs import get_logger
 
@@ -35,14 +33,13 @@ def on_static_models(config: RunConfig, data: ImageData, target: Ensemble) -> tu
     clean = predictions(target, x, shared_paths.BATCH) == y
     entries = []
     for name, base in zip(config.static_models, static_models(config), strict=True):
-        static, directory = shared_ensembles.ensemble(base, data)
-        sets = shared_ensembles.adversarial_sets(static, directory, settings(base, data))
-        least_likely = outputs(static, x, shared_paths.BATCH).argmin(axis=-1)
-        for attack in config.static_attacks:
-            labels = least_likely if attack in LEAST_LIKELY else y
+        # Read, not trained: this is the chief's affair, without the other workers.
+        static = trained.restore(base, data.spec, shared_paths.directory_of(base))
+        sets, labels = static_sets(static, base, config, data, x, y)
+        for attack, given in labels.items():
             for epsilon in config.epsilons:
                 _LOG.info(f"looks for label leaking: {attack} on {name}, epsilon {epsilon:g}")
-                x_adv, _ = sets.images(static_attack(attack, ThreatModel(epsilon)), x, labels)
+                x_adv, _ = sets.images(static_attack(attack, ThreatModel(epsilon)), x, given)
                 right = predictions(target, x_adv, shared_paths.BATCH) == y
                 entries.append({"model": name, "attack": attack, "epsilon": epsilon, **_counts(right, clean)})
     return tuple(entries)

@@ -3,12 +3,16 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from divtf.attacks.attack import Attack, compose_attack
 from divtf.attacks.losses import Towards
 from divtf.attacks.methods import ATTACKS
 from divtf.attacks.threat import ThreatModel
 from divtf.data.datasets import ImageData
 from divtf.data.images import as_float
+from divtf.ensembles.ensemble import Ensemble
+from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import outputs
 from divtf.pipeline import shared_ensembles, shared_paths
 from divtf.pipeline.budget import settings
@@ -50,27 +54,43 @@ def static_changes(config: RunConfig, data: ImageData) -> list[Any]:
     return [changes for base in static_models(config) for changes in _changes_by(base, config, data)]
 
 
-def _changes_by(base: RunConfig, config: RunConfig, data: ImageData) -> list[Any]:
-    """The changes by each attack on one static model."""
-    static, directory = shared_ensembles.ensemble(base, data)
-    x, y = as_float(data.x_train), data.y_train
-    team, told = devices.team(config.strategy), settings(base, data)
-    towards = y
+def static_sets(
+    static: Ensemble, base: RunConfig, config: RunConfig, data: ImageData, x: Any, y: np.ndarray
+) -> tuple[AdversarialSets, dict[str, np.ndarray]]:
+    """The adversarial sets of a static model, and for each static attack the labels that it is given.
+
+    Args:
+        static: the model.
+        base: its configuration.
+        config: of the target that trains on its images.
+        data: training and test images.
+        x: those of them that are attacked, [n, ...].
+        y: their true classes [n].
+    """
+    told, least_likely = settings(base, data), y
     if set(config.static_attacks) & set(LEAST_LIKELY):
         scores = outputs(static, x, shared_paths.BATCH)
         # The labels that it is attacked with are not the images' own.
         told["clean accuracy"] = float((scores.argmax(axis=-1) == y).mean())
-        towards = scores.argmin(axis=-1)
-        # Each worker finds them by itself, and one that rounds otherwise would train on other images.
-        team.require_same(array_digest(towards), "the chief's least likely classes", "other ones here")
-    sets = shared_ensembles.adversarial_sets(static, directory, told)
+        least_likely = scores.argmin(axis=-1)
+    labels = {name: least_likely if name in LEAST_LIKELY else y for name in config.static_attacks}
+    return shared_ensembles.adversarial_sets(static, shared_paths.directory_of(base), told), labels
+
+
+def _changes_by(base: RunConfig, config: RunConfig, data: ImageData) -> list[Any]:
+    """The changes by each attack on one static model."""
+    static, _ = shared_ensembles.ensemble(base, data)
+    x, team = as_float(data.x_train), devices.team(config.strategy)
+    sets, labels = static_sets(static, base, config, data, x, data.y_train)
     changes = []
-    for name in config.static_attacks:
+    for name, given in labels.items():
+        if name in LEAST_LIKELY:
+            # Each worker finds them by itself, and one that rounds otherwise would train on other images.
+            team.require_same(array_digest(given), "the chief's least likely classes", "other ones here")
         _LOG.info(f"attacks the static model on {len(x)} training images: {name}")
-        labels = towards if name in LEAST_LIKELY else y
         threat = ThreatModel(config.largest_epsilon)
         if name in ("fgsm", "step_ll"):  # One step of the whole budget without an image range is the sign.
             threat = ThreatModel(1.0, clip_min=-1.0, clip_max=2.0)
         with team.chief_first():
-            changes.append(sets.changes(static_attack(name, threat), x, labels))
+            changes.append(sets.changes(static_attack(name, threat), x, given))
     return changes

@@ -24,6 +24,7 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import EnsemblePart
 from divtf.runtime import devices
 from divtf.runtime.workers import Team
+from divtf.storage import checked_json
 
 pytestmark = pytest.mark.usefixtures("tiny_world")
 
@@ -212,6 +213,24 @@ def test_target_is_tried_on_test_images_of_its_static_models(several):
             told = {"model": "plain", "attack": attack, "epsilon": epsilon, "total": 24}
             expected.append(told | dict(zip(names, map(int, counts), strict=True)))
     assert list(found) == expected
+    # Whatever labels an attack is given, the manifests tell how often the static model is right.
+    directory = shared_paths.directory_of(surrogates.static_models(config)[0]) / shared_paths.ADVERSARIAL
+    accuracy = (np.mean(probabilities, axis=0).argmax(axis=1) == y).mean()
+    manifests = [checked_json.read_checked(path) for path in directory.glob("*-0.[13]-*.json")]
+    assert {manifest["attack"] for manifest in manifests} >= {"fgsm", "step_ll"}
+    told = {
+        manifest["surrogate_settings"]["clean accuracy"] for manifest in manifests if manifest["count"] == 24
+    }
+    assert sorted(told) == [pytest.approx(accuracy)]
+
+
+def test_leaking_is_looked_for_without_the_other_workers(several, monkeypatch):
+    config, _ = several
+    config = dataclasses.replace(config, static_models=("plain",), static_attacks=("fgsm",))
+    target = trained.build_ensemble(config.part(EnsemblePart), tiny.data().spec)
+    monkeypatch.setattr(shared_ensembles, "ensemble", None)
+    monkeypatch.setattr(trained, "train", None)
+    assert len(leaking.on_static_models(config, tiny.data(), target)) == len(config.epsilons)
 
 
 def test_modes_without_static_models_leak_nothing():
