@@ -25,8 +25,18 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "avx512": has_avx512(),
+        **({"gpus": gpus} if (gpus := _gpus()) else {}),
         **{name: _version(name) for name in packages},
     }
+
+
+def _gpus(information: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Names of the machine's NVIDIA GPUs, as their driver tells them."""
+    models = []
+    for path in sorted(information.glob("*/information")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        models += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return models
 
 
 def _version(package: str) -> str:

@@ -338,3 +338,13 @@ def test_digest_of_a_file_is_its_sha256(tmp_path):
     path.write_bytes(b"abc")
     # FIPS 180-2, appendix B.1.
     assert digests.file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_provenance_names_the_gpus_that_the_driver_tells(tmp_path):
+    for place, name in (("0000:00:05.0", "NVIDIA H100 80GB HBM3"), ("0000:00:06.0", "NVIDIA A100")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "information").write_text(
+            f"Model: \t\t {name}\nIRQ:   \t\t 11\n", encoding="utf-8"
+        )
+    assert environment._gpus(tmp_path) == ["NVIDIA H100 80GB HBM3", "NVIDIA A100"]
+    assert environment._gpus(tmp_path / "none") == []

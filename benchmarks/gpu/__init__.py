@@ -1,0 +1,1 @@
+"""What is run on a GPU, and is none of the tests'."""
