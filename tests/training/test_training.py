@@ -15,6 +15,7 @@ import tiny
 from damage import flip, truncate
 from logged import logged
 from run_files import checkpoints, metrics, step_files
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import divtf
 from divtf import CrossEntropy, GradientAlignment
@@ -79,8 +80,6 @@ def interrupted(directory, count, **values):
 
 
 def event_log(directory):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     log = EventAccumulator(str(directory / run_directory.TENSORBOARD), size_guidance={"tensors": 0})
     return log.Reload()
 
