@@ -10,6 +10,7 @@ picture; five minutes on two cores.
 import argparse
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,6 +24,7 @@ OBJECTIVES = {"T_Base": divtf.CrossEntropy(), "GAL": divtf.GradientAlignment(wei
 
 def trained(objective, data, epochs):
     """An ensemble of three members; both begin from the same weights."""
+    keras.utils.set_random_seed(0)  # The order of the images.
     ensemble = divtf.Ensemble(divtf.build_members("conv3", 3, SHAPE, 10, seed=0), objective)
     ensemble.compile("adam")
     ensemble.fit(data.x_train / 255.0, data.y_train, batch_size=64, epochs=epochs, verbose=2)
