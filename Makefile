@@ -33,7 +33,7 @@ $(STAMP): requirements.txt constraints.txt setup.py divtf/__init__.py
 	  echo "Making $(VENV) with $$($(PYTHON) --version)"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
 	@echo "Installing into $(VENV); the first time this downloads 0.9 GB and takes 3 GB of disk."
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs,cluster,onnx,litert,attacks,bench]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs,cluster,onnx,litert,attacks,bench,mlflow,wandb]'
 	@touch $@
 
 demo: $(STAMP) ## Train small ensembles with and without the alignment loss, attack them, print the table

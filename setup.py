@@ -66,6 +66,9 @@ setup(
         "onnx": ["onnx>=1.20", "onnxruntime>=1.23", "tf2onnx>=1.17"],
         "litert": ["ai-edge-litert>=2.1"],
         "attacks": ["adversarial-robustness-toolbox>=1.20"],
+        # The full MLflow wants an older pandas; this one keeps runs, and any MLflow shows them.
+        "mlflow": ["mlflow-skinny>=3.1"],
+        "wandb": ["wandb>=0.22"],
         "bench": ["foolbox>=3.3.4"],
         "docs": ["furo>=2025.7", "myst-parser>=5", "sphinx>=8.2"],
     },

@@ -110,7 +110,7 @@ def overhead(model: str, count: int, batch: int, minutes: float) -> list[Row]:
 def _logged(log: Path) -> list:
     """The events by which a run logged every tenth step."""
     # 0 keeps all events; by itself the reader keeps ten of them, chosen at random.
-    return EventAccumulator(str(log), size_guidance={"tensors": 0}).Reload().Tensors("step/loss")
+    return EventAccumulator(str(log), size_guidance={"tensors": 0}).Reload().Tensors("loss/step/loss")
 
 
 def split_run(

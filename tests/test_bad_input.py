@@ -104,6 +104,7 @@ FLAGS = [
     # Exports.
     *("--export_format=onnx", "--export_format=", "--export_format=tflite", "--export_format=onnx,onnx"),
     *("--export_format=onnx,", "--export_format=ONNX", "--export_format=litert_int4"),
+    *("--track=mlfow", "--track=wandb,wandb", "--track=mlflow,", "--track=tensorboard"),
     # No paths on this machine: an unset shell variable, a bucket, characters that nothing can show.
     *("--run_dir=", "--data_dir=", "--run_dir=gs://bucket/run", "--export=s3://bucket/model"),
     *("--run_dir=a\0b", "--run_dir=a\nb", "--run_dir=\udcff", "--export=a\tb", "--data_dir=\x1b[1m"),

@@ -50,6 +50,16 @@ def test_each_format_is_asked_without_divtf(tmp_path):
     assert float(re.search(r"int8: the same class for ([\d.]+)%", printed)[1]) > 90
 
 
+def test_the_picture_of_the_method_is_drawn_from_trained_gradients(tmp_path):
+    printed = run("method", tmp_path, "--images=64", "--epochs=1", "--to=drawn.png")
+    found = re.findall(
+        r"^(T_Base|GAL): coherence (-?[\d.]+) on this image, (-?[\d.]+) on 1000$", printed, re.M
+    )
+    assert [name for name, *_ in found] == ["T_Base", "GAL"]
+    assert all(-0.5 <= float(value) <= 1 for _, *values in found for value in values)
+    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_run_here():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == set(re.findall(r'run\(\s*"(\w+)"', Path(__file__).read_text()))

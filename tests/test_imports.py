@@ -194,7 +194,10 @@ def test_training_and_what_is_below_know_no_run_config():
 
 @pytest.mark.parametrize(
     ("package", "rooms"),
-    [("absl", {"commands"}), ("cleverhans", {"attacks"}), ("art", {"attacks"}), ("ray", {"commands"})],
+    [
+        *(("absl", {"commands"}), ("cleverhans", {"attacks"}), ("art", {"attacks"}), ("ray", {"commands"})),
+        *(("mlflow", {"training"}), ("wandb", {"training"})),
+    ],
 )
 def test_a_library_is_known_to_one_room(package, rooms):
     assert {room(module) for module, packages in OUTSIDE.items() if package in packages} == rooms
@@ -202,12 +205,13 @@ def test_a_library_is_known_to_one_room(package, rooms):
 
 def test_light_modules_bring_no_tensorflow():
     """Nor Ray, an extra. One process for all: the last line names the module that brought it."""
+    heavy = {"tensorflow", "keras", "cleverhans", "tensorflow_datasets", "ray", "mlflow", "wandb"}
     light = [module for module in TREES if module in LIGHT or room(module) in LIGHT]
     script = (
         "import importlib, sys\n"
         f"for name in {sorted(light)}:\n"
         "    importlib.import_module('divtf.' + name)\n"
-        "    heavy = {'tensorflow', 'keras', 'cleverhans', 'tensorflow_datasets', 'ray'} & set(sys.modules)\n"
+        f"    heavy = {heavy} & set(sys.modules)\n"
         "    assert not heavy, (name, heavy)\n"
         "import divtf\n"
         "assert divtf.RunConfig and divtf.DATASETS and dir(divtf) and 'tensorflow' not in sys.modules\n"

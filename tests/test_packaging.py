@@ -80,7 +80,7 @@ def test_constraints_pin_every_requirement():
 
 def test_constraints_pin_every_extra(setup_arguments):
     extras = setup_arguments["extras_require"]
-    assert set(extras) == {"dev", "docs", "cluster", "onnx", "litert", "attacks", "bench"}
+    assert set(extras) == {"dev", "docs", "cluster", "onnx", "litert", "attacks", "bench", "mlflow", "wandb"}
     for requirements in extras.values():
         assert_pinned(requirements)
 

@@ -36,6 +36,7 @@ from divtf.pipeline.fields import (
     SIZE,
     SLOPE,
     SWITCH,
+    TRACKERS,
     Check,
     adopt,
     check_value,
@@ -217,6 +218,13 @@ class RunConfig(ObjectiveFields, StaticFields):
         EXPORT_FORMATS,
         identity=False,
         stands_for="saved_model",
+    )
+    track: tuple[str, ...] | None = flag(
+        None,
+        "Tell these of the run too, in a folder beside its own unless they are set to another place.",
+        TRACKERS,
+        identity=False,
+        stands_for="TensorBoard alone",
     )
 
     def __post_init__(self):
@@ -429,7 +437,7 @@ class RunConfig(ObjectiveFields, StaticFields):
             "static_seed": next(others),
             "export": None,
             "export_format": None,
-            **{"memory": None, "label": None},
+            **{"memory": None, "label": None, "track": None},
             **dict.fromkeys(objective_fields.LATER),
         }
         return dataclasses.replace(self, **(apart | changes))

@@ -1,5 +1,6 @@
 """One target from training to report: section 4 of the paper, stage by stage."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -9,7 +10,7 @@ from divtf.data.datasets import ImageData, load_dataset
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.evaluation.stored import require_storable
-from divtf.pipeline import exports, preflight, shared_ensembles, trained
+from divtf.pipeline import board, exports, preflight, shared_ensembles, tracking, trained
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.finished import read_record
 from divtf.pipeline.parts import DataPart, OutputPart
@@ -21,6 +22,7 @@ from divtf.runtime import devices
 from divtf.runtime.logs import get_logger
 from divtf.runtime.workers import Team
 from divtf.storage import checked_json, files, run_directory
+from divtf.training.trackers import require_trackers
 
 _LOG = get_logger(__name__)
 
@@ -55,6 +57,7 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
         return directory
     # What the user can mend is found out first, so that a refused run leaves no directory behind.
     preflight.require_fast_precision(config.precision)
+    require_trackers(config.track or ())
     plan = make_plan(output)
     team.from_chief(plan.work)
     data = None
@@ -63,12 +66,16 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
         preflight.require_memory(config, data)
         trained.require_model(config, data.spec)
         require_storable(config.stored_as or "float32", (1, *data.spec.image_shape))
-    with run_directory.open_run(directory, config.identity(), resume=config.resume, wait=wait):
-        _carry_out(plan.checked(output), config, data)
+    opened = run_directory.open_run(directory, config.identity(), resume=config.resume, wait=wait)
+    with opened, tracking.tracked(config) as tracked:
+        _carry_out(plan.checked(output), config, data, tracked.listeners())
+        tracked.finish(config, read_record(directory))
     return directory
 
 
-def _carry_out(plan: Plan, config: RunConfig, data: ImageData | None) -> None:
+def _carry_out(
+    plan: Plan, config: RunConfig, data: ImageData | None, listeners: Sequence[keras.callbacks.Callback]
+) -> None:
     """Do what is still to do, in the run directory that this process holds."""
     directory, output = Path(config.run_dir), config.part(OutputPart)
     if plan.damage:
@@ -79,10 +86,11 @@ def _carry_out(plan: Plan, config: RunConfig, data: ImageData | None) -> None:
         results = directory / run_directory.RESULTS
         _LOG.info(f"finished before, at {commit}: the figures are those of {results}")
     if plan.work and data is not None:
-        target, seconds = _train(config, data)
+        target, seconds = _train(config, data, listeners)
         if not plan.measured:
             _keep(target, directory / run_directory.ENSEMBLE)
             record = make_record(config, data, target, seconds)
+            board.show_record(config, record)
             checked_json.write_checked(directory / run_directory.RESULTS, record.to_json())
         if plan.exporting:
             exports.export(target, output, data)
@@ -112,8 +120,11 @@ def _assist(config: RunConfig, team: Team) -> None:
     _LOG.info("this worker's part, the training, is done; the chief evaluates by itself")
 
 
-def _train(config: RunConfig, data: ImageData) -> tuple[Ensemble, float]:
-    return trained.train(config, data, Path(config.run_dir), changes=static_changes(config, data))
+def _train(
+    config: RunConfig, data: ImageData, listeners: Sequence[keras.callbacks.Callback] = ()
+) -> tuple[Ensemble, float]:
+    changes = static_changes(config, data)
+    return trained.train(config, data, Path(config.run_dir), changes=changes, listeners=listeners)
 
 
 def summary(output: OutputPart) -> str:

@@ -13,6 +13,7 @@ from divtf.attacks.names import NAMES as ATTACK_NAMES
 from divtf.ensembles.serving.formats import CHOICES
 from divtf.errors import require
 from divtf.storage import typed
+from divtf.training.trackers import TRACKERS as TRACKER_NAMES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,11 @@ EXPORT_FORMATS = Check(
     lambda names: 0 < len(set(names)) == len(names) and set(names) <= set(CHOICES),
     f"distinct names of {{{', '.join(CHOICES)}}}, at least one",
     CHOICES,
+)
+TRACKERS = Check(
+    lambda names: len(set(names)) == len(names) and set(names) <= set(TRACKER_NAMES),
+    f"distinct names of {{{', '.join(TRACKER_NAMES)}}}",
+    TRACKER_NAMES,
 )
 EPSILONS = Check(
     lambda values: 0 < len(set(values)) == len(values) and all(0 < value <= 1 for value in values),

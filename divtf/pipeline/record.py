@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
 from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.threat import ThreatModel
 from divtf.data.datasets import ImageData
@@ -14,7 +11,7 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.evaluation.gradients import gradient_statistics
 from divtf.evaluation.model_digests import weights_digest
 from divtf.evaluation.transfer import evaluate_transfer
-from divtf.pipeline import shared_ensembles, shared_paths
+from divtf.pipeline import board, shared_ensembles, shared_paths
 from divtf.pipeline.budget import budget, settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.leaking import on_static_models
@@ -24,9 +21,8 @@ from divtf.storage import run_directory
 from divtf.storage.records import TargetRecord, TransferResult
 
 _LOG = get_logger(__name__)
-# Test images for coherence, and images shown in TensorBoard.
+# Test images for coherence.
 _ALIGNMENT_IMAGES = 2000
-_SHOWN_IMAGES = 8
 
 
 def make_record(config: RunConfig, data: ImageData, target: Ensemble, seconds: float) -> TargetRecord:
@@ -73,7 +69,7 @@ def attack(
     )
     if shown_in:
         images = {each: sets.images(each, *attacked)[0] for each in _largest(attacks)}
-        _show_images(attacked[0], images, shown_in)
+        board.show_images(attacked[0], images, shown_in)
     return results
 
 
@@ -93,14 +89,3 @@ def _largest(attacks: Sequence[Attack]) -> list[Attack]:
     """The attacks of the largest epsilon."""
     largest = max(attack.threat.epsilon for attack in attacks)
     return [attack for attack in attacks if attack.threat.epsilon == largest]
-
-
-def _show_images(x: np.ndarray, attacked: Mapping[Attack, np.ndarray], directory: Path) -> None:
-    """Clean images beside adversarial ones in TensorBoard."""
-    writer = tf.summary.create_file_writer(str(directory / run_directory.TENSORBOARD))
-    with writer.as_default(step=0):
-        for attack, x_adv in attacked.items():
-            pairs = np.concatenate([x[:_SHOWN_IMAGES], x_adv[:_SHOWN_IMAGES]], axis=2)
-            name = f"clean and {attack.name}, epsilon {attack.threat.epsilon:g}"
-            tf.summary.image(name, pairs, max_outputs=_SHOWN_IMAGES)
-    writer.close()

@@ -74,7 +74,12 @@ def require_model(config: RunConfig, spec: DatasetSpec) -> None:
 
 
 def train(
-    config: RunConfig, data: ImageData, directory: Path, *, changes: Sequence[Any] = ()
+    config: RunConfig,
+    data: ImageData,
+    directory: Path,
+    *,
+    changes: Sequence[Any] = (),
+    listeners: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[Ensemble, float]:
     """Train the configuration's ensemble, or go on from the newest checkpoint in the directory.
 
@@ -84,6 +89,7 @@ def train(
         directory: a run directory that this process holds; on several workers, that the chief holds, and
             that all of them can read.
         changes: of the training images by static attacks, as `Mixture` takes them, for modes ens and ens_div.
+        listeners: callbacks that only look on.
 
     Returns:
         The trained ensemble in float32, whatever the precision of its training, and the seconds spent
@@ -138,7 +144,15 @@ def train(
         images = f"{mixture.examples_per_epoch} images"
         members = f"{config.num_members} x {config.model_name}"
         _LOG.info(f"trains {config.target}: {members}, {settings.epochs} epochs of {images}")
-        fit.fit(state, settings, mixture, directory=directory, checkpoints=checkpoints, team=team)
+        fit.fit(
+            state,
+            settings,
+            mixture,
+            directory=directory,
+            checkpoints=checkpoints,
+            team=team,
+            listeners=listeners,
+        )
     return _for_evaluation(state.ensemble, config, data.spec, team), state.seconds
 
 

@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from divtf.errors import require
@@ -17,6 +18,8 @@ from divtf.training.checkpoints import Checkpoints, State, write_metrics
 
 _LOG = get_logger(__name__)
 _STEPS_PER_SCALAR = 10
+# Of the curves in TensorBoard; what is not named here is a loss, or a member's accuracy.
+_GROUPS = {"gal": "alignment", "coherence": "alignment", "accuracy": "accuracy"}
 
 
 class Counter(keras.callbacks.Callback):
@@ -57,16 +60,32 @@ class Counter(keras.callbacks.Callback):
 
 
 class Recorder(Counter):
-    """Records a training run: checkpoints, metrics an epoch as JSON lines, TensorBoard scalars."""
+    """Records a training run: checkpoints, metrics an epoch as JSON lines, curves for TensorBoard.
+
+    Args:
+        state: of the run.
+        directory: of the run.
+        checkpoints: where its state is kept.
+        per_epoch: steps an epoch.
+        interval: seconds between checkpoints within an epoch.
+        coherence: gives the coherence of the monitored test images, [n]; None draws no histogram of it.
+    """
 
     def __init__(
-        self, state: State, directory: Path, checkpoints: Checkpoints, per_epoch: int, interval: float
+        self,
+        state: State,
+        directory: Path,
+        checkpoints: Checkpoints,
+        per_epoch: int,
+        interval: float,
+        coherence: Callable[[], np.ndarray] | None = None,
     ):
         super().__init__(state)
         self._directory = directory
         self._checkpoints = checkpoints
         self._per_epoch = per_epoch
         self._interval = interval
+        self._coherence = coherence
         self._writer = tf.summary.create_file_writer(str(directory / run_directory.TENSORBOARD))
         self._clock = self._saved = time.monotonic()
 
@@ -78,9 +97,7 @@ class Recorder(Counter):
         """Count the step; log and checkpoint at intervals."""
         super().on_train_batch_end(batch, logs)
         if self._state.step % _STEPS_PER_SCALAR == 0:
-            self._write_scalars(
-                {f"step/{name}": value for name, value in (logs or {}).items()}, self._state.step
-            )
+            self._write_scalars("step", logs or {}, self._state.step)
         within_epoch = self._state.step % self._per_epoch != 0
         if within_epoch and time.monotonic() - self._saved > self._interval:
             self._state.measures = {
@@ -98,13 +115,17 @@ class Recorder(Counter):
             {"epoch": epoch + 1} | {k: float(v) for k, v in sorted((logs or {}).items())}
         )
         write_metrics(self._directory / run_directory.METRICS, self._state.history)
-        self._write_scalars({f"epoch/{name}": value for name, value in (logs or {}).items()}, epoch + 1)
+        self._write_scalars("epoch", logs or {}, epoch + 1)
+        if self._coherence is not None:
+            with self._writer.as_default(step=epoch + 1):
+                tf.summary.histogram("alignment/epoch/val_coherence_of_images", self._coherence())
+            self._writer.flush()
         self._save()
 
-    def _write_scalars(self, values: dict[str, Any], step: int) -> None:
+    def _write_scalars(self, axis: str, values: Mapping[str, Any], step: int) -> None:
         with self._writer.as_default(step=step):
             for name, value in values.items():
-                tf.summary.scalar(name, value)
+                tf.summary.scalar(curve(axis, name), value)
         self._writer.flush()
 
     def _save(self) -> None:
@@ -112,6 +133,18 @@ class Recorder(Counter):
         self._state.seconds += now - self._clock
         self._checkpoints.save(self.model, self._state)
         self._clock = self._saved = time.monotonic()
+
+
+def curve(axis: str, name: str) -> str:
+    """A measure's name in TensorBoard, which groups curves by what stands before the first stroke.
+
+    Args:
+        axis: "step" or "epoch".
+        name: as `fit` reports it, as "val_coherence".
+    """
+    measure = name.removeprefix("val_")
+    other = "members" if measure.endswith("_accuracy") else "loss"
+    return f"{_GROUPS.get(measure, other)}/{axis}/{name}"
 
 
 class Progress(keras.callbacks.Callback):

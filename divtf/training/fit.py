@@ -2,13 +2,17 @@
 
 import contextlib
 import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from divtf.data.images import blocks
 from divtf.data.mixture import Mixture, clean_batches
+from divtf.ensembles import alignment
 from divtf.ensembles.adam import Adam
 from divtf.errors import InputError
 from divtf.runtime import progress
@@ -39,10 +43,20 @@ def fit(
     directory: Path,
     checkpoints: Checkpoints,
     team: Team,
+    listeners: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Train the state's ensemble from the state's step to the end of the last epoch.
 
     On several workers each calls this; the chief alone writes.
+
+    Args:
+        state: how far training has come.
+        settings: how to fit.
+        mixture: of which images.
+        directory: of the run.
+        checkpoints: where the state is kept.
+        team: of workers.
+        listeners: more callbacks, which only look on.
 
     Raises:
         InputError: if training meets a loss or gradient that is not finite, or loses a worker; the last
@@ -51,11 +65,13 @@ def fit(
     per_epoch = mixture.steps_per_epoch
     counter: Counter = Counter(state)
     if team.is_chief:
-        counter = Recorder(state, directory, checkpoints, per_epoch, settings.checkpoint_minutes * 60)
+        coherence = _coherence_of(state, mixture, team)
+        interval = settings.checkpoint_minutes * 60
+        counter = Recorder(state, directory, checkpoints, per_epoch, interval, coherence)
     epoch, done = divmod(state.step, per_epoch)
     bar = progress.bar("training steps", per_epoch * settings.epochs, state.step)
     with contextlib.closing(counter), bar:
-        callbacks = [counter, Progress(state, settings.epochs, per_epoch, bar)]
+        callbacks = [counter, Progress(state, settings.epochs, per_epoch, bar), *listeners]
         try:
             if done:  # The rest of an interrupted epoch is an epoch of fewer steps to Keras.
                 _fit_epochs(
@@ -98,6 +114,29 @@ def _fit_epochs(
 def _monitored(examples_per_epoch: int) -> int:
     """How many test images the curves are measured on after each epoch."""
     return min(_MOST_MONITORED, max(_FEWEST_MONITORED, examples_per_epoch // _EPOCH_PER_MONITORED))
+
+
+def _coherence_of(state: State, mixture: Mixture, team: Team) -> Callable[[], np.ndarray] | None:
+    """What measures Equation 7 on each of the monitored test images, [n], with the weights as they are then.
+
+    None for one member, which has none, and on several workers, of whom the chief cannot measure alone.
+    """
+    members = state.ensemble.members
+    if len(members) < 2 or team.has_several:
+        return None
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def measure(x, y):
+        _, _, gradients = alignment.input_gradients(members, x, y)
+        return alignment.coherence(gradients)
+
+    def of_images() -> np.ndarray:
+        images, labels = mixture.data.test_set(_monitored(mixture.examples_per_epoch))
+        sizes = blocks(images, mixture.batch_size), blocks(labels, mixture.batch_size)
+        parts = [measure(tf.constant(x), tf.constant(y)).numpy() for x, y in zip(*sizes, strict=True)]
+        return np.concatenate(parts)
+
+    return of_images
 
 
 def whole_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -73,12 +73,13 @@ OTHER = {
     "checkpoint_minutes": 1.0,
     "export": "",
     "export_format": ("onnx", "litert_int8"),
+    "track": ("wandb",),
 }
 # What another value needs of the rest.
 WITH = {"export_format": {"export": ""}} | {
     name: {"objective": name.split("_")[0]} for name in objective_fields.SETTINGS
 }
-NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export", "export_format"}
+NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export", "export_format", "track"}
 ONLY_ATTACKED = {
     *("attacks", "epsilons", "stored_as", "max_attack_examples", "max_test_examples", "surrogate_seed"),
     "label",

@@ -274,6 +274,49 @@ def test_log_shows_clean_images_beside_adversarial_ones_of_the_largest_epsilon(r
         assert 0.1 < change.max() <= 0.3 + 2 / 255
 
 
+def hparams_of(root):
+    """What TensorBoard's HParams shows of the logs below a directory: settings and figures by run."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+    logs = EventMultiplexer().AddRunsFromDirectory(str(root)).Reload()
+    board = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(logs, str(root))))
+    request, metadata = RequestContext(), board.hparams_metadata(RequestContext(), "")
+    found = board.experiment_from_metadata(request, "", True, metadata, None)
+    query = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=99)
+    query.allowed_statuses.extend(api_pb2.Status.values())
+    for metric in found.metric_infos:
+        query.col_params.add(metric=metric.name)
+    groups = list_session_groups.Handler(request, board, "", query).run().session_groups
+    return {
+        group.name.split(" ")[0]: (
+            {name: value.number_value or value.string_value for name, value in group.hparams.items()},
+            {each.name.tag: each.value for each in group.metric_values},
+        )
+        for group in groups
+    }
+
+
+def test_runs_compare_by_their_final_accuracies_in_tensorboard(runs):
+    shown = hparams_of(runs["root"])
+    assert set(shown) == set(MODES)
+    for mode, (settings_of_run, figures) in shown.items():
+        record = finished.read_record(runs["root"] / mode)
+        assert (settings_of_run["mode"], settings_of_run["target"]) == (mode, MODES[mode].target)
+        assert (settings_of_run["epochs"], settings_of_run["attacks"]) == (1, "fgsm,rfgsm")
+        accuracies = {
+            "final/" + result.attack + (f" at {result.epsilon:g}" if result.epsilon else ""): result
+            for result in record.results
+        }
+        assert len(accuracies) == 7
+        expected = {name: result.correct / result.total for name, result in accuracies.items()}
+        expected |= {"final/coherence": np.mean(record.coherence), "final/gal": record.gradients["gal"]}
+        assert figures == pytest.approx(expected, rel=1e-6)
+
+
 def test_finished_run_is_not_done_again(runs, work, monkeypatch):
     config = settings(runs["root"], "div", resume=True)
     before = (runs["root"] / "div" / run_directory.RESULTS).read_bytes()

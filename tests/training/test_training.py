@@ -15,6 +15,7 @@ import tiny
 from damage import flip, truncate
 from logged import logged
 from run_files import checkpoints, metrics, step_files
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import divtf
 from divtf import CrossEntropy, GradientAlignment
@@ -40,8 +41,10 @@ pytestmark = pytest.mark.usefixtures("tiny_world")
 def whole(tmp_path_factory):
     """A run that nothing interrupted: its directory, ensemble, lines and the log's state at each line."""
     directory, scalars = tmp_path_factory.mktemp("whole"), []
-    with logged(lambda line: scalars.append(set(log_of(directory)))) as lines:
-        ensemble, seconds = tiny.train(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Progress, "_SECONDS", float("inf"))  # However slow the machine is.
+        with logged(lambda line: scalars.append(set(log_of(directory)))) as lines:
+            ensemble, seconds = tiny.train(directory)
     return {"directory": directory, "ensemble": ensemble, "lines": lines, "scalars": scalars, "s": seconds}
 
 
@@ -78,14 +81,16 @@ def interrupted(directory, count, **values):
             tiny.train(directory, **values)
 
 
+def event_log(directory):
+    log = EventAccumulator(str(directory / run_directory.TENSORBOARD), size_guidance={"tensors": 0})
+    return log.Reload()
+
+
 def log_of(directory):
     """Names in a TensorBoard log, with the steps of their values; none before there is one."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     if not (directory / run_directory.TENSORBOARD).exists():
         return {}
-    log = EventAccumulator(str(directory / run_directory.TENSORBOARD), size_guidance={"tensors": 0})
-    log.Reload()
+    log = event_log(directory)
     return {name: [event.step for event in log.Tensors(name)] for name in log.Tags()["tensors"]}
 
 
@@ -134,10 +139,44 @@ def test_curves_are_in_the_log_while_it_trains(whole):
     after_first_epoch = next(
         names for line, names in zip(whole["lines"], whole["scalars"], strict=True) if "1/2 trained" in line
     )
-    assert {"epoch/loss", "epoch/val_accuracy", "epoch/gal", "step/loss"} <= after_first_epoch
+    assert {"loss/epoch/loss", "accuracy/epoch/val_accuracy", "loss/step/loss"} <= after_first_epoch
     steps = log_of(whole["directory"])
-    assert steps["epoch/coherence"] == [1, 2]
-    assert steps["step/loss"] == [10, 20, 30]
+    assert steps["alignment/epoch/coherence"] == [1, 2]
+    assert steps["loss/step/loss"] == [10, 20, 30]
+
+
+def test_curves_stand_in_groups(whole):
+    of_epoch = {
+        *("loss/epoch/loss", "loss/epoch/cross_entropy", "alignment/epoch/gal", "alignment/epoch/coherence"),
+        *("accuracy/epoch/accuracy", "members/epoch/tiny_0_accuracy", "members/epoch/tiny_1_accuracy"),
+    }
+    of_test = {name.replace("epoch/", "epoch/val_") for name in of_epoch}
+    of_step = {name.replace("epoch/", "step/") for name in of_epoch}
+    histogram = {"alignment/epoch/val_coherence_of_images"}
+    assert set(log_of(whole["directory"])) == of_epoch | of_test | of_step | histogram
+
+
+def test_the_log_has_the_coherence_of_each_test_image_after_each_epoch(whole):
+    """The histogram of the last epoch is that of the trained weights' gradients, taken in NumPy."""
+    events = event_log(whole["directory"]).Tensors("alignment/epoch/val_coherence_of_images")
+    assert [event.step for event in events] == [1, 2]
+    left, right, counts = tf.make_ndarray(events[-1].tensor_proto).T
+    x, y = tiny.data().test_set()
+    one, other = (
+        gradient(y) for gradient, _ in tiny.forward(tiny.weights(whole["ensemble"]), x.reshape(len(x), -1))
+    )
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    cosines = (one * other).sum(axis=1) / lengths
+    np.testing.assert_allclose([left[0], right[-1]], [cosines.min(), cosines.max()], atol=1e-5)
+    expected, _ = np.histogram(cosines, np.append(left[:1] - 1e-5, right + 1e-5))
+    assert counts.tolist() == expected.tolist() and counts.sum() == len(x)
+    assert len(set(np.round(cosines, 3))) > 5
+
+
+def test_one_member_has_no_coherence_to_log(tmp_path):
+    tiny.train(tmp_path, mode="base", num_members=1, epochs=1)
+    assert "accuracy/epoch/val_accuracy" in log_of(tmp_path)
+    assert not [name for name in log_of(tmp_path) if name.startswith("alignment")]
 
 
 def test_progress_says_what_is_trained_and_each_epochs_values(whole):
