@@ -48,7 +48,9 @@ class Example:
         Raises:
             ValueError: if a value is of another type.
         """
-        seen = tuple(checked(Seen(**{**each, "members": as_tuples(each["members"])})) for each in record["seen"])
+        seen = tuple(
+            checked(Seen(**{**each, "members": as_tuples(each["members"])})) for each in record["seen"]
+        )
         return checked(cls(record["number"], record["label"], seen))
 
 

@@ -3,12 +3,12 @@
 import functools
 
 # What the page's own script uses of it; the rest is left out.
-_USED = "window.vega = vega; window.vegaLite = vegaLite;"
+_USED = "window.vegaEmbed = vegaEmbed;"
 
 
 @functools.cache
 def charting_library() -> str:
-    """Vega and Vega-Lite as JavaScript, some 630 kB, that may stand inside <script>.
+    """Vega-Lite, Vega and Vega-Embed as JavaScript, some 900 kB, that may stand inside <script>.
 
     It is put together from what `vl_convert` ships, without a network; that takes seconds, once a process.
     """

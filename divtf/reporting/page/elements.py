@@ -1,4 +1,4 @@
-"""What a page is put together from: tables, heat maps, charts, pictures. Values only; templates write them."""
+"""What a page is made of: tables, heat maps, charts, pictures. Values only; templates write them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
