@@ -1,5 +1,6 @@
 """The charts of a page, each with its figures as a table."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from divtf.reporting.figures.roc import IMAGES
 from divtf.reporting.figures.sparsity import mean_gal
 from divtf.reporting.page.elements import Chart
 from divtf.reporting.page.grids import text_grid
-from divtf.reporting.page.specs import Axis, lines, series_styles, styles
+from divtf.reporting.page.specs import Axis, Style, lines, series_styles, styles
 from divtf.reporting.tables import Cell, Table, in_order
 from divtf.storage.evaluations import QUERY, EvaluationRecord
 from divtf.storage.records import CLEAN, WORST_CASE, GaasRecord, SparsityRecord, grouped
@@ -74,11 +75,24 @@ def query_charts(records: Sequence[EvaluationRecord]) -> list[Chart]:
                 grid.append([target, str(count), f"{accuracy:.1f}"])
         title = f"epsilon {epsilon:g}"
         words = f"Accuracy of {', '.join(targets)} against the queries of Square, {title}."
-        spec = lines(points, styles(targets), Axis("queries", scale="symlog"), _PERCENT, words, mark="steps")
+        spec = lines(
+            points,
+            styles(targets),
+            Axis("queries", ticks=_powers(points), scale="symlog"),
+            _PERCENT,
+            words,
+            mark="steps",
+        )
         charts.append(
             Chart(title, words, spec, text_grid(f"Accuracy against queries, {title}", grid, targets))
         )
     return charts
+
+
+def _powers(points: Sequence[Mapping[str, Any]]) -> list[int]:
+    """0 and the powers of 10 up to the last point, and the last point."""
+    last = max(point["x"] for point in points)
+    return [0, *(10**power for power in range(len(str(last))) if 10**power < last / 1.5), last]
 
 
 def coherence_chart(table: Table) -> Chart:
@@ -108,13 +122,25 @@ def coherence_chart(table: Table) -> Chart:
     return Chart(f"Mean {', '.join(means)}", words, spec, text_grid("Coherence", grid, table.targets))
 
 
+def gaas_legend(records: Sequence[GaasRecord]) -> dict[str, Style]:
+    """The colour of each target, and the dash of each order."""
+    targets = in_order(grouped(records, lambda record: record.target), TARGETS)
+    colours = {name: dataclasses.replace(style, dash=_LINES[0]) for name, style in styles(targets).items()}
+    return colours | {name: Style("currentColor", "", dash) for name, dash in _order_dashes(records).items()}
+
+
+def _order_dashes(records: Sequence[GaasRecord]) -> dict[str, tuple[int, ...]]:
+    orders = sorted({curve["order"] for record in records for curve in record.curves})
+    return {f"k = {order}": _LINES[place % len(_LINES)] for place, order in enumerate(orders)}
+
+
 def gaas_charts(records: Sequence[GaasRecord]) -> list[Chart]:
     """Probability of at least m orthogonal adversarial directions, a chart for each epsilon (Figure 5)."""
     by_target = grouped(records, lambda record: record.target)
     targets = in_order(by_target, TARGETS)
     curves = [curve for record in records for curve in record.curves]
     orders = sorted({curve["order"] for curve in curves})
-    dashes = {f"k = {order}": _LINES[place % len(_LINES)] for place, order in enumerate(orders)}
+    dashes = _order_dashes(records)
     charts = []
     for epsilon in sorted({curve["epsilon"] for curve in curves}):
         points, grid = [], [["target", "k", "m", "probability"]]
@@ -155,11 +181,16 @@ def roc_charts(records: Sequence[EvaluationRecord], scores: Sequence[str]) -> li
     return charts
 
 
+def roc_legend(scores: Sequence[str]) -> dict[str, Style]:
+    """The style of each score's line."""
+    return series_styles([score.replace("_", " ") for score in scores])
+
+
 def _roc_chart(
     record: EvaluationRecord, attack: str, curves: Sequence[Mapping[str, Any]], scores: Sequence[str]
 ) -> Chart:
     least = 0.5 / record.detection["clean"]["images"]
-    looks = series_styles([score.replace("_", " ") for score in scores])
+    looks = roc_legend(scores)
     points, grid = [], [["score", "area under it", *(_at(rate) for rate in curves[0]["at"])]]
     for curve in curves:
         name = curve["score"].replace("_", " ")

@@ -1,7 +1,7 @@
 """What a page says of a result: records -> sections of blocks, in the order of reading."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from divtf.reporting import captions
@@ -94,7 +94,9 @@ def _section(subject: str, result: Result) -> Section:
         *_gaas(of.get("gaas", ())),
         *_sparsity(of.get("sparsity", ())),
         Block("Images", "images", strips=strips(of.get("examples", ()))),
-        Block("How it was made", "made", grids=origin_grids(of, result.configs.get(subject, {}))),
+        Block(
+            "How it was made", "made", grids=origin_grids(of, result.configs.get(subject, {})), folded=True
+        ),
     ]
     shown = [block for block in blocks if not block.is_empty]
     has_paper = any(
@@ -135,7 +137,7 @@ def _tables(records: Sequence[TargetRecord]) -> list[Block]:
         Block(
             "Accuracy under transfer attacks", "table", grids=[grids.table_grid(table)], bullets=_notes(table)
         ),
-        Block("Accuracy against epsilon", "accuracy", charts=drawn, legend=True),
+        Block("Accuracy against epsilon", "accuracy", charts=drawn, legend=styles(table.targets)),
         Block("Accuracy by class", "classes", grids=grids.class_grids(records)),
     ]
 
@@ -175,12 +177,12 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord]) -> list[Bloc
             grids=[grids.evaluation_grid(records)],
             bullets=notes_on(table, records),
         ),
-        Block(f"Protocol {protocol}: who fooled whom", f"{name}-attacks", grids=details),
+        Block(f"Protocol {protocol}: who fooled whom", f"{name}-attacks", grids=details, folded=True),
         Block(
             f"Protocol {protocol}: accuracy against queries",
             f"{name}-queries",
             charts=charts.query_charts(records),
-            legend=True,
+            legend=styles(table.targets),
         ),
         Block(
             f"Protocol {protocol}: signs of masked gradients",
@@ -191,9 +193,9 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord]) -> list[Bloc
     if any(record.detection for record in records):
         found = grids.text_grid("Images that are flagged", detection_lines(records), targets)
         drawn = charts.roc_charts(records, SHOWN_SCORES)
-        note = [detection_note(records)]
-        title = f"Protocol {protocol}: detection"
-        blocks.append(Block(title, f"{name}-detection", notes=note, grids=[found], charts=drawn))
+        title, note = f"Protocol {protocol}: detection", [detection_note(records)]
+        told = {"notes": note, "grids": [found], "charts": drawn, "legend": charts.roc_legend(SHOWN_SCORES)}
+        blocks.append(Block(title, f"{name}-detection", **told))
     return blocks
 
 
@@ -204,7 +206,8 @@ def _alignment(records: Sequence[TargetRecord]) -> list[Block]:
     if measured:
         (table,) = tables(measured)
         drawn = [charts.coherence_chart(table)]
-        blocks.append(Block("Coherence of the input gradients", "coherence", charts=drawn, legend=True))
+        legend = styles(table.targets)
+        blocks.append(Block("Coherence of the input gradients", "coherence", charts=drawn, legend=legend))
     if paired:
         (table,) = tables(paired)
         title = "Mean cosine of each two members' input gradients"
@@ -226,7 +229,8 @@ def _gaas(records: Sequence[GaasRecord]) -> list[Block]:
     notes = [*captions.gaas(records), ORDERS_NOTE]
     notes += [BUDGETS_NOTE] if {record.dataset for record in records} - {"cifar10"} else []
     title = "Orthogonal adversarial directions (GAAS)"
-    return [Block(title, "gaas", charts=charts.gaas_charts(records), bullets=notes, legend=True)]
+    legend = charts.gaas_legend(records)
+    return [Block(title, "gaas", charts=charts.gaas_charts(records), bullets=notes, legend=legend)]
 
 
 def _sparsity(records: Sequence[SparsityRecord]) -> list[Block]:
@@ -239,12 +243,15 @@ def _sparsity(records: Sequence[SparsityRecord]) -> list[Block]:
     grid: Grid = grids.text_grid("Exact zeros in the input gradients", lines, [r.target for r in records])
     drawn = [charts.gal_chart(records)]
     notes = captions.sparsity(records)
+    legend = styles(list(dict.fromkeys(record.target for record in records)))
     return [
-        Block("ReLU against LeakyReLU", "sparsity", grids=[grid], charts=drawn, bullets=notes, legend=True)
+        Block("ReLU against LeakyReLU", "sparsity", grids=[grid], charts=drawn, bullets=notes, legend=legend)
     ]
 
 
-def reading() -> list[str]:
-    """How to read the figures, a sentence or several each."""
+def reading(kinds: Collection[str]) -> list[str]:
+    """How to read the figures of records of these kinds, a sentence or several each."""
     _, text = READING.split("\n- ", 1)
+    if "evaluation" in kinds:
+        text = text.replace("and is not measured here", "and the tables of a protocol tell of it")
     return [" ".join(item.replace("*", "").split()) for item in text.split("\n- ")]

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from divtf.reporting.page.specs import Style
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -138,17 +140,31 @@ class Strip:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A part of a section under one title; what it does not have is empty."""
+    """A part of a section under one title; what it does not have is empty.
+
+    Attributes:
+        title: what stands above it.
+        name: by which links find it.
+        notes: sentences above its tables.
+        grids: its tables.
+        folded: whether these wait behind their captions until they are asked for.
+        charts: its charts.
+        legend: series -> style, what lines of the charts stand for.
+        heats: its heat maps.
+        strips: its images.
+        bullets: what its figures say of themselves, folded.
+    """
 
     title: str
     name: str
     notes: Sequence[str] = ()
     grids: Sequence[Grid] = ()
+    folded: bool = False
     charts: Sequence[Chart] = ()
+    legend: Mapping[str, Style] = dataclasses.field(default_factory=dict)
     heats: Sequence[Heat] = ()
     strips: Sequence[Strip] = ()
     bullets: Sequence[str] = ()
-    legend: bool = False
 
     @property
     def is_empty(self) -> bool:

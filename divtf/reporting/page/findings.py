@@ -44,20 +44,24 @@ def comparison_finding(records: Sequence[EvaluationRecord], reference: str) -> s
 
 
 def _sentence(table: Table, column: str, epsilons: Sequence[float], what: str, reference: str) -> str:
+    """As "Under ..., T_Div keeps 57.0 % (95 % interval 50.1 to 63.7) of 200 images right at epsilon 0.1"."""
     first = epsilons[0]
     measured = [row for row in table.rows if row.cell(column, first)]
     if not measured:
         return "Nothing was measured."
     best, *others = sorted(measured, key=lambda row: -_accuracy(row, column, first))
     beside = next((row for row in others if row.target == reference), others[0] if others else None)
-    images = best.cell(column, first).results[0].total  # type: ignore[union-attr]
-    kind = "" if column == CLEAN else " attacked"
-    said = f"{best.target} classifies {_left(best, column, epsilons)} of {images}{kind} images right {what}"
-    if beside is None:
-        return f"{said}; {_intervals(table)}."
-    said += f", {beside.target} {_left(beside, column, epsilons)}"
-    tests = _tests(table, best, beside, column, first)
-    return f"{said}; {_intervals(table)}{tests}."
+    rows = [best, beside] if beside else [best]
+    cells = [(row.target, cell) for row in rows if (cell := row.cell(column, first))]
+    (name, cell), *rest = cells
+    at = f" at epsilon {first:g}" if first else ""
+    said = f"{what}, {name} keeps {in_percent(cell, True)} of {cell.results[0].total} images right{at}"
+    said += "".join(f", {other} {in_percent(found)}" for other, found in rest)
+    said += _tests(table, best, beside, column, first) if beside else ""
+    for epsilon in epsilons[1:]:
+        left = [f"{row.target} {in_percent(cell)}" for row in rows if (cell := row.cell(column, epsilon))]
+        said += f"; at {epsilon:g}, {' and '.join(left)}" if left else ""
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _accuracy(row: Row, column: str, epsilon: float) -> float:
@@ -65,34 +69,22 @@ def _accuracy(row: Row, column: str, epsilon: float) -> float:
     return cell.accuracy if cell else -1.0
 
 
-def _left(row: Row, column: str, epsilons: Sequence[float]) -> str:
-    """As "86.5 % (81.1 to 90.6) at epsilon 0.1 and 1.0 % (0.3 to 3.6) at 0.3"."""
-    cells = [(epsilon, cell) for epsilon in epsilons if (cell := row.cell(column, epsilon))]
-    parts = []
-    for epsilon, cell in cells:
-        named = "epsilon " if not parts else ""
-        parts.append(f"{in_percent(cell)} at {named}{epsilon:g}" if epsilon else in_percent(cell))
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+def in_percent(cell: Cell, named: bool = False) -> str:
+    """Accuracy and uncertainty, as "86.5 % (81.1 to 90.6)" of one seed, "86.5 % (± 1.2)" of several.
 
-
-def in_percent(cell: Cell) -> str:
-    """Accuracy and uncertainty, as "86.5 % (81.1 to 90.6)" of one seed, "86.5 % (± 1.2)" of several."""
+    Args:
+        cell: what was measured.
+        named: whether to say what the uncertainty is.
+    """
     if cell.deviation is not None:
-        return f"{cell.accuracy:.1f} % (± {cell.deviation:.1f})"
+        over = f" over {len(cell.results)} seeds" if named else ""
+        return f"{cell.accuracy:.1f} % (± {cell.deviation:.1f}{over})"
     low, high = cell.bounds
-    return f"{cell.accuracy:.1f} % ({low:.1f} to {high:.1f})"
-
-
-def _intervals(table: Table) -> str:
-    counts = {len(row.records) for row in table.rows}
-    several = f"± is the deviation over {max(counts)} seeds" if max(counts) > 1 else ""
-    single = "intervals are Wilson's, 95 %" if min(counts) == 1 else ""
-    return ", ".join(filter(None, [single, several]))
+    return f"{cell.accuracy:.1f} % ({'95 % interval ' if named else ''}{low:.1f} to {high:.1f})"
 
 
 def _tests(table: Table, ours: Row, theirs: Row, column: str, epsilon: float) -> str:
     found = differences(table, ours.target, theirs.target, column, epsilon)
     if not found:
         return ""
-    at = f" at {epsilon:g}" if epsilon else ""
-    return f", exact McNemar{at} {', '.join(in_words(each.p_value) for each in found)}"
+    return f" (exact McNemar {', '.join(in_words(each.p_value) for each in found)})"

@@ -37,7 +37,7 @@ def transfer_heats(records: Sequence[TransferMatrixRecord]) -> list[Heat]:
             values = [(target, matrix.accuracy(source, target, epsilon)) for target in matrix.targets]
             shades = [_shade(v, f"{v:.1f}", "viridis", 0, 100, target == source) for target, v in values]
             rows.append((source, tuple(shades)))
-        corner = "images of \\ accuracy of"
+        corner = "images of ↓, accuracy of →"
         heats.append(Heat(f"epsilon {epsilon:g}", corner, tuple(matrix.targets), tuple(rows)))
     return heats
 

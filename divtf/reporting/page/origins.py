@@ -70,6 +70,8 @@ def in_words(name: str, value: Any) -> str:
         return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
+    if name == "clean accuracy" and value is not None:
+        return f"{100 * value:.1f} %"
     if value is None:
         return entry(name, value) if name == "reduced" else "not given"
     if value == "":
@@ -114,29 +116,33 @@ def _settings(caption: str, of_each: Mapping[str, Mapping[str, Any]]) -> Grid:
     lines = [
         Line((Cell(name), *(cell(values, column) for column in columns))) for name, values in of_each.items()
     ]
-    return Grid(caption, ("surrogate", *columns), tuple(lines))
+    head = [
+        f"{column} on the attacked images" if column == "clean accuracy" else column for column in columns
+    ]
+    return Grid(caption, ("surrogate", *head), tuple(lines))
 
 
 def _attacks(results: Sequence[TransferResult], evaluations: Sequence[EvaluationRecord]) -> Grid:
     """Every attack with all its settings, once."""
     told = [
-        (result.attack, f"surrogate {result.surrogate}", result.settings, result.stored_as)
+        (result.attack, result.surrogate, result.settings, result.stored_as)
         for result in results
         if result.attack != CLEAN and result.settings
     ]
     told += [
         (
             trial.attack,
-            f"surrogate {trial.surrogate}" if trial.surrogate else "the target",
+            trial.surrogate or "the target",
             trial.settings,
             record.stored_as,
         )
         for record in evaluations
         for trial in record.trials
     ]
-    lines = dict.fromkeys(
-        (attack, on, attack_settings(settings) or "none", stored) for attack, on, settings, stored in told
-    )
+    on_what: dict[tuple[str, str, str], dict[str, None]] = {}
+    for attack, on, settings, stored in told:
+        on_what.setdefault((attack, attack_settings(settings) or "none", stored), {})[on] = None
+    lines = [(attack, "; ".join(on), settings, stored) for (attack, settings, stored), on in on_what.items()]
     head = ("attack", "made on", "settings", "stored as")
     return Grid("Attacks, with all settings", head, tuple(Line(tuple(map(Cell, line))) for line in lines))
 

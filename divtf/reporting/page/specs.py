@@ -89,7 +89,7 @@ class Axis:
 
     def encoding(self, field: str) -> dict[str, Any]:
         """The channel that shows a field on this axis."""
-        scale: dict[str, Any] = {"type": self.scale, "nice": False}
+        scale: dict[str, Any] = {"type": self.scale, "nice": self.domain is None and self.scale == "linear"}
         if self.domain:
             scale |= {"domain": list(self.domain)}
         axis: dict[str, Any] = {"title": self.title, "tickCount": 5, "labelOverlap": True}
@@ -141,7 +141,9 @@ def lines(
     layers: list[dict[str, Any]] = [{"mark": line, "encoding": {**encoding, **detail, "strokeDash": dash}}]
     if mark == "areas":
         area = {"type": "area", "opacity": 0.18, "clip": True, "aria": False, **drawn}
-        layers.insert(0, {"mark": area, "encoding": {**encoding, **detail}})
+        # Histograms lie behind each other; what is not told so is stacked.
+        behind = {**encoding, **detail, "y": {**upwards, "stack": None}}
+        layers.insert(0, {"mark": area, "encoding": behind})
     if mark == "points" and any("low" in point for point in points):
         bars = {**encoding, "y": {**upwards, "field": "low"}, "y2": {"field": "high"}}
         layers.append({"mark": {"type": "rule", "strokeWidth": 1.5, "aria": False}, "encoding": bars})

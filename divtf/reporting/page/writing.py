@@ -38,7 +38,7 @@ def page(result: Result) -> str:
         "report.html",
         title=result.title,
         sections=sections(result),
-        reading=reading(),
+        reading=reading(result.records),
         library=Markup(charting_library()),
     )
 

@@ -90,6 +90,17 @@
 
   draw();
 
-  // Paper has no scroll bars: what is folded stays folded, what is drawn takes the width that there is.
-  window.addEventListener("beforeprint", () => { tip.hidden = true; });
+  // Where there is room the contents are open. On paper so is what the figures say of themselves.
+  if (matchMedia("(min-width: 40rem)").matches) {
+    for (const list of document.querySelectorAll(".contents")) list.open = true;
+  }
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    tip.hidden = true;
+    closed = [...document.querySelectorAll("details.fold:not([open])")];
+    for (const part of closed) part.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const part of closed) part.open = false;
+  });
 })();
