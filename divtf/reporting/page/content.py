@@ -193,9 +193,16 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord]) -> list[Bloc
     if any(record.detection for record in records):
         found = grids.text_grid("Images that are flagged", detection_lines(records), targets)
         drawn = charts.roc_charts(records, SHOWN_SCORES)
-        title, note = f"Protocol {protocol}: detection", [detection_note(records)]
-        told = {"notes": note, "grids": [found], "charts": drawn, "legend": charts.roc_legend(SHOWN_SCORES)}
-        blocks.append(Block(title, f"{name}-detection", **told))
+        blocks.append(
+            Block(
+                f"Protocol {protocol}: detection",
+                f"{name}-detection",
+                notes=[detection_note(records)],
+                grids=[found],
+                charts=drawn,
+                legend=charts.roc_legend(SHOWN_SCORES),
+            )
+        )
     return blocks
 
 

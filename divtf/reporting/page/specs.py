@@ -133,9 +133,11 @@ def lines(
         ranges = {"domain": list(dashes), "range": [list(each) for each in dashes.values()]}
         dash = {"field": "kind", "type": "nominal", "legend": None, "scale": ranges}
     across, upwards = x.encoding("x"), y.encoding("y")
-    encoding = {"x": across, "y": upwards, "color": colour}
+    encoding: dict[str, Any] = {"x": across, "y": upwards, "color": colour}
     told = {"description": {"field": "words"}, "tooltip": {"field": "words"}}
-    detail = {"detail": [{"field": "series"}, {"field": "kind"}] if dashes else [{"field": "series"}]}
+    detail: dict[str, Any] = {
+        "detail": [{"field": "series"}, {"field": "kind"}] if dashes else [{"field": "series"}]
+    }
     drawn = {"interpolate": {"steps": "step-after", "areas": "step-after"}.get(mark, "linear")}
     line = {"type": "line", "strokeWidth": 2, "clip": True, "aria": False, **drawn}
     layers: list[dict[str, Any]] = [{"mark": line, "encoding": {**encoding, **detail, "strokeDash": dash}}]

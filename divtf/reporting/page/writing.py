@@ -10,11 +10,9 @@ from markupsafe import Markup
 
 from divtf.reporting.page.bundle import charting_library, inside_script
 from divtf.reporting.page.content import Result, reading, sections
-from divtf.runtime.logs import get_logger
 from divtf.storage import files
 
 PAGE = "report.html"
-_LOG = get_logger(__name__)
 _TEMPLATES = Path(__file__).parent / "templates"
 # Vega's shapes for a legend, about the origin.
 _SHAPES = {
@@ -53,21 +51,6 @@ def write_page(directory: Path, result: Result) -> Path:
     path = Path(directory) / PAGE
     files.write_file(path, page(result))
     return path
-
-
-def try_page(directory: Path, result: Result) -> Path | None:
-    """The same at the end of a run, whose result is there already: what fails is told in one line.
-
-    Returns:
-        The page's path; None if there is none.
-    """
-    try:
-        return write_page(directory, result)
-    # Whatever it is: hours of work must not seem lost for want of a page, which can be made again.
-    except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        _LOG.warning(f"no {PAGE} in {directory}: {told}; python -m divtf.report {directory} tries again")
-        return None
 
 
 def render(template: str, **values: Any) -> str:
