@@ -10,6 +10,8 @@ from divtf.storage.evaluations import EvaluationRecord
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
 _PLAIN = "T_Base"
+# A line does not end before the sign.
+_PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 def table_finding(records: Sequence[TargetRecord], reference: str = _PLAIN) -> str:
@@ -25,7 +27,7 @@ def table_finding(records: Sequence[TargetRecord], reference: str = _PLAIN) -> s
         return _sentence(table, CLEAN, (0.0,), "on clean images", reference)
     count = f"all {len(table.attacks)} attacks" if len(table.attacks) > 1 else table.attacks[0]
     column = table.worst_cases[0] if table.worst_cases else table.attacks[-1]
-    what = f"under {count} of a surrogate" if table.worst_cases else f"under {column} of a surrogate"
+    what = f"under {count} from a surrogate" if table.worst_cases else f"under {column} from a surrogate"
     return _sentence(table, column, table.epsilons, what, reference)
 
 
@@ -78,9 +80,11 @@ def in_percent(cell: Cell, named: bool = False) -> str:
     """
     if cell.deviation is not None:
         over = f" over {len(cell.results)} seeds" if named else ""
-        return f"{cell.accuracy:.1f} % (± {cell.deviation:.1f}{over})"
+        return f"{cell.accuracy:.1f}{_PERCENT} (± {cell.deviation:.1f}{over})"
     low, high = cell.bounds
-    return f"{cell.accuracy:.1f} % ({'95 % interval ' if named else ''}{low:.1f} to {high:.1f})"
+    return (
+        f"{cell.accuracy:.1f}{_PERCENT} ({f'95{_PERCENT} interval ' if named else ''}{low:.1f} to {high:.1f})"
+    )
 
 
 def _tests(table: Table, ours: Row, theirs: Row, column: str, epsilon: float) -> str:
