@@ -206,8 +206,13 @@ def _roc_chart(
     count = record.detection["attacks"][attack]["fooled"]
     title = f"{record.target}, seed {record.seed}: {attack}, {count} {IMAGES['fooled']}"
     words = f"Share of images flagged against false alarms, {title}."
-    across = Axis("false alarms, share of clean images", (least, 1.0), (0.01, 0.1, 1), "log")
-    rules = [rate["false_alarms"] for rate in curves[0]["at"]]
+    across = Axis(
+        "false alarms, share of clean images",
+        (least, 1.0),
+        [tick for tick in (0.01, 0.1, 1) if tick >= least],
+        "log",
+    )
+    rules = [rate["false_alarms"] for rate in curves[0]["at"] if rate["false_alarms"] >= least]
     spec = lines(points, looks, across, Axis("flagged, share", (0, 1)), words, mark="steps", rules=rules)
     return Chart(title, words, spec, text_grid(title, grid), record.target)
 

@@ -94,7 +94,8 @@ class Axis:
             scale |= {"domain": list(self.domain)}
         axis: dict[str, Any] = {"title": self.title, "tickCount": 5, "labelOverlap": True}
         if self.ticks is not None:
-            axis |= {"values": list(self.ticks), "format": "~g"}
+            # As an expression: a format of the axis would be given the precision of its ticks, as "1e+1".
+            axis |= {"values": list(self.ticks), "labelExpr": "format(datum.value, '~g')"}
         return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
 
 

@@ -23,7 +23,7 @@
     for (const place of document.querySelectorAll(".chart")) {
       const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
       const { view } = await vegaEmbed(place, spec, options);
-      views.push({ view, section: place.closest("section") });
+      views.push({ view, section: place.closest("section"), off: 0 });
     }
     // A browser may have kept what was switched off before.
     document.querySelectorAll("section").forEach(show);
@@ -37,7 +37,8 @@
     for (const part of section.querySelectorAll("[data-target]")) {
       part.hidden = off.includes(part.dataset.target);
     }
-    for (const each of views.filter((each) => each.section === section && off.length + each.off)) {
+    for (const each of views) {
+      if (each.section !== section || off.length + each.off === 0) continue;
       each.off = off.length;
       each.view.signal("off", off).runAsync();
     }
