@@ -89,8 +89,8 @@ def _carry_out(plan: Plan, config: RunConfig, data: ImageData | None) -> None:
         if plan.exporting:
             exports.export(target, output, data)
     if not plan.measured or not (directory / report.REPORT).is_file():
-        report.write_report(directory, [read_record(directory)])
         try_page(directory)
+        report.write_report(directory, [read_record(directory)])  # Last: where it is, all else is.
 
 
 def _keep(target: Ensemble, path: Path) -> None:
