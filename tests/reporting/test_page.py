@@ -446,11 +446,14 @@ def sentences(markdown):
 
 
 class TestOrigins:
-    def test_every_line_of_todays_captions_is_there(self, seen):
-        lines = sentences(table_markdown(TABLE)) + sentences(evaluation_markdown(page_records.EVALUATIONS))
-        for kind in ("gaas", "transfer_matrix", "sparsity"):
-            lines += sentences(KINDS[kind].text(RESULT.records[kind]))
-        assert len(lines) > 30
+    @pytest.mark.parametrize("kind", ["table", "evaluation", "gaas", "transfer_matrix", "sparsity"])
+    def test_every_line_of_todays_captions_is_there(self, kind):
+        """On a page of that kind alone: kinds have lines in common."""
+        records = RESULT.records[kind]
+        seen = Page(page(Result("t", {kind: records})))
+        texts = {"table": lambda: table_markdown(records), "evaluation": lambda: evaluation_markdown(records)}
+        lines = sentences(texts.get(kind, lambda: KINDS[kind].text(records))())
+        assert len(lines) >= 4
         for line in lines:
             assert " ".join(line.split()) in seen.words, line
 
