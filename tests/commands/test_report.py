@@ -123,7 +123,7 @@ class TestIndex:
         a_run(tmp_path / "alone", "T_Base")
         a_table(tmp_path / "table")
         published(tmp_path / "deep" / "er")
-        (tmp_path / "shared-models" / "x").mkdir(parents=True)
+        published(tmp_path / "shared-models" / "x")
         assert command(tmp_path) == 0
         assert capsys.readouterr().out == f"  index          {tmp_path / 'index.html'}\n"
         text = (tmp_path / "index.html").read_text()
