@@ -50,7 +50,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["divtf", "divtf.*"]),
-    package_data={"divtf": ["py.typed"]},
+    package_data={"divtf": ["py.typed"], "divtf.reporting.page": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=read_requirements(),
     extras_require={
@@ -58,6 +58,7 @@ setup(
             "build>=1.2",
             "mypy>=1.15",
             "packaging>=24.0",
+            "playwright>=1.55",
             "pytest>=8.4",
             "pytest-xdist>=3.8",
             "ruff>=0.12",

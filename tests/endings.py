@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 
 import h5py
@@ -11,10 +12,10 @@ from divtf.storage import run_directory
 # Steps: 6 of the static model, 18 of the target, 6 of the surrogate. Sets: 1 of the static model, 2 of the
 # surrogate. The clock is in these fields and in TensorBoard's log, and nowhere else; environment.json has an
 # entry for each start.
-CLOCK = {"seconds", "hours"}
+CLOCK = {"seconds", "hours", "date"}
 # Digests of what holds the time, as Keras's archive and the fields above.
 OF_CLOCK = {"checksum"}
-# How the line begins that the report and its table have of them.
+# How the line begins that the report, its page and its table have of them.
 HOURS = "Hours of training"
 
 
@@ -33,6 +34,11 @@ def timeless_file(path):
         return timeless(json.loads(path.read_text()))
     if path.suffix == ".md":
         return timeless([line.removeprefix("- ") for line in path.read_text().splitlines()])
+    if path.suffix == ".html":
+        # Lines of tables and of lists, one of which may tell of the clock, or of a digest of what does.
+        parts = re.split(r"<tr|<li>", path.read_text())
+        told = (*(f">{name}</th>" for name in CLOCK), HOURS)
+        return [part for part in parts if not any(words in part for words in told)]
     if path.name == run_directory.ENSEMBLE:  # The archive has its date.
         return variables(path)
     return path.read_bytes()

@@ -21,7 +21,17 @@ def name_of(path):
 
 SOURCES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 TREES = {name_of(path): ast.parse(path.read_text()) for path in SOURCES}
-DOORS = {"main", "table2", "figure3", "figure5", "transfer_matrix", "evaluate", "compare", "publish"}
+DOORS = {
+    "main",
+    "table2",
+    "figure3",
+    "figure5",
+    "transfer_matrix",
+    "evaluate",
+    "compare",
+    "publish",
+    "report",
+}
 # From the top: a module may import those of its own room, of rooms on its floor, and of lower floors.
 FLOORS = [
     DOORS,
@@ -37,6 +47,7 @@ LIGHT = [
     *("errors", "storage", "reporting", "commands", "runtime.processor", "data.paper", "data.datasets"),
     *("networks.names", "ensembles.objectives.names", "pipeline.objective_fields", "pipeline.static_fields"),
     *(f"pipeline.{name}" for name in ("config", "fields", "modes", "finished", "shared_paths")),
+    *("pipeline.results", "pipeline.indexed"),
     *("pipeline.protocols", "pipeline.surrogates", "pipeline.recipes"),
     *DOORS,
 ]

@@ -105,8 +105,14 @@ def test_oldest_python_is_the_same_everywhere(setup_arguments):
 
 
 def test_package_ships_its_type_marker(setup_arguments):
-    assert setup_arguments["package_data"] == {"divtf": ["py.typed"]}
+    assert setup_arguments["package_data"]["divtf"] == ["py.typed"]
     assert (ROOT / "divtf" / "py.typed").is_file()
+
+
+def test_package_ships_the_templates_of_its_pages(setup_arguments):
+    (pattern,) = setup_arguments["package_data"]["divtf.reporting.page"]
+    names = {path.name for path in (ROOT / "divtf" / "reporting" / "page").glob(pattern)}
+    assert names == {"index.html", "page.js", "parts.html", "report.html", "style.css"}
 
 
 def test_source_archive_has_what_setup_reads():

@@ -13,6 +13,16 @@ from divtf.runtime import logs, progress
 from divtf.runtime.processor import prepare_tensorflow
 
 
+def run_with_arguments(main: Callable[[Sequence[str]], object]) -> None:
+    """Run a command that takes arguments beside its flags, and no RunConfig, as `run` does."""
+    prepare()
+
+    def execute_with(arguments: Sequence[str]) -> int:
+        return execute(lambda _: main(arguments[1:]), lambda _: None, arguments[:1])
+
+    app.run(execute_with, flags_parser=parse)
+
+
 def run(
     main: Callable[[Any], object], read: Callable[[flags.FlagValues], object] = config_from_flags
 ) -> None:
@@ -20,11 +30,16 @@ def run(
 
     A user's error becomes one line and a non-zero exit code.
     """
+    prepare()
+    app.run(lambda arguments: execute(main, read, arguments), flags_parser=parse)
+
+
+def prepare() -> None:
+    """Set up what every command has: TensorFlow's settings, lines that show at once, bars."""
     prepare_tensorflow()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # Progress shows through a pipe, too.
     progress.show_bars()
-    app.run(lambda arguments: execute(main, read, arguments), flags_parser=parse)
 
 
 def run_without_config(main: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.pipeline.recipes import RECIPES
 from divtf.runtime import quiet_start
-from divtf.storage import files
+from divtf.storage import checked_json, files
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
 
@@ -78,6 +78,7 @@ def _recipe(name: str) -> Mapping[str, Any]:
 def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protocol, reference: str) -> None:
     """Train and evaluate every target that is not done yet; write and print the comparison."""
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
+    from divtf.pipeline import results
     from divtf.reporting import comparison
 
     root = Path(configs[0].run_dir).parent
@@ -91,10 +92,15 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protoc
     }
     for name, text in written.items():
         files.write_file(root / name, text.encode())
+    # For the page, which can be made again from what is there.
+    checked_json.write_checked(root / results.COMPARISON, {"reference": reference, "protocol": protocol.name})
+    page = results.try_page(root)
     print()
     print(comparison.comparison_text(records, evaluations, reference))
     for name in written:
         print(f"  {name:<14} {root / name}")
+    if page:
+        print(f"  {'page':<14} {page}")
 
 
 def launch() -> None:

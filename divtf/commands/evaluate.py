@@ -97,7 +97,7 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
     families = finished.families(paths, data_dir)
     require_possible(protocol, [config for family in families for config in family.values()])
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
-    from divtf.pipeline import evaluation
+    from divtf.pipeline import evaluation, results
     from divtf.reporting import published
     from divtf.reporting.evaluation import evaluation_text
 
@@ -108,9 +108,12 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
     written = {**published.contents(made), "evaluation.json": _json(records), "README.md": report.encode()}
     for name, content in written.items():
         files.write_file(directory / name, content)
+    page = results.try_page(root)
     print()
     print(evaluation_text(records))
     print(f"  {'report':<14} {directory / 'README.md'}")
+    if page:
+        print(f"  {'page':<14} {page}")
     return records
 
 

@@ -76,12 +76,14 @@ def main(
     With a protocol beside the paper's the targets are then evaluated by it, on this machine.
     """
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
-    from divtf.pipeline import experiment
+    from divtf.pipeline import experiment, results
     from divtf.reporting import plain_text, report
 
     root = Path(configs[0].run_dir).parent
     records = many_runs.run(configs, cluster)
     paths = report.write_report(root, records, against_paper=True)
+    if page := results.try_page(root):
+        paths = {"page": page, **paths}
     print()
     print(plain_text.table_text(records))
     for name, path in paths.items():

@@ -16,6 +16,7 @@ from divtf.pipeline.finished import read_record
 from divtf.pipeline.parts import DataPart, OutputPart
 from divtf.pipeline.plan import Plan, Work, make_plan
 from divtf.pipeline.record import attack, make_record
+from divtf.pipeline.results import try_page
 from divtf.pipeline.static_images import static_changes
 from divtf.reporting import report
 from divtf.runtime import devices
@@ -43,7 +44,8 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
 
     Returns:
         The run directory: config.json, metrics.jsonl, checkpoints/, tensorboard/, ensemble.keras,
-        results.json, report.md, table.csv, pictures and, if asked for, saved_model/ and other exports.
+        results.json, report.html, report.md, table.csv, pictures and, if asked for, saved_model/ and
+        other exports.
 
     Raises:
         InputError: for input that does not fit, as another run's directory.
@@ -95,7 +97,8 @@ def _carry_out(
         if plan.exporting:
             exports.export(target, output, data)
     if not plan.measured or not (directory / report.REPORT).is_file():
-        report.write_report(directory, [read_record(directory)])
+        try_page(directory)
+        report.write_report(directory, [read_record(directory)])  # Last: where it is, all else is.
 
 
 def _keep(target: Ensemble, path: Path) -> None:
@@ -130,7 +133,7 @@ def _train(
 def summary(output: OutputPart) -> str:
     """Where a finished run's report, pictures, curves and model lie."""
     directory = Path(output.run_dir)
-    names = ["report.md", "coherence.png", "accuracy.png", run_directory.TENSORBOARD]
+    names = ["report.html", "report.md", "coherence.png", "accuracy.png", run_directory.TENSORBOARD]
     lines = [f"  {name:<14} {directory / name}" for name in names if (directory / name).exists()]
     return "\n".join([*lines, *exports.summary(output)])
 

@@ -8,16 +8,20 @@ from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.threat import ThreatModel
 from divtf.data.datasets import ImageData
 from divtf.ensembles.ensemble import Ensemble
+from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.gradients import gradient_statistics
 from divtf.evaluation.model_digests import weights_digest
+from divtf.evaluation.stored import as_stored
 from divtf.evaluation.transfer import evaluate_transfer
 from divtf.pipeline import board, shared_ensembles, shared_paths
 from divtf.pipeline.budget import budget, settings
 from divtf.pipeline.config import RunConfig
+from divtf.pipeline.examples import examples, strongest
 from divtf.pipeline.leaking import on_static_models
 from divtf.pipeline.parts import AttackPart
 from divtf.runtime.logs import get_logger
-from divtf.storage import run_directory
+from divtf.storage import checked_json, run_directory
+from divtf.storage.examples import ExamplesRecord
 from divtf.storage.records import TargetRecord, TransferResult
 
 _LOG = get_logger(__name__)
@@ -50,7 +54,8 @@ def attack(
 ) -> list[TransferResult]:
     """Attack the surrogate, and score each target; without targets this makes the adversarial sets only."""
     part, test_set = config.part(AttackPart), data.test_set()
-    attacked = tuple(array[: part.max_attack_examples] for array in test_set)
+    x, y = test_set
+    attacked = x[: part.max_attack_examples], y[: part.max_attack_examples]
     if not part.attacks:
         return evaluate_transfer(None, targets, attacked, [], clean=test_set, batch_size=shared_paths.BATCH)
     attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon in part.epsilons for name in part.attacks]
@@ -70,7 +75,34 @@ def attack(
     if shown_in:
         images = {each: sets.images(each, *attacked)[0] for each in _largest(attacks)}
         board.show_images(attacked[0], images, shown_in)
+        _keep_examples(config, data, targets[config.target], attacked, sets, results)
     return results
+
+
+def _keep_examples(
+    config: RunConfig,
+    data: ImageData,
+    target: Ensemble,
+    attacked: tuple[Any, np.ndarray],
+    sets: AdversarialSets,
+    results: Sequence[TransferResult],
+) -> None:
+    """A few images and what the members make of them, beside the record."""
+    shown = {}
+    for result in strongest(results):
+        images, _ = sets.images(make_attack(result.attack, ThreatModel(result.epsilon)), *attacked)
+        shown[result.attack, result.epsilon] = as_stored(images, result.stored_as)
+    surrogate = next((result.surrogate for result in results if result.surrogate), "")
+    record = ExamplesRecord(
+        target=config.target,
+        model=config.model_name,
+        dataset=config.dataset_name,
+        seed=config.seed,
+        examples=examples(target, *attacked, shown),
+        surrogate=surrogate,
+        class_names=data.spec.class_names,
+    )
+    checked_json.write_checked(Path(config.run_dir) / run_directory.EXAMPLES, record.to_json())
 
 
 def _alignment(target: Ensemble, data: ImageData) -> dict[str, Any]:

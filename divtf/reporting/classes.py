@@ -33,6 +33,18 @@ def has_classes(records: Sequence[TargetRecord]) -> bool:
     return any(_columns(record) for record in records)
 
 
+def class_counts(record: TargetRecord) -> tuple[list[str], list[tuple[str, tuple[tuple[int, int], ...]]]]:
+    """Names of the columns, clean and worst case, and (class, its (correct, total) in each), worst first.
+
+    Both are empty where a record does not tell of its classes. Of many classes the worst ones are given.
+    """
+    columns = _columns(record)
+    if not columns:
+        return [], []
+    heads = [CLEAN if result.attack == CLEAN else f"worst case at {result.epsilon:g}" for result in columns]
+    return heads, [(row.name, row.counts) for row in _worst_first(record, columns)[:_SHOWN]]
+
+
 def classes_markdown(records: Sequence[TargetRecord]) -> str:
     """A table for each target and seed that tells of its classes: clean images, and the worst case."""
     return "\n\n".join(_block(record) for record in records if _columns(record))
@@ -48,18 +60,22 @@ def _columns(record: TargetRecord) -> list[TransferResult]:
 def _block(record: TargetRecord) -> str:
     columns = _columns(record)
     heads = [CLEAN if result.attack == CLEAN else f"worst case at {result.epsilon:g}" for result in columns]
-    counts = [_counts(result, len(record.class_names)) for result in columns]
-    rows = [_Class(*row) for row in zip(record.class_names, zip(*counts, strict=True), strict=True)]
-    worst_first = sorted(rows, key=lambda row: row.accuracies)
+    worst_first = _worst_first(record, columns)
     lines = [
         f"### {record.subject}, {record.target}, seed {record.seed}: percent of images, worst first\n",
         f"| {' | '.join(['class', *heads])} |",
         f"| {' | '.join(['---', *['---:'] * len(columns)])} |",
         *(row.line for row in worst_first[:_SHOWN]),
     ]
-    if len(rows) > _SHOWN:
-        lines.append(f"\n{len(rows) - _SHOWN} classes that fare better are left out.")
+    if len(worst_first) > _SHOWN:
+        lines.append(f"\n{len(worst_first) - _SHOWN} classes that fare better are left out.")
     return "\n".join(lines)
+
+
+def _worst_first(record: TargetRecord, columns: Sequence[TransferResult]) -> list[_Class]:
+    counts = [_counts(result, len(record.class_names)) for result in columns]
+    rows = [_Class(*row) for row in zip(record.class_names, zip(*counts, strict=True), strict=True)]
+    return sorted(rows, key=lambda row: row.accuracies)
 
 
 def _counts(result: TransferResult, classes: int) -> list[tuple[int, int]]:

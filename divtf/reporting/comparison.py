@@ -30,7 +30,9 @@ def comparison_markdown(
         reference: the target with which the others are compared.
     """
     return (
-        "\n\n".join(_markdown(table, records, evaluations, reference) for table in _tables(evaluations))
+        "\n\n".join(
+            _markdown(table, records, evaluations, reference) for table in comparison_tables(evaluations)
+        )
         + "\n"
     )
 
@@ -40,7 +42,7 @@ def comparison_text(
 ) -> str:
     """The same for the console: the tables alone."""
     blocks = []
-    for table in _tables(evaluations):
+    for table in comparison_tables(evaluations):
         lines = aligned(_grid(table, records, evaluations, reference))
         blocks.append("\n".join([f"{table.title}: what is left, %", *lines]))
     return "\n\n".join(blocks)
@@ -58,18 +60,18 @@ def comparison_csv(
             **{"column": column, "accuracy": cell.accuracy, "deviation": cell.deviation},
             **{"seeds": len(cell.results), "images": cell.results[0].total},
             **_difference_values(table, row, reference, column, epsilon),
-            **{"coherence": _coherence(records, table, row), "hours": _hours(records, table, row)},
+            **{"coherence": coherence_of(records, table, row), "hours": hours_of(records, table, row)},
         }
-        for table in _tables(evaluations)
+        for table in comparison_tables(evaluations)
         for row in table.rows
         for epsilon in table.epsilons
-        for column in (CLEAN, *_columns(table))
-        if (cell := _cell(row, column, epsilon))
+        for column in (CLEAN, *comparison_columns(table))
+        if (cell := cell_of(row, column, epsilon))
     ]
     return pandas.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def _tables(evaluations: Sequence[EvaluationRecord]) -> Sequence[Table]:
+def comparison_tables(evaluations: Sequence[EvaluationRecord]) -> Sequence[Table]:
     """Tables whose columns are the surrogates, the kinds of attackers, and everything."""
     return tables([_by_surrogate(record) for record in evaluations])
 
@@ -86,14 +88,15 @@ def _by_surrogate(record: EvaluationRecord) -> TargetRecord:
     return TargetRecord(**record.common(), results=(*kept, *on))
 
 
-def _columns(table: Table) -> list[str]:
+def comparison_columns(table: Table) -> list[str]:
     """Surrogates, kinds, everything: in that order."""
     measured = [result.attack for record in table.records for result in record.results]
     on = [name for name in dict.fromkeys(measured) if name.startswith("on ")]
     return [*on, *(kind for kind in KINDS if kind in measured), WORST_CASE]
 
 
-def _cell(row: Row, column: str, epsilon: float) -> Cell | None:
+def cell_of(row: Row, column: str, epsilon: float) -> Cell | None:
+    """What a target has in a column at an epsilon; clean images have none."""
     return row.cell(column, 0.0 if column == CLEAN else epsilon)
 
 
@@ -103,19 +106,19 @@ def _grid(
     evaluations: Sequence[EvaluationRecord],
     reference: str,
 ) -> list[list[str]]:
-    columns = _columns(table)
+    columns = comparison_columns(table)
     heads = [_EVERYTHING if column == WORST_CASE else column for column in columns]
     lines = [["target", "epsilon", CLEAN, *heads, f"against {reference}", "coherence", "hours"]]
     for row in table.rows:
         for epsilon in table.epsilons:
-            cells = [_cell(row, column, epsilon) for column in (CLEAN, *columns)]
-            coherence, hours = _coherence(records, table, row), _hours(records, table, row)
+            cells = [cell_of(row, column, epsilon) for column in (CLEAN, *columns)]
+            coherence, hours = coherence_of(records, table, row), hours_of(records, table, row)
             lines.append(
                 [
-                    row.target + _marks(records, evaluations, table, row),
+                    row.target + marks(records, evaluations, table, row),
                     f"{epsilon:g}",
                     *("-" if cell is None else f"{cell.accuracy:.1f} {cell.spread}" for cell in cells),
-                    _difference(table, row, reference, epsilon),
+                    difference_in_words(table, row, reference, epsilon),
                     "-" if coherence is None else f"{coherence:.2f}",
                     "-" if hours is None else f"{hours:.2g}",
                 ]
@@ -131,9 +134,28 @@ def _markdown(
 ) -> str:
     header, *rows = _grid(table, records, evaluations, reference)
     lines = [header, ["---"] * len(header), *rows]
+    notes = comparison_notes(table, records, evaluations, reference)
+    return "\n".join(
+        [
+            f"### {table.title}: what is left of each",
+            "",
+            *(f"| {' | '.join(line)} |" for line in lines),
+            "",
+            *(f"- {note}" for note in notes),
+        ]
+    )
+
+
+def comparison_notes(
+    table: Table,
+    records: Sequence[TargetRecord],
+    evaluations: Sequence[EvaluationRecord],
+    reference: str,
+) -> list[str]:
+    """What the table says of itself: images, marks, surrogates, budgets, commands."""
     own = [record for record in evaluations if record.subject == table.title]
     trained = [record for record in records if record.subject == table.title]
-    notes = [
+    return [
         f"Accuracy in percent, protocol {own[0].protocol}; images: the first {own[0].images} test images, "
         f"for Square the first {own[0].query_images}. An image counts only if it is right when clean and "
         "under every attack of a column",
@@ -146,20 +168,12 @@ def _markdown(
         *captions.provenance(trained),
         *captions.analyses(own),
     ]
-    return "\n".join(
-        [
-            f"### {table.title}: what is left of each",
-            "",
-            *(f"| {' | '.join(line)} |" for line in lines),
-            "",
-            *(f"- {note}" for note in notes),
-        ]
-    )
 
 
-def _marks(
+def marks(
     records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], table: Table, row: Row
 ) -> str:
+    """The marks of a target that shows signs of masked gradients, or leaks labels."""
     masked = any(
         not check["passed"]
         for record in evaluations
@@ -174,12 +188,13 @@ def _of(records: Sequence[TargetRecord], table: Table, row: Row) -> list[TargetR
     return [record for record in records if (record.subject, record.target) == (table.title, row.target)]
 
 
-def _coherence(records: Sequence[TargetRecord], table: Table, row: Row) -> float | None:
+def coherence_of(records: Sequence[TargetRecord], table: Table, row: Row) -> float | None:
+    """Mean coherence of a target over images and seeds; None where it was not measured."""
     values = [value for record in _of(records, table, row) for value in record.coherence]
     return statistics.fmean(values) if values else None
 
 
-def _hours(records: Sequence[TargetRecord], table: Table, row: Row) -> float | None:
+def hours_of(records: Sequence[TargetRecord], table: Table, row: Row) -> float | None:
     """Of training, in the mean over the seeds."""
     own = _of(records, table, row)
     known = [record.provenance["hours"] for record in own if "hours" in record.provenance]
@@ -194,7 +209,8 @@ def _difference_values(
     return {"difference": mean, "p": found[0].p_value if len(found) == 1 else None}
 
 
-def _difference(table: Table, row: Row, reference: str, epsilon: float) -> str:
+def difference_in_words(table: Table, row: Row, reference: str, epsilon: float) -> str:
+    """What a target is ahead of the reference in everything, with McNemar's p; "-" of the reference."""
     if row.target == reference:
         return "-"
     found = differences(table, row.target, reference, WORST_CASE, epsilon)

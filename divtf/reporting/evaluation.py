@@ -23,8 +23,7 @@ from divtf.storage.records import (
 
 PAPER = "paper"
 """The column of the run's own worst case."""
-# Column -> what stands above it.
-_COLUMNS = {
+COLUMNS = {
     CLEAN: "clean",
     PAPER: "five attacks, one plain surrogate (the paper)",
     TRANSFER: "transfer",
@@ -32,11 +31,12 @@ _COLUMNS = {
     QUERY: "Square",
     WORST_CASE: "everything",
 }
+"""Column of the main table -> what stands above it."""
 # Targets whose gain over another one is stated where both are there.
 _COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
-_MARK = "†"
+MARK = "†"
 # What exports give, the bar to beat, and what flagged most of what fools a diverse ensemble in trials.
-_SHOWN_SCORES = ("disagreement", "one_minus_confidence", "pair_divergence")
+SHOWN_SCORES = ("disagreement", "one_minus_confidence", "pair_divergence")
 _PAPERS = "The paper's attacks were tried on as many images as the run itself was told to attack"
 
 
@@ -52,9 +52,9 @@ def evaluation_text(records: Iterable[EvaluationRecord]) -> str:
     blocks = []
     for title, group in groups.items():
         (table,) = tables(map(as_target_record, group))
-        lines = aligned([[_plain(text) for text in line] for line in _what_is_left(table, group)])
+        lines = aligned([[_plain(text) for text in line] for line in what_is_left(table, group)])
         rule = "-" * max(map(len, lines))
-        notes = [wrapped for note in _notes(table, group) for wrapped in textwrap.wrap(note, WIDTH)]
+        notes = [wrapped for note in notes_on(table, group) for wrapped in textwrap.wrap(note, WIDTH)]
         blocks.append("\n".join([title, rule, lines[0], rule, *lines[1:], rule, *notes]))
     return "\n\n".join(blocks)
 
@@ -67,12 +67,12 @@ def _section(title: str, records: Sequence[EvaluationRecord]) -> str:
     (table,) = tables(map(as_target_record, records))
     parts = [
         f"### {title}: what is left",
-        _lines(_what_is_left(table, records)),
-        _bullets(_notes(table, records)),
+        _lines(what_is_left(table, records)),
+        _bullets(notes_on(table, records)),
         "#### Surrogates",
-        _lines(_surrogates(records)),
+        _lines(surrogate_lines(records)),
         "#### Attacks, in the order in which they were tried",
-        _lines(_attacks(records)),
+        _lines(attack_lines(records)),
         *(["#### Signs of masked gradients", *_checks(records)] if any(r.checks for r in records) else []),
         *(["#### Detection", *_detection(records)] if any(r.detection for r in records) else []),
     ]
@@ -107,17 +107,18 @@ def result_of(record: EvaluationRecord, attack: str, epsilon: float, hits: Seque
     )
 
 
-def _what_is_left(table: Table, records: Sequence[EvaluationRecord]) -> list[list[str]]:
+def what_is_left(table: Table, records: Sequence[EvaluationRecord]) -> list[list[str]]:
+    """The lines of the main table, its head first: what is left of each target at each epsilon."""
     measured = {result.attack for record in table.records for result in record.results}
-    columns = [name for name in _COLUMNS if name in measured]
-    lines = [["target", "epsilon", *(_COLUMNS[name] for name in columns), "surrogate that hurts most"]]
+    columns = [name for name in COLUMNS if name in measured]
+    lines = [["target", "epsilon", *(COLUMNS[name] for name in columns), "surrogate that hurts most"]]
     for row in table.rows:
         own = [record for record in records if record.target == row.target]
-        mark = _MARK if any(not check["passed"] for record in own for check in record.checks) else ""
+        mark = MARK if any(not check["passed"] for record in own for check in record.checks) else ""
         for epsilon in table.epsilons:
             cells = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in columns]
             shown = [_shown(cell, mark) for cell in cells]
-            lines.append([row.target, f"{epsilon:g}", *shown, _worst_surrogate(own, epsilon)])
+            lines.append([row.target, f"{epsilon:g}", *shown, worst_surrogate(own, epsilon)])
     return lines
 
 
@@ -125,7 +126,7 @@ def _shown(cell: Cell | None, mark: str) -> str:
     return "-" if cell is None else f"{cell.accuracy:.1f}{mark} <sub>{cell.spread}</sub>"
 
 
-def _worst_surrogate(records: Sequence[EvaluationRecord], epsilon: float) -> str:
+def worst_surrogate(records: Sequence[EvaluationRecord], epsilon: float) -> str:
     """The surrogates whose images fool a target most often, all seeds together, and how often."""
     counts = {
         name: sum(sum(_fooled_by(record, epsilon, on_surrogate(name))) for record in records)
@@ -155,7 +156,8 @@ def _only(record: EvaluationRecord, epsilon: float, counts: Callable[[TrialResul
     return sum(a and b for a, b in zip(_fooled_by(record, epsilon, counts), others, strict=True))
 
 
-def _surrogates(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+def surrogate_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+    """A line for each surrogate, after a head: how it was trained, and whom its images fooled."""
     targets = list(dict.fromkeys(record.target for record in records))
     lines = [["surrogate", "trained", *(f"{target}: fooled, only by it" for target in targets)]]
     for name, told in records[0].surrogates.items():
@@ -176,7 +178,8 @@ def _counts(records: Sequence[EvaluationRecord], target: str, counts: Callable[[
     return " / ".join(cells)
 
 
-def _attacks(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+def attack_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+    """A line for each attack in the order of the protocol, after a head: settings, cost, whom it fooled."""
     targets = list(dict.fromkeys(record.target for record in records))
     heads = [f"{target}: fooled, only by it" for target in targets]
     lines = [["attack", "on", "settings", "cost of an image", "images tried", *heads]]
@@ -222,16 +225,20 @@ def _checks(records: Sequence[EvaluationRecord]) -> list[str]:
     for record in records:
         lines = [[f"{record.target}, seed {record.seed}", "passed", "what was found"]]
         for check in record.checks:
-            lines.append([check["name"], "yes" if check["passed"] else f"**no** {_MARK}", check["sentence"]])
+            lines.append([check["name"], "yes" if check["passed"] else f"**no** {MARK}", check["sentence"]])
         parts.append(_lines(lines))
     return [
-        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {_MARK} at its figures above: "
+        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {MARK} at its figures above: "
         "they may tell more of the attacks than of the target.",
         *parts,
     ]
 
 
 def _detection(records: Sequence[EvaluationRecord]) -> list[str]:
+    return [detection_note(records), _lines(detection_lines(records))]
+
+
+def detection_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     """How many images that fool a target are flagged, by score; of the attacks, and of one who evades."""
     lines = [
         ["target", "attack", "score", "AUC", "flagged of all", "flagged of those that fool", "fool unseen"]
@@ -239,17 +246,21 @@ def _detection(records: Sequence[EvaluationRecord]) -> list[str]:
     for record in records:
         curves = {(c["attack"], c["score"], c["images"]): c for c in record.detection.get("curves", ())}
         for (attack, score, images), curve in curves.items():
-            if images == "all" and score in _SHOWN_SCORES:
+            if images == "all" and score in SHOWN_SCORES:
                 fooled = curves.get((attack, score, "fooled"))
                 lines.append([record.target, *_detected(attack, score, curve, fooled)])
+    return lines
+
+
+def detection_note(records: Sequence[EvaluationRecord]) -> str:
+    """What these lines mean."""
     first = next(curve for record in records for curve in record.detection.get("curves", ()))
     at = " / ".join(f"{100 * rate['false_alarms']:g} %" for rate in first["at"])
-    return [
+    return (
         f"Flagged are images whose score is above that of all but {at} of the clean test images; the AUC is "
         "over all attacked images. Who evades knows the score and its threshold at 5 %. The records have "
-        "more scores.",
-        _lines(lines),
-    ]
+        "more scores."
+    )
 
 
 def _detected(
@@ -260,7 +271,8 @@ def _detected(
     return [attack, score.replace("_", " "), f"{curve['auc']:.3f}", *rates, unseen]
 
 
-def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
+def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
+    """What the main table says of itself: images, order, paired gains, analysis and budget."""
     seeds = any(len(row.records) > 1 for row in table.rows)
     spread = "±: standard deviation over n seeds" if seeds else "[ ]: 95 % Wilson interval"
     stored = {record.stored_as for record in records} - {"float32"}

@@ -1,5 +1,6 @@
-"""What a number depends on beside the configuration: versions, machine, commit, command."""
+"""What a number depends on beside the configuration, and when it was made: versions, commit, command."""
 
+import datetime
 import os
 import platform
 import subprocess
@@ -21,6 +22,7 @@ def environment() -> dict[str, Any]:
         # -m keeps the module's name only in orig_argv.
         "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "commit": _commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),

@@ -110,6 +110,8 @@ def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
     compare.main(*parsed(*arguments))
     out = capsys.readouterr().out
     assert "stripes: what is left, %" in out and str(tmp_path / "comparison.md") in out
+    assert f"page           {tmp_path / 'report.html'}" in out
+    assert "What is left of each, in percent, beside T_Div" in (tmp_path / "report.html").read_text()
     written = {name: (tmp_path / name).read_bytes() for name in ("comparison.md", "comparison.csv")}
     lines = list(csv.DictReader(written["comparison.csv"].decode().splitlines()))
     evaluations = {

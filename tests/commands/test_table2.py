@@ -125,7 +125,7 @@ def test_second_call_trains_attacks_and_loads_nothing(root, monkeypatch):
     monkeypatch.setattr(AdversarialSets, "_make", fail)
     monkeypatch.setattr(tiny, "load", fail)
     monkeypatch.setattr("divtf.pipeline.experiment.load_dataset", fail)
-    names = ("report.md", "table.csv", "table.json", "table.png")
+    names = ("report.md", "report.html", "table.csv", "table.json", "table.png")
     before = {name: (root / name).read_bytes() for name in names}
     kept = {path: path.stat().st_mtime_ns for path in root.glob("stripes-*/report.md")}
     assert len(kept) == 3

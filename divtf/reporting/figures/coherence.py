@@ -24,7 +24,7 @@ def coherence_figure(records: Iterable[TargetRecord]) -> Figure:
     measured = tables_with(records, "coherence")
     figure, drawn = panels([(table.title, 1) for table in measured], size=(6.4, 3.4), columns=1)
     for table, (_, [axes]) in zip(measured, drawn, strict=True):
-        bins = np.linspace(_lowest_coherence(table), 1.0, 49).tolist()
+        bins = coherence_bins(table)
         for row in table.rows:
             values = np.concatenate([record.coherence for record in row.records])
             colour, _ = target_style(row.target, table.targets)
@@ -38,6 +38,11 @@ def coherence_figure(records: Iterable[TargetRecord]) -> Figure:
         handles = [Line2D([], [], color=target_style(row.target, table.targets)[0]) for row in table.rows]
         axes.legend(handles, axes.get_legend_handles_labels()[1], loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
+
+
+def coherence_bins(table: Table) -> list[float]:
+    """The edges of the bins, the same for all targets of a table, up to 1."""
+    return np.linspace(_lowest_coherence(table), 1.0, 49).tolist()
 
 
 def _lowest_coherence(table: Table) -> float:

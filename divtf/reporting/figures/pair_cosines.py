@@ -23,7 +23,7 @@ def pair_cosine_figure(records: Iterable[TargetRecord]) -> Figure:
     figure, drawn = panels(counts, size=(2.6, 2.8), columns=4)
     for table, (_, axes_row) in zip(measured, drawn, strict=True):
         for row, axes in zip(table.rows, axes_row, strict=True):
-            cosines = _mean_pair_cosines(row)
+            cosines = mean_pair_cosines(row)
             image = axes.imshow(cosines, cmap="PuOr_r", vmin=-1, vmax=1)
             for (i, j), value in np.ndenumerate(cosines):
                 tone = "white" if abs(value) > 0.6 else "black"
@@ -40,7 +40,12 @@ def pair_cosine_figure(records: Iterable[TargetRecord]) -> Figure:
     return figure
 
 
-def _mean_pair_cosines(row: Row) -> np.ndarray:
+def mean_pair_cosines(row: Row) -> np.ndarray:
+    """Mean over the seeds of a target, [N, N].
+
+    Raises:
+        ValueError: if they differ in shape.
+    """
     matrices = [np.array(record.pair_cosines) for record in row.records]
     shapes = {matrix.shape for matrix in matrices}
     if len(shapes) > 1:

@@ -1,0 +1,94 @@
+"""The finding of a result in one sentence, with its intervals."""
+
+from collections.abc import Sequence
+
+from divtf.reporting.comparison import comparison_tables
+from divtf.reporting.evaluation import as_target_record
+from divtf.reporting.paired import differences, in_words
+from divtf.reporting.tables import Cell, Row, Table, tables
+from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
+
+_PLAIN = "T_Base"
+# A line does not end before the sign.
+_PERCENT = "\N{NO-BREAK SPACE}%"
+
+
+def table_finding(records: Sequence[TargetRecord], reference: str = _PLAIN) -> str:
+    """What is left of the target that fares best, and of the reference, of one model and data set.
+
+    Args:
+        records: of one model and data set, at least one.
+        reference: the target that it is set beside; where it is the best itself, or there is none of the
+            name, that is the next best.
+    """
+    (table,) = tables(records)
+    if not table.attacks:
+        return _sentence(table, CLEAN, (0.0,), "on clean images", reference)
+    count = f"all {len(table.attacks)} attacks" if len(table.attacks) > 1 else table.attacks[0]
+    column = table.worst_cases[0] if table.worst_cases else table.attacks[-1]
+    what = f"under {count} from a surrogate" if table.worst_cases else f"under {column} from a surrogate"
+    return _sentence(table, column, table.epsilons, what, reference)
+
+
+def evaluation_finding(records: Sequence[EvaluationRecord], reference: str = _PLAIN) -> str:
+    """The same, under everything that a protocol tries."""
+    (table,) = tables(map(as_target_record, records))
+    what = f"under all that protocol {records[0].protocol} tries"
+    return _sentence(table, WORST_CASE, table.epsilons, what, reference)
+
+
+def comparison_finding(records: Sequence[EvaluationRecord], reference: str) -> str:
+    """The same, beside the reference of a comparison."""
+    (table,) = comparison_tables(records)
+    what = f"under all that protocol {records[0].protocol} tries"
+    return _sentence(table, WORST_CASE, table.epsilons, what, reference)
+
+
+def _sentence(table: Table, column: str, epsilons: Sequence[float], what: str, reference: str) -> str:
+    """As "Under ..., T_Div keeps 57.0 % (95 % interval 50.1 to 63.7) of 200 images right at epsilon 0.1"."""
+    first = epsilons[0]
+    measured = [row for row in table.rows if row.cell(column, first)]
+    if not measured:
+        return "Nothing was measured."
+    best, *others = sorted(measured, key=lambda row: -_accuracy(row, column, first))
+    beside = next((row for row in others if row.target == reference), others[0] if others else None)
+    rows = [best, beside] if beside else [best]
+    cells = [(row.target, cell) for row in rows if (cell := row.cell(column, first))]
+    (name, cell), *rest = cells
+    at = f" at epsilon {first:g}" if first else ""
+    said = f"{what}, {name} keeps {in_percent(cell, True)} of {cell.results[0].total} images right{at}"
+    said += "".join(f", {other} {in_percent(found)}" for other, found in rest)
+    said += _tests(table, best, beside, column, first) if beside else ""
+    for epsilon in epsilons[1:]:
+        left = [f"{row.target} {in_percent(cell)}" for row in rows if (cell := row.cell(column, epsilon))]
+        said += f"; at {epsilon:g}, {' and '.join(left)}" if left else ""
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _accuracy(row: Row, column: str, epsilon: float) -> float:
+    cell = row.cell(column, epsilon)
+    return cell.accuracy if cell else -1.0
+
+
+def in_percent(cell: Cell, named: bool = False) -> str:
+    """Accuracy and uncertainty, as "86.5 % (81.1 to 90.6)" of one seed, "86.5 % (± 1.2)" of several.
+
+    Args:
+        cell: what was measured.
+        named: whether to say what the uncertainty is.
+    """
+    if cell.deviation is not None:
+        over = f" over {len(cell.results)} seeds" if named else ""
+        return f"{cell.accuracy:.1f}{_PERCENT} (± {cell.deviation:.1f}{over})"
+    low, high = cell.bounds
+    return (
+        f"{cell.accuracy:.1f}{_PERCENT} ({f'95{_PERCENT} interval ' if named else ''}{low:.1f} to {high:.1f})"
+    )
+
+
+def _tests(table: Table, ours: Row, theirs: Row, column: str, epsilon: float) -> str:
+    found = differences(table, ours.target, theirs.target, column, epsilon)
+    if not found:
+        return ""
+    return f" (exact McNemar {', '.join(in_words(each.p_value) for each in found)})"

@@ -1,0 +1,160 @@
+"""Tables of a page: Table 2, what a protocol leaves, comparisons, classes, checks, and any grid of texts."""
+
+import math
+from collections.abc import Sequence
+
+from divtf.reporting import comparison
+from divtf.reporting.cells import heading, percent, signed, spread
+from divtf.reporting.classes import class_counts
+from divtf.reporting.evaluation import COLUMNS, MARK, as_target_record, worst_surrogate
+from divtf.reporting.leaking import MARK as LEAKING
+from divtf.reporting.leaking import leaks
+from divtf.reporting.page.elements import Cell, Grid, Line
+from divtf.reporting.tables import Cell as Measured
+from divtf.reporting.tables import Row, Table, tables
+from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
+
+
+def table_grid(table: Table) -> Grid:
+    """Table 2: a line for each target and epsilon; the paper's figures wait to be asked for."""
+    names = [CLEAN, *table.columns]
+    lines = []
+    for row in table.rows:
+        mark = f" {LEAKING}" if any(map(leaks, row.records)) else ""
+        for epsilon in table.epsilons or (0.0,):
+            strongest = row.strongest(table.attacks, epsilon) if epsilon else frozenset()
+            cells = [_table_cell(table, row, name, epsilon, name in strongest) for name in names]
+            saturated = row.saturated(epsilon) if epsilon else None
+            last = text_cell("-" if saturated is None else f"{saturated:.1f}")
+            lines.append(Line((Cell(row.target + mark), _epsilon_cell(epsilon), *cells, last), row.target))
+    head = ("target", "epsilon", *map(heading, names), "saturated, %")
+    return Grid(f"Accuracy in percent, {table.title}", head, tuple(lines))
+
+
+def _table_cell(table: Table, row: Row, attack: str, epsilon: float, strong: bool) -> Cell:
+    at = 0.0 if attack == CLEAN else epsilon
+    published, difference = table.paper_accuracy(row.target, attack, at), table.difference(row, attack, at)
+    paper = "" if published is None or difference is None else f"{published:.1f}, {signed(difference)}"
+    return measured_cell(row.cell(attack, at), strong=strong, paper=paper)
+
+
+def measured_cell(cell: Measured | None, *, mark: str = "", strong: bool = False, paper: str = "") -> Cell:
+    """An accuracy and its uncertainty; what was not measured is sorted last."""
+    key = -1.0 if cell is None else cell.accuracy
+    return Cell(percent(cell) + (mark if cell else ""), spread(cell), key, strong, paper)
+
+
+def text_cell(text: str) -> Cell:
+    """A text, sorted as a number where it is one."""
+    try:
+        number = float(text)
+    except ValueError:
+        return Cell(text, key=-1.0 if text == "-" else None)
+    return Cell(text, key=number if math.isfinite(number) else None)
+
+
+def _epsilon_cell(epsilon: float) -> Cell:
+    return Cell(f"{epsilon:g}", key=epsilon) if epsilon else text_cell("-")
+
+
+def text_grid(caption: str, grid: Sequence[Sequence[str]], targets: Sequence[str] = ()) -> Grid:
+    """A grid of texts, its head first; lines that begin with the name of a target are that target's."""
+    head, *lines = grid
+    made = [
+        Line(tuple(map(text_cell, map(plain, line))), line[0] if line[0] in targets else "") for line in lines
+    ]
+    return Grid(caption, tuple(head), tuple(made))
+
+
+def plain(text: str) -> str:
+    """Without the marks of Markdown that the reports' tables have."""
+    return text.replace("<sub>", "").replace("</sub>", "").replace("**", "")
+
+
+def evaluation_grid(records: Sequence[EvaluationRecord]) -> Grid:
+    """What a protocol leaves of each target: a line for each target and epsilon."""
+    (table,) = tables(map(as_target_record, records))
+    measured = {result.attack for record in table.records for result in record.results}
+    columns = [name for name in COLUMNS if name in measured]
+    lines = []
+    for row in table.rows:
+        own = [record for record in records if record.target == row.target]
+        mark = MARK if any(not check["passed"] for record in own for check in record.checks) else ""
+        for epsilon in table.epsilons:
+            found = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in columns]
+            cells = [measured_cell(cell, mark=mark) for cell in found]
+            worst = text_cell(worst_surrogate(own, epsilon))
+            lines.append(Line((Cell(row.target), _epsilon_cell(epsilon), *cells, worst), row.target))
+    head = ("target", "epsilon", *(COLUMNS[name] for name in columns), "surrogate that hurts most")
+    return Grid(f"What is left under protocol {records[0].protocol}, in percent", head, tuple(lines))
+
+
+def comparison_grid(
+    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], reference: str
+) -> Grid:
+    """Defences of one model and data set beside a reference, by surrogate and in all, with their cost."""
+    (table,) = comparison.comparison_tables(evaluations)
+    columns = comparison.comparison_columns(table)
+    lines = []
+    for row in table.rows:
+        coherence = comparison.coherence_of(records, table, row)
+        hours = comparison.hours_of(records, table, row)
+        marks = comparison.marks(records, evaluations, table, row)
+        for epsilon in table.epsilons:
+            found = [comparison.cell_of(row, column, epsilon) for column in (CLEAN, *columns)]
+            against = comparison.difference_in_words(table, row, reference, epsilon)
+            last = [against, _number(coherence, ".2f"), _number(hours, ".2g")]
+            cells = [*map(measured_cell, found), *map(text_cell, last)]
+            lines.append(Line((Cell(row.target + marks), _epsilon_cell(epsilon), *cells), row.target))
+    heads = ["everything" if column == WORST_CASE else column for column in columns]
+    head = ("target", "epsilon", CLEAN, *heads, f"against {reference}", "coherence", "hours")
+    return Grid(f"What is left of each, in percent, beside {reference}", head, tuple(lines))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def class_grids(records: Sequence[TargetRecord]) -> list[Grid]:
+    """Accuracy class by class, a table for each target and seed that tells of its classes."""
+    grids = []
+    for record in records:
+        heads, rows = class_counts(record)
+        lines = [
+            Line((Cell(name), *(_count_cell(right, total) for right, total in counts)), record.target)
+            for name, counts in rows
+        ]
+        if lines:
+            caption = f"{record.target}, seed {record.seed}: percent of images of each class, worst first"
+            grids.append(Grid(caption, ("class", *heads), tuple(lines)))
+    return grids
+
+
+def _count_cell(right: int, total: int) -> Cell:
+    if not total:
+        return text_cell("-")
+    return Cell(f"{100 * right / total:.1f}", f"of {total}", right / total)
+
+
+def check_grids(records: Sequence[EvaluationRecord]) -> list[Grid]:
+    """Signs of masked gradients, a table for each target and seed that was looked at."""
+    return [
+        Grid(
+            f"{record.target}, seed {record.seed}",
+            ("looked for", "passed", "what was found"),
+            tuple(
+                Line(
+                    (
+                        Cell(check["name"]),
+                        Cell("yes" if check["passed"] else f"no {MARK}", strong=not check["passed"]),
+                        Cell(check["sentence"]),
+                    ),
+                    record.target,
+                )
+                for check in record.checks
+            ),
+        )
+        for record in records
+        if record.checks
+    ]
