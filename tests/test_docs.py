@@ -92,18 +92,22 @@ def doors():
 
 @pytest.mark.parametrize("door", sorted(doors()))
 def test_commands_of_the_guides_have_flags_that_there_are(door):
-    """Each door's flags are declared as the command does, and take each page's values; nothing is run."""
+    """Each door's flags are declared as the command does, and take each page's values; nothing is run.
+
+    Of them all, `report` alone takes an argument that is no flag: its directory.
+    """
     script = f"""
 import json, sys
 from absl import flags
 from divtf.commands import command_line, {door}
 
 command_line.run = lambda main, read=None: None
+command_line.run_with_arguments = lambda main: None
 {door}.launch()
 for page, arguments in json.load(sys.stdin):
     flags.FLAGS.unparse_flags()
     left = command_line.parse(["divtf", *arguments])
-    assert left == ["divtf"], (page, left)
+    assert len(left) == 1 + ({door!r} == "report"), (page, left)
 """
     lines = doors()[door]
     done = subprocess.run(

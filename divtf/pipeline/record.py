@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.threat import ThreatModel
 from divtf.data.datasets import ImageData
