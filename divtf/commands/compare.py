@@ -1,5 +1,6 @@
 """The command for comparisons of recipes; `--help` shows the words at its door."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.pipeline.recipes import RECIPES
 from divtf.runtime import quiet_start
-from divtf.storage import files
+from divtf.storage import checked_json, files
+from divtf.storage.evaluations import ComparisonRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
 
+# Of a comparison, beside its Markdown and CSV.
+_RECORDS = "comparison.json"
 _SHOWN = ["base", "noise", "div", "ens", "ens_div"]
 
 
@@ -81,20 +85,46 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protoc
     from divtf.reporting import comparison
 
     root = Path(configs[0].run_dir).parent
-    records = many_runs.run(configs, cluster)
+    runs = many_runs.run(configs, cluster)
     evaluate.main(root, protocol, configs[0].data_dir)
     found = [finished.read_evaluation(Path(config.run_dir), protocol.name) for config in configs]
-    evaluations = [record for record in found if record]
+    records = [
+        ComparisonRecord.of(run, evaluation, reference)
+        for run, evaluation in zip(runs, found, strict=True)
+        if evaluation
+    ]
     written = {
-        "comparison.md": comparison.comparison_markdown(records, evaluations, reference),
-        "comparison.csv": comparison.comparison_csv(records, evaluations, reference),
+        "comparison.md": comparison.comparison_markdown(records),
+        "comparison.csv": comparison.comparison_csv(records),
+        _RECORDS: json.dumps([record.to_json() for record in records], indent=1) + "\n",
     }
     for name, text in written.items():
         files.write_file(root / name, text.encode())
     print()
-    print(comparison.comparison_text(records, evaluations, reference))
+    print(comparison.comparison_text(records))
     for name in written:
-        print(f"  {name:<14} {root / name}")
+        print(f"  {name:<15} {root / name}")
+
+
+def collect(root: Path) -> list[ComparisonRecord]:
+    """The comparison that this command has left in a directory; empty if there is none.
+
+    Raises:
+        InputError: if its file is none of this version, or a target was trained anew since.
+    """
+    path = root / _RECORDS
+    if not path.exists():
+        return []
+    with finished.expecting("a comparison, as divtf.compare writes it,", path):
+        records = [ComparisonRecord.from_json(record) for record in checked_json.read_json(path)]
+    runs = [finished.read_record(directory) for directory in finished.directories(root)]
+    weights = {(run.target, run.subject, run.seed): run.provenance.get("weights") for run in runs}
+    for record in records:
+        run = record.target, record.subject, record.seed
+        current = run in weights and weights[run] == record.provenance.get("weights")
+        told = f"another {record.target}, seed {record.seed}: give divtf.compare again"
+        require(current, f"a comparison of the runs below {root}", told)
+    return records
 
 
 def launch() -> None:

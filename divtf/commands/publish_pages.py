@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from divtf.commands import evaluate, figure3, figure5, transfer_matrix
+from divtf.commands import compare, evaluate, figure3, figure5, transfer_matrix
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.reporting.published import (
@@ -41,6 +41,7 @@ def collect(root: Path) -> Published:
     collected: dict[str, list[Any]] = {
         "table": _collect_targets(root),
         "evaluation": evaluate.collect(root, _PROTOCOL),
+        "comparison": compare.collect(root),
         "gaas": figure5.collect(root),
         "transfer_matrix": transfer_matrix.collect(root),
         "sparsity": _collect_ablation(root),

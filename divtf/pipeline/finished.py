@@ -51,7 +51,7 @@ def read_config(directory: Path) -> RunConfig:
         InputError: if it is not one of this version.
     """
     path = directory / run_directory.CONFIG
-    with _expecting("the configuration of a run", path):
+    with expecting("the configuration of a run", path):
         return RunConfig.from_json(checked_json.read_json(path))
 
 
@@ -62,7 +62,7 @@ def read_record(directory: Path) -> TargetRecord:
         InputError: if its results are not those of a run of this version.
     """
     path = directory / run_directory.RESULTS
-    with _expecting("the results of a run", path):
+    with expecting("the results of a run", path):
         record = TargetRecord.from_json(checked_json.read_checked(path))
     require(bool(record.results), f"at least one result in {path}", "none")
     config = read_config(directory)
@@ -83,7 +83,7 @@ def read_sparsity(directory: Path) -> SparsityRecord:
         InputError: if its files are not those of a run with GAL of this version.
     """
     record, config, path = read_record(directory), read_config(directory), directory / run_directory.METRICS
-    with _expecting("the epochs of a run with GAL", path):
+    with expecting("the epochs of a run with GAL", path):
         epochs = [json.loads(line) for line in path.read_text().splitlines()]
         return SparsityRecord(
             **record.common(),
@@ -133,7 +133,8 @@ def _analysis(kind: type[AnyRecord], path: Path) -> AnyRecord | None:
 
 
 @contextlib.contextmanager
-def _expecting(what: str, path: Path) -> Iterator[None]:
+def expecting(what: str, path: Path) -> Iterator[None]:
+    """Raise InputError where what is read from a file is not what it is to be."""
     try:
         yield
     except InputError:

@@ -12,43 +12,28 @@ from divtf.reporting.leaking import leaks
 from divtf.reporting.paired import differences, in_words
 from divtf.reporting.plain_text import aligned
 from divtf.reporting.tables import Cell, Row, Table, tables
-from divtf.storage.evaluations import KINDS, EvaluationRecord
+from divtf.storage.evaluations import KINDS, ComparisonRecord
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
 _EVERYTHING = "everything"
 _MASKED = "†"
 
 
-def comparison_markdown(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], reference: str
-) -> str:
-    """The comparison as GitHub Markdown, a table for each model and data set.
-
-    Args:
-        records: of the runs.
-        evaluations: of the same targets by one protocol.
-        reference: the target with which the others are compared.
-    """
-    return (
-        "\n\n".join(_markdown(table, records, evaluations, reference) for table in _tables(evaluations))
-        + "\n"
-    )
+def comparison_markdown(records: Sequence[ComparisonRecord]) -> str:
+    """The comparison as GitHub Markdown, a table for each model and data set."""
+    return "\n\n".join(_markdown(table, records) for table in _tables(records)) + "\n"
 
 
-def comparison_text(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], reference: str
-) -> str:
+def comparison_text(records: Sequence[ComparisonRecord]) -> str:
     """The same for the console: the tables alone."""
     blocks = []
-    for table in _tables(evaluations):
-        lines = aligned(_grid(table, records, evaluations, reference))
+    for table in _tables(records):
+        lines = aligned(_grid(table, records))
         blocks.append("\n".join([f"{table.title}: what is left, %", *lines]))
     return "\n\n".join(blocks)
 
 
-def comparison_csv(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], reference: str
-) -> str:
+def comparison_csv(records: Sequence[ComparisonRecord]) -> str:
     """The same as comma-separated values: a line for each target, epsilon and column, all seeds together."""
     import pandas  # Slow to import, and needed here only.
 
@@ -57,10 +42,10 @@ def comparison_csv(
             **{"model": table.model, "dataset": table.dataset, "target": row.target, "epsilon": epsilon},
             **{"column": column, "accuracy": cell.accuracy, "deviation": cell.deviation},
             **{"seeds": len(cell.results), "images": cell.results[0].total},
-            **_difference_values(table, row, reference, column, epsilon),
+            **_difference_values(table, row, records[0].reference, column, epsilon),
             **{"coherence": _coherence(records, table, row), "hours": _hours(records, table, row)},
         }
-        for table in _tables(evaluations)
+        for table in _tables(records)
         for row in table.rows
         for epsilon in table.epsilons
         for column in (CLEAN, *_columns(table))
@@ -69,12 +54,12 @@ def comparison_csv(
     return pandas.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def _tables(evaluations: Sequence[EvaluationRecord]) -> Sequence[Table]:
+def _tables(records: Sequence[ComparisonRecord]) -> Sequence[Table]:
     """Tables whose columns are the surrogates, the kinds of attackers, and everything."""
-    return tables([_by_surrogate(record) for record in evaluations])
+    return tables([_by_surrogate(record) for record in records])
 
 
-def _by_surrogate(record: EvaluationRecord) -> TargetRecord:
+def _by_surrogate(record: ComparisonRecord) -> TargetRecord:
     """The record as one of a table, in which each surrogate, too, stands for an attack."""
     kinds = as_target_record(record)
     kept = tuple(result for result in kinds.results if result.attack in (CLEAN, *KINDS, WORST_CASE))
@@ -97,13 +82,8 @@ def _cell(row: Row, column: str, epsilon: float) -> Cell | None:
     return row.cell(column, 0.0 if column == CLEAN else epsilon)
 
 
-def _grid(
-    table: Table,
-    records: Sequence[TargetRecord],
-    evaluations: Sequence[EvaluationRecord],
-    reference: str,
-) -> list[list[str]]:
-    columns = _columns(table)
+def _grid(table: Table, records: Sequence[ComparisonRecord]) -> list[list[str]]:
+    columns, reference = _columns(table), records[0].reference
     heads = [_EVERYTHING if column == WORST_CASE else column for column in columns]
     lines = [["target", "epsilon", CLEAN, *heads, f"against {reference}", "coherence", "hours"]]
     for row in table.rows:
@@ -112,7 +92,7 @@ def _grid(
             coherence, hours = _coherence(records, table, row), _hours(records, table, row)
             lines.append(
                 [
-                    row.target + _marks(records, evaluations, table, row),
+                    row.target + _marks(_of(records, table, row)),
                     f"{epsilon:g}",
                     *("-" if cell is None else f"{cell.accuracy:.1f} {cell.spread}" for cell in cells),
                     _difference(table, row, reference, epsilon),
@@ -123,27 +103,21 @@ def _grid(
     return lines
 
 
-def _markdown(
-    table: Table,
-    records: Sequence[TargetRecord],
-    evaluations: Sequence[EvaluationRecord],
-    reference: str,
-) -> str:
-    header, *rows = _grid(table, records, evaluations, reference)
+def _markdown(table: Table, records: Sequence[ComparisonRecord]) -> str:
+    header, *rows = _grid(table, records)
     lines = [header, ["---"] * len(header), *rows]
-    own = [record for record in evaluations if record.subject == table.title]
-    trained = [record for record in records if record.subject == table.title]
+    own = [record for record in records if record.subject == table.title]
     notes = [
         f"Accuracy in percent, protocol {own[0].protocol}; images: the first {own[0].images} test images, "
         f"for Square the first {own[0].query_images}. An image counts only if it is right when clean and "
         "under every attack of a column",
         "[ ]: 95 % Wilson interval of one seed; ±: standard deviation over n seeds",
-        f"Against {reference}: difference in everything, in points, and p of McNemar's exact test, image by "
-        "image, of each seed; over several seeds mean ± deviation of the paired difference",
+        f"Against {own[0].reference}: difference in everything, in points, and p of McNemar's exact test, "
+        "image by image, of each seed; over several seeds mean ± deviation of the paired difference",
         f"{_MASKED}: shows signs of masked gradients; {LEAKING}: leaks labels",
         *(f"Surrogate {name}: {entries(told)}" for name, told in own[0].surrogates.items()),
-        *captions.budgets(trained),
-        *captions.provenance(trained),
+        *captions.budgets(own),
+        *captions.provenance(own),
         *captions.analyses(own),
     ]
     return "\n".join(
@@ -157,29 +131,22 @@ def _markdown(
     )
 
 
-def _marks(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], table: Table, row: Row
-) -> str:
-    masked = any(
-        not check["passed"]
-        for record in evaluations
-        if (record.subject, record.target) == (table.title, row.target)
-        for check in record.checks
-    )
-    leaking = any(map(leaks, _of(records, table, row)))
-    return f" {_MASKED}" * masked + f" {LEAKING}" * leaking
+def _marks(records: Sequence[ComparisonRecord]) -> str:
+    """Of one target, all its seeds."""
+    masked = any(not check["passed"] for record in records for check in record.checks)
+    return f" {_MASKED}" * masked + f" {LEAKING}" * any(map(leaks, records))
 
 
-def _of(records: Sequence[TargetRecord], table: Table, row: Row) -> list[TargetRecord]:
+def _of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> list[ComparisonRecord]:
     return [record for record in records if (record.subject, record.target) == (table.title, row.target)]
 
 
-def _coherence(records: Sequence[TargetRecord], table: Table, row: Row) -> float | None:
+def _coherence(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float | None:
     values = [value for record in _of(records, table, row) for value in record.coherence]
     return statistics.fmean(values) if values else None
 
 
-def _hours(records: Sequence[TargetRecord], table: Table, row: Row) -> float | None:
+def _hours(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float | None:
     """Of training, in the mean over the seeds."""
     own = _of(records, table, row)
     known = [record.provenance["hours"] for record in own if "hours" in record.provenance]

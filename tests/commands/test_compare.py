@@ -12,9 +12,12 @@ from divtf.errors import InputError
 from divtf.pipeline import finished
 from divtf.pipeline.protocols import PROTOCOLS, Protocol, Trial
 from divtf.pipeline.recipes import RECIPES
+from divtf.reporting.comparison import comparison_csv, comparison_markdown
 from divtf.storage.records import WORST_CASE
 
 SMALL = Protocol("strong", ("plain",), (Trial("fgsm"),), (Trial("pgd", {"steps": 2}),), 0, 0, False, 12)
+
+WRITTEN = ("comparison.md", "comparison.csv", "comparison.json")
 
 pytestmark = pytest.mark.usefixtures("tiny_world")
 
@@ -110,7 +113,7 @@ def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
     compare.main(*parsed(*arguments))
     out = capsys.readouterr().out
     assert "stripes: what is left, %" in out and str(tmp_path / "comparison.md") in out
-    written = {name: (tmp_path / name).read_bytes() for name in ("comparison.md", "comparison.csv")}
+    written = {name: (tmp_path / name).read_bytes() for name in WRITTEN}
     lines = list(csv.DictReader(written["comparison.csv"].decode().splitlines()))
     evaluations = {
         (found.target, found.seed): found
@@ -126,6 +129,14 @@ def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
             ]
             assert float(line["accuracy"]) == pytest.approx(sum(left) / 2)
     assert "on same as T_Div" in {line["column"] for line in lines}
+    # What is published is what was printed.
+    collected = compare.collect(tmp_path)
+    assert [(record.target, record.reference) for record in collected[:2]] == [
+        ("T_Base", "T_Div"),
+        ("T_Div", "T_Div"),
+    ]
+    assert comparison_csv(collected).encode() == written["comparison.csv"]
+    assert comparison_markdown(collected).encode() == written["comparison.md"]
     # What is done is not done again, and says the same.
     from divtf.training import fit
 
