@@ -160,7 +160,7 @@ def test_attacks_of_other_libraries_reach_a_linear_target(name):
     """Nearly what the best image in the ball does, which is known: each pixel to one end or the other."""
     outside.load_art("this test")
     threat = ThreatModel(0.15)
-    make = outside_attacks.OUTSIDE.get(name) or outside_attacks.by_square(200)
+    make = outside_attacks.OUTSIDE.get(name) or outside_attacks.BySquare(200)
     hits = outside_attacks.hits_of({name: make}, linear, {"it": linear}, IMAGES, LABELS, threat)["it"][name]
     flat = IMAGES.reshape(12, 36)
     rivals = []

@@ -12,7 +12,7 @@ from divtf.reporting.leaking import leaks
 from divtf.reporting.paired import differences, in_words
 from divtf.reporting.plain_text import aligned
 from divtf.reporting.tables import Cell, Row, Table, tables
-from divtf.storage.evaluations import KINDS, ComparisonRecord
+from divtf.storage.evaluations import KINDS, QUERY, ComparisonRecord
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
 _EVERYTHING = "everything"
@@ -109,8 +109,8 @@ def _markdown(table: Table, records: Sequence[ComparisonRecord]) -> str:
     own = [record for record in records if record.subject == table.title]
     notes = [
         f"Accuracy in percent, protocol {own[0].protocol}; images: the first {own[0].images} test images, "
-        f"for Square the first {own[0].query_images}. An image counts only if it is right when clean and "
-        "under every attack of a column",
+        f"in the column {QUERY} the first {own[0].query_images}. An image counts only if it is right when "
+        "clean and under every attack of a column",
         "[ ]: 95 % Wilson interval of one seed; ±: standard deviation over n seeds",
         f"Against {own[0].reference}: difference in everything, in points, and p of McNemar's exact test, "
         "image by image, of each seed; over several seeds mean ± deviation of the paired difference",

@@ -37,6 +37,10 @@ _COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
 _MARK = "†"
 # What exports give, the bar to beat, and what flagged most of what fools a diverse ensemble in trials.
 _SHOWN_SCORES = ("disagreement", "one_minus_confidence", "pair_divergence")
+_ASKED = (
+    "Square was also asked for each other image that the target withstood under all else: what it fooled "
+    "there counts in everything, and neither in its own column nor in its curve"
+)
 _PAPERS = "The paper's attacks were tried on as many images as the run itself was told to attack"
 
 
@@ -265,13 +269,14 @@ def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     spread = "±: standard deviation over n seeds" if seeds else "[ ]: 95 % Wilson interval"
     stored = {record.stored_as for record in records} - {"float32"}
     names = {row.target for row in table.rows}
-    asked = f", for Square the first {records[0].query_images}" if records[0].query_images else ""
+    asked = f", in the column Square the first {records[0].query_images}" if records[0].query_images else ""
     return [
         f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
         "counts only if it is classified as labelled when clean and under every attack of the column",
         "Images that have fooled every target are left out of further attacks on surrogates, those that have "
         "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by "
         "it among those of its kind, with images that a later one might have fooled too",
+        *([_ASKED] if any(map(_asked_for_more, records)) else []),
         *([_PAPERS] if any(record.paper for record in records) else []),
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),
         *(
@@ -283,6 +288,15 @@ def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
         *captions.analyses(records),
         *captions.budgets(records),
     ]
+
+
+def _asked_for_more(record: EvaluationRecord) -> bool:
+    """Whether queries attacked others than the first images."""
+    return any(
+        any(unpacked(trial.tried, record.images)[record.query_images :])
+        for trial in record.trials
+        if trial.kind == QUERY
+    )
 
 
 def _lines(grid: Sequence[Sequence[str]]) -> str:

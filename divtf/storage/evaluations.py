@@ -68,7 +68,8 @@ class EvaluationRecord(Record):
         trials: one result for each attack, surrogate, version and epsilon, in the order in which they came.
         surrogates: name -> what tells the surrogate whole, its clean accuracy with it.
         stored_as: what the target saw of adversarial images.
-        query_images: queries attacked the first images, as many as this.
+        query_images: queries attacked the first images, as many as this, by which queries alone are judged;
+            and of the others, in later records, those that withstood all else, which count in everything.
         images_digest: of the clean images and labels, by which results on the same ones are known.
         paper: the worst cases of the run's own evaluation, by the paper's protocol, one for each epsilon.
         checks: of masked gradients, as `evaluation.masking` tells them.

@@ -118,7 +118,7 @@ def test_marks_and_notes_say_what_stands_behind():
     assert "| T_Div † ‡ |" in text and "| T_Ens+Div |" in text
     for told in (
         "the first 8 test images",
-        "Square the first 6",
+        "in the column query the first 6",
         "Surrogate plain: seed 1",
         "Command: train it",
     ):

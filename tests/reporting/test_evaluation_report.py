@@ -42,7 +42,8 @@ SURROGATES = {"plain": {"seed": 1000, "clean accuracy": 0.875}, "other": {"seed"
 
 def made(target, at, at_03, **told):
     values = {"wrong": [7], "epsilons": EPSILONS, "query_images": 4, "surrogates": SURROGATES}
-    return record(target, tries(at) + tries(at_03, 0.3), **values | told)
+    trials = told.pop("trials", tries(at) + tries(at_03, 0.3))
+    return record(target, trials, **values | told)
 
 
 def worst(target, hits):
@@ -125,6 +126,22 @@ def test_every_figure_of_a_target_with_a_failed_check_is_marked_and_no_other(bad
     assert f"| {bad}, seed 0 | passed | what was found |" in text
     assert text.count("| gradients | **no** † | Half of them are zero. |") == 1
     assert text.count("| repeated | yes | They do not differ. |") == 2
+
+
+def test_square_beyond_its_first_images_counts_in_everything_alone():
+    """Images 5 and 6 withstood all else, and 5 falls to Square."""
+    told = {"attack": "square", "gradients": 0, "queries": 9}
+    more = trial(QUERY, {1, 5}, tried=[0, 1, 2, 3, 5, 6], queries_taken=(10, 5, 10, 10, 7, 10), **told)
+    whole = made("T_Div", DIV, DIV_03)
+    trials = [more if t.kind == QUERY and t.epsilon == 0.1 else t for t in whole.trials]
+    asked = made("T_Div", DIV, DIV_03, trials=tuple(trials))
+    (head, before), (_, after) = left([whole]), left([asked])
+    at = "T_Div", 0.1
+    square, everything = (head[2:].index(name) for name in ("Square", "everything"))
+    assert after[at][square] == before[at][square] == percent(3, 4)
+    assert (before[at][everything], after[at][everything]) == (percent(3, 8), percent(2, 8))
+    explained = "Square was also asked for each other image that the target withstood under all else"
+    assert explained in evaluation_markdown([asked]) and explained not in evaluation_markdown([whole])
 
 
 def test_no_checks_are_no_mark_and_no_section():
@@ -228,7 +245,9 @@ def test_other_images_are_not_paired():
 
 def test_notes_say_what_was_tried():
     text = evaluation_markdown(RECORDS)
-    assert "images: the first 8 test images, for Square the first 4; [ ]: 95 % Wilson interval" in text
+    assert (
+        "images: the first 8 test images, in the column Square the first 4; [ ]: 95 % Wilson interval" in text
+    )
     assert "- Command of the analysis: evaluate it\n- Commit of the analysis: 0123abc\n" in text
     assert "stored" not in text
     alone = [trial(TRANSFER, {0}, surrogate="plain")]
