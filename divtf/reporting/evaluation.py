@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from divtf.reporting import captions
+from divtf.reporting.cells import signed
 from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.plain_text import WIDTH, aligned
@@ -283,11 +284,29 @@ def _notes(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
             line
             for ours, theirs in _COMPARED
             if {ours, theirs} <= names
-            for line in paired_lines(table, ours, theirs, (TRANSFER, WORST_CASE))
+            for line in (
+                _gains(table, ours, theirs),
+                *paired_lines(table, ours, theirs, (TRANSFER, WORST_CASE)),
+            )
         ),
+        *([captions.NOISE_ALONE] if {"T_Div", "T_Base"} <= names and "T_Noise" not in names else []),
         *captions.analyses(records),
         *captions.budgets(records),
     ]
+
+
+def _gains(table: Table, ours: str, theirs: str) -> str:
+    """A line on what a target gains over another: by the paper's protocol, and what is left of that."""
+    rows = {row.target: row for row in table.rows}
+    parts = []
+    for name, head in _COLUMNS.items():
+        at = [0.0] if name == CLEAN else table.epsilons
+        pairs = [(rows[ours].cell(name, epsilon), rows[theirs].cell(name, epsilon)) for epsilon in at]
+        gains = [signed(mine.accuracy - other.accuracy) for mine, other in pairs if mine and other]
+        if len(gains) == len(at):
+            parts.append(f"{head} {' / '.join(gains)}")
+    shown = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
+    return f"{ours} over {theirs}, points at epsilon {shown}: {', '.join(parts)}"
 
 
 def _asked_for_more(record: EvaluationRecord) -> bool:
