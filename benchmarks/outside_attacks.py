@@ -3,14 +3,19 @@
 The targets were evaluated by `divtf.evaluate` before. Attacks of ART and of foolbox are made on the same
 surrogates and score each target; then they are made on the target itself, and Square asks it. The tables say
 how many images withstand all of them, and by how many points more withstand what divtf tried: at most 2 are
-aimed at.
+aimed at. What the others found is kept in `outside-attacks/` beside the runs: interrupted, or given again
+after another evaluation, the command makes only what is not there.
 
 Needs the extras `attacks` and `bench`.
 """
 
+import dataclasses
 import functools
+import hashlib
+import re
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +26,40 @@ from absl import app, flags
 
 import divtf
 from benchmarks.timing import Row, write_tables
-from divtf.attacks import outside
-from divtf.attacks.auto_pgd import auto_pgd
+from divtf.attacks import auto_pgd, outside
 from divtf.attacks.threat import ThreatModel
 from divtf.commands import evaluate
+from divtf.data.images import images_digest
 from divtf.errors import require, require_installed
+from divtf.evaluation.model_digests import model_digest
 from divtf.evaluation.predictions import predictions
 from divtf.pipeline.finished import directories, families
 from divtf.pipeline.surrogate_sets import surrogate_sets
+from divtf.storage.digests import array_digest
 from divtf.storage.evaluations import TRANSFER, EvaluationRecord
+from divtf.storage.kept import kept
+from divtf.storage.records import packed, unpacked
 
 # From a target, images, labels and the threat model to images.
 Maker = Callable[[Any, np.ndarray, np.ndarray, ThreatModel], np.ndarray]
 # Points by which divtf's worst case may lie above the other libraries'.
 MOST = 2.0
+# What attacks hang on: libraries, and how divtf asks them.
+_LIBRARIES = ("adversarial-robustness-toolbox", "foolbox", "tensorflow", "keras")
+_WRAPPERS = (outside, auto_pgd)
 # A target is traced once for all attacks.
 scores_of = functools.cache(outside.scores_of)
 
 
-def by_art(name: str, **settings) -> Maker:
+@dataclasses.dataclass(frozen=True)
+class ByArt:
     """An attack of ART with its own cross-entropy; step sizes are given in units of epsilon."""
 
-    def make(target, x, y, threat):
+    name: str
+    settings: Mapping[str, Any]
+
+    def __call__(self, target, x, y, threat):
+        """Images of [n, ...], within the threat model."""
         from art.attacks import evasion
         from art.estimators.classification import TensorFlowV2Classifier
 
@@ -55,17 +72,21 @@ def by_art(name: str, **settings) -> Maker:
             clip_values=(threat.clip_min, threat.clip_max),
             preprocessing=None,
         )
-        sizes = {key: value * threat.epsilon for key, value in settings.items() if key == "eps_step"}
-        attack = getattr(evasion, name)(classifier, eps=threat.epsilon, batch_size=len(x), **settings | sizes)
+        sizes = {key: value * threat.epsilon for key, value in self.settings.items() if key == "eps_step"}
+        given = {**self.settings, **sizes}
+        attack = getattr(evasion, self.name)(classifier, eps=threat.epsilon, batch_size=len(x), **given)
         return attack.generate(x, y)
 
-    return make
 
-
-def by_foolbox(name: str, **settings) -> Maker:
+@dataclasses.dataclass(frozen=True)
+class ByFoolbox:
     """An attack of foolbox on the scores, with its own cross-entropy or, for DeepFool, differences."""
 
-    def make(target, x, y, threat):
+    name: str
+    settings: Mapping[str, Any]
+
+    def __call__(self, target, x, y, threat):
+        """Images of [n, ...], within the threat model."""
         with warnings.catch_warnings():  # It imports names that SciPy 2 will not have.
             warnings.simplefilter("ignore", DeprecationWarning)
             import foolbox
@@ -73,57 +94,118 @@ def by_foolbox(name: str, **settings) -> Maker:
         device = "/GPU:0" if tf.config.list_physical_devices("GPU") else "/CPU:0"
         bounds = (threat.clip_min, threat.clip_max)
         model = foolbox.TensorFlowModel(scores_of(target, x.shape[1:]), bounds, device)
-        attack = getattr(foolbox.attacks, name)(**settings)
+        attack = getattr(foolbox.attacks, self.name)(**self.settings)
         _, x_adv, _ = attack(model, tf.constant(x), tf.constant(y), epsilons=threat.epsilon)
         return x_adv.numpy()
 
-    return make
 
-
-def by_auto_pgd(loss: str) -> Maker:
+@dataclasses.dataclass(frozen=True)
+class ByAutoPgd:
     """AutoPGD of ART as divtf wraps it: 100 steps."""
-    return lambda target, x, y, threat: auto_pgd(target, x, y, threat, loss=loss)
+
+    loss: str
+
+    def __call__(self, target, x, y, threat):
+        """Images of [n, ...], within the threat model."""
+        return auto_pgd.auto_pgd(target, x, y, threat, loss=self.loss)
 
 
-def by_square(queries: int) -> Maker:
+@dataclasses.dataclass(frozen=True)
+class BySquare:
     """Square of ART as divtf wraps it."""
 
-    def make(target, x, y, threat):
-        return outside.square(scores_of(target, x.shape[1:]), x, y, threat, queries=queries).images
+    queries: int
 
-    return make
+    def __call__(self, target, x, y, threat):
+        """Images of [n, ...], within the threat model."""
+        return outside.square(scores_of(target, x.shape[1:]), x, y, threat, queries=self.queries).images
 
 
 # ART has momentum for PyTorch alone, and DeepFool for other norms.
 OUTSIDE: dict[str, Maker] = {
-    "ART FGSM": by_art("FastGradientMethod", eps_step=1.0),
-    "ART BIM": by_art("BasicIterativeMethod", eps_step=0.1, max_iter=10, verbose=False),
-    "ART PGD": by_art(
-        "ProjectedGradientDescent", eps_step=0.1, max_iter=30, num_random_init=1, verbose=False
+    "ART FGSM": ByArt("FastGradientMethod", {"eps_step": 1.0}),
+    "ART BIM": ByArt("BasicIterativeMethod", {"eps_step": 0.1, "max_iter": 10, "verbose": False}),
+    "ART PGD": ByArt(
+        "ProjectedGradientDescent",
+        {"eps_step": 0.1, "max_iter": 30, "num_random_init": 1, "verbose": False},
     ),
-    "ART AutoPGD, cross-entropy": by_auto_pgd("cross_entropy"),
-    "ART AutoPGD, DLR": by_auto_pgd("dlr"),
-    "foolbox FGSM": by_foolbox("LinfFastGradientAttack"),
-    "foolbox BIM": by_foolbox("LinfBasicIterativeAttack", rel_stepsize=0.1, steps=10),
-    "foolbox PGD": by_foolbox("LinfProjectedGradientDescentAttack", rel_stepsize=0.1, steps=30),
-    "foolbox MI-FGSM": by_foolbox("LinfMomentumIterativeFastGradientMethod", rel_stepsize=0.1, steps=10),
-    "foolbox Adam PGD": by_foolbox("LinfAdamProjectedGradientDescentAttack", rel_stepsize=0.1, steps=30),
-    "foolbox DeepFool": by_foolbox("LinfDeepFoolAttack", steps=30),
+    "ART AutoPGD, cross-entropy": ByAutoPgd("cross_entropy"),
+    "ART AutoPGD, DLR": ByAutoPgd("dlr"),
+    "foolbox FGSM": ByFoolbox("LinfFastGradientAttack", {}),
+    "foolbox BIM": ByFoolbox("LinfBasicIterativeAttack", {"rel_stepsize": 0.1, "steps": 10}),
+    "foolbox PGD": ByFoolbox("LinfProjectedGradientDescentAttack", {"rel_stepsize": 0.1, "steps": 30}),
+    "foolbox MI-FGSM": ByFoolbox(
+        "LinfMomentumIterativeFastGradientMethod", {"rel_stepsize": 0.1, "steps": 10}
+    ),
+    "foolbox Adam PGD": ByFoolbox(
+        "LinfAdamProjectedGradientDescentAttack", {"rel_stepsize": 0.1, "steps": 30}
+    ),
+    "foolbox DeepFool": ByFoolbox("LinfDeepFoolAttack", {"steps": 30}),
 }
 
 
-def hits_of(makers: Mapping[str, Maker], attacked: Any, targets: Mapping[str, Any], x, y, threat) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What attacks of other libraries did, each kept once it is found.
+
+    It hangs on the models and images and on nothing that divtf tries: another protocol is compared with what
+    was found before, and what was interrupted goes on with the next attack.
+
+    Attributes:
+        directory: where it is kept; None keeps nothing.
+        seed: of each attack's random draws.
+    """
+
+    directory: Path | None = None
+    seed: int = 0
+
+    def of(self, attack: str, make: Maker, attacked: Any, targets: Mapping[str, Any], x, y, threat) -> dict:
+        """For each target, by its name, which images stay right: bool [n]."""
+
+        def found() -> dict[str, str]:
+            keras.utils.set_random_seed(self.seed)
+            x_adv = make(attacked, x, y, threat)
+            change, low, high = float(np.abs(x_adv - x).max()), float(x_adv.min()), float(x_adv.max())
+            inside = change <= threat.epsilon + 1e-6 and threat.clip_min <= low and high <= threat.clip_max
+            told = f"a change of {change:g}, {low:g} to {high:g}"
+            require(inside, f"images of {attack} within {threat}", told)
+            return {name: packed(predictions(target, x_adv) == y) for name, target in targets.items()}
+
+        if self.directory is None:
+            hits = found()
+        else:
+            depends = {
+                "attack": repr(make),
+                "seed": self.seed,
+                "threat": dataclasses.asdict(threat),
+                "attacked": model_digest(attacked),
+                "targets": {name: model_digest(target) for name, target in targets.items()},
+                "images": images_digest(x),
+                "labels": array_digest(y),
+                "versions": {name: metadata.version(name) for name in _LIBRARIES},
+                "wrappers": [hashlib.sha256(Path(m.__file__).read_bytes()).hexdigest() for m in _WRAPPERS],
+            }
+            name = re.sub(r"\W+", "-", attack)
+            hits = kept(self.directory, f"{name}-{threat.epsilon:g}", depends, found)
+        return {name: np.array(unpacked(bits, len(y))) for name, bits in hits.items()}
+
+
+def hits_of(
+    makers: Mapping[str, Maker],
+    attacked: Any,
+    targets: Mapping[str, Any],
+    x,
+    y,
+    threat,
+    found: Found = Found(),
+) -> dict:
     """For each target and attack, by their names, which images stay right: bool [n]."""
     hits: dict[str, dict[str, np.ndarray]] = {name: {} for name in targets}
     for attack, make in makers.items():
-        x_adv = make(attacked, x, y, threat)
-        change, low, high = float(np.abs(x_adv - x).max()), float(x_adv.min()), float(x_adv.max())
-        inside = change <= threat.epsilon + 1e-6 and threat.clip_min <= low and high <= threat.clip_max
-        require(inside, f"images of {attack} within {threat}", f"a change of {change:g}, {low:g} to {high:g}")
-        for name, target in targets.items():
-            hits[name][attack] = predictions(target, x_adv) == y
-        found = {name: f"{percent(each[attack]):.1f} %" for name, each in hits.items()}
-        print(f"epsilon {threat.epsilon:g}, {attack}: {found}", flush=True)
+        for name, right in found.of(attack, make, attacked, targets, x, y, threat).items():
+            hits[name][attack] = right
+        shown = {name: f"{percent(each[attack]):.1f} %" for name, each in hits.items()}
+        print(f"epsilon {threat.epsilon:g}, {attack}: {shown}", flush=True)
     return hits
 
 
@@ -151,20 +233,22 @@ def tables_of(
     *,
     white_box: Mapping[str, Maker],
     transfer: Mapping[str, Maker] = OUTSIDE,
+    found: Found = Found(),
 ) -> dict[str, list[Row]]:
     """The tables of one epsilon: for each target by transfer from all surrogates, then in a white box."""
     tables = {}
     others: dict[str, dict[str, np.ndarray]] = {name: {} for name in targets}
     for surrogate, model in surrogates.items():
-        for name, found in hits_of(transfer, model, targets, *images, threat).items():
-            others[name] |= {f"{attack} from {surrogate}": hits for attack, hits in found.items()}
+        for name, right in hits_of(transfer, model, targets, *images, threat, found).items():
+            others[name] |= {f"{attack} from {surrogate}": hits for attack, hits in right.items()}
     for name, record in records.items():
         own = {"divtf by transfer": np.array(record.standing_under(TRANSFER, threat.epsilon))}
         tables[f"{name}, transfer, epsilon {threat.epsilon:g}"] = rows_of(others[name], own)
     for name, record in records.items():
         own = {"divtf by all attacks": np.array(record.standing(threat.epsilon))}
-        found = hits_of(white_box, targets[name], {name: targets[name]}, *images, threat)[name]
-        tables[f"{name}, white box, epsilon {threat.epsilon:g}"] = rows_of(found, own)
+        target = {name: targets[name]}
+        others_here = hits_of(white_box, targets[name], target, *images, threat, found)[name]
+        tables[f"{name}, white box, epsilon {threat.epsilon:g}"] = rows_of(others_here, own)
     return tables
 
 
@@ -178,12 +262,11 @@ def main(arguments) -> None:
     runs = {config.target: divtf.load_run(path) for path, config in family.items()}
     require(set(records) == set(runs), f"evaluations of all runs below {root}", f"{sorted(records)}")
     outside.load_art("this benchmark")
-    keras.utils.set_random_seed(given.seed)
     first, record = next(iter(runs.values())), next(iter(records.values()))
     configs = [run.config for run in runs.values()]
     named = [name for name in record.surrogates if not name.startswith("same as ")]
     sets = surrogate_sets(named, configs, first.data)
-    square = {f"ART Square, {given.queries} queries": by_square(given.queries)} if given.queries else {}
+    square = {f"ART Square, {given.queries} queries": BySquare(given.queries)} if given.queries else {}
     tables: dict[str, list[Row]] = {}
     for epsilon in map(float, given.at or record.epsilons):
         tables |= tables_of(
@@ -193,6 +276,7 @@ def main(arguments) -> None:
             first.data.test_set(record.images),
             ThreatModel(epsilon),
             white_box=OUTSIDE | square,
+            found=Found(root / "outside-attacks", given.seed),
         )
     budget = {"images": record.images, "queries": given.queries, "seed": given.seed, "runs": given.runs}
     write_tables(Path(given.output), "Attacks of other libraries and divtf's own", budget, tables)

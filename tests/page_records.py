@@ -5,7 +5,7 @@ import dataclasses
 import evaluation_records
 
 from divtf.reporting.page.content import Result
-from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX
+from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, ComparisonRecord
 from divtf.storage.examples import Example, ExamplesRecord, Seen
 from divtf.storage.records import (
     CLEAN,
@@ -171,6 +171,9 @@ TABLE = [table_record("T_Base"), table_record("T_Div")]
 EVALUATIONS = [
     evaluation_record("T_Base", {"plain": {0, 1, 2}, "other": {3}, "white": {0, 1, 2, 3, 4}}),
     evaluation_record("T_Div", {"plain": {0}, "other": {1}, "white": {2}}),
+]
+COMPARED = [
+    ComparisonRecord.of(run, evaluation, "T_Base") for run, evaluation in zip(TABLE, EVALUATIONS, strict=True)
 ]
 MATRIX = [
     matrix_record("T_Base", {"T_Base": 1, "T_Div": 8, "surrogate": 5}),

@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import dataclasses
 import importlib
 import json
 import types
@@ -160,7 +161,7 @@ def test_attacks_of_other_libraries_reach_a_linear_target(name):
     """Nearly what the best image in the ball does, which is known: each pixel to one end or the other."""
     outside.load_art("this test")
     threat = ThreatModel(0.15)
-    make = outside_attacks.OUTSIDE.get(name) or outside_attacks.by_square(200)
+    make = outside_attacks.OUTSIDE.get(name) or outside_attacks.BySquare(200)
     hits = outside_attacks.hits_of({name: make}, linear, {"it": linear}, IMAGES, LABELS, threat)["it"][name]
     flat = IMAGES.reshape(12, 36)
     rivals = []
@@ -234,3 +235,52 @@ def test_outside_tables_have_transfer_from_each_surrogate_and_a_white_box():
     assert transfer[2].value == 25
     assert [row.name for row in white_box[:2]] == ["down, %", "divtf by all attacks, %"]
     assert tables["T_Div, white box, epsilon 0.05"][0].value == 0 < white_box[0].value
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """An attack that moves every pixel by a share of epsilon."""
+
+    by: float
+
+    def __call__(self, target, x, y, threat):
+        """[n, ...] -> [n, ...], noted in `CALLS`."""
+        CALLS.append(self.by)
+        return np.clip(x + self.by * threat.epsilon, 0, 1)
+
+
+CALLS: list[float] = []
+
+
+@pytest.mark.skipif(not (find_spec("art") and find_spec("foolbox")), reason="needs `attacks` and `bench`")
+def test_what_others_found_is_kept_for_what_it_depends_on(tmp_path):
+    CALLS.clear()
+    model, other = (
+        keras.Sequential([keras.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3)]) for _ in range(2)
+    )
+    for each, sign in ((model, 1), (other, -1)):
+        each.layers[-1].set_weights([sign * SLOPES, np.zeros(3, "float32")])
+    kept, targets = outside_attacks.Found(tmp_path), {"T_Base": model, "T_Div": other}
+    first = (Moved(-1.0), model, targets, IMAGES, LABELS, ThreatModel(0.05))
+    found = kept.of("down", *first)
+    # As without keeping, and by a plain product.
+    for name, right in outside_attacks.Found().of("down", *first).items():
+        np.testing.assert_array_equal(found[name], right)
+    moved = np.clip(IMAGES - np.float32(0.05), 0, 1).reshape(12, 36) @ SLOPES
+    np.testing.assert_array_equal(found["T_Base"], moved.argmax(axis=1) == LABELS)
+    np.testing.assert_array_equal(found["T_Div"], moved.argmin(axis=1) == LABELS)
+    others = [
+        first,
+        (Moved(-0.5), *first[1:]),
+        (first[0], other, *first[2:]),
+        (*first[:2], {"T_Base": model}, *first[3:]),
+        (*first[:3], IMAGES[:6], LABELS[:6], first[5]),
+        (*first[:4], (LABELS + 1) % 3, first[5]),
+        (*first[:5], ThreatModel(0.06)),
+    ]
+    CALLS.clear()
+    for _ in range(2):
+        for given in others:
+            kept.of("down", *given)
+        outside_attacks.Found(tmp_path, seed=1).of("down", *first)
+    assert len(CALLS) == len(others), "the first was there, another seed was not"

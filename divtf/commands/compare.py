@@ -1,5 +1,6 @@
 """The command for comparisons of recipes; `--help` shows the words at its door."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.pipeline.recipes import RECIPES
 from divtf.runtime import quiet_start
-from divtf.storage import checked_json, files
+from divtf.storage import files, run_directory
+from divtf.storage.evaluations import ComparisonRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
 
@@ -82,25 +84,28 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protoc
     from divtf.reporting import comparison
 
     root = Path(configs[0].run_dir).parent
-    records = many_runs.run(configs, cluster)
+    runs = many_runs.run(configs, cluster)
     evaluate.main(root, protocol, configs[0].data_dir)
     found = [finished.read_evaluation(Path(config.run_dir), protocol.name) for config in configs]
-    evaluations = [record for record in found if record]
+    records = [
+        ComparisonRecord.of(run, evaluation, reference)
+        for run, evaluation in zip(runs, found, strict=True)
+        if evaluation
+    ]
     written = {
-        "comparison.md": comparison.comparison_markdown(records, evaluations, reference),
-        "comparison.csv": comparison.comparison_csv(records, evaluations, reference),
+        "comparison.md": comparison.comparison_markdown(records),
+        "comparison.csv": comparison.comparison_csv(records),
+        run_directory.COMPARISON: json.dumps([record.to_json() for record in records], indent=1) + "\n",
     }
     for name, text in written.items():
         files.write_file(root / name, text.encode())
-    # For the page, which can be made again from what is there.
-    checked_json.write_checked(root / results.COMPARISON, {"reference": reference, "protocol": protocol.name})
     page = results.try_page(root)
     print()
-    print(comparison.comparison_text(records, evaluations, reference))
+    print(comparison.comparison_text(records))
     for name in written:
-        print(f"  {name:<14} {root / name}")
+        print(f"  {name:<15} {root / name}")
     if page:
-        print(f"  {'page':<14} {page}")
+        print(f"  {'page':<15} {page}")
 
 
 def launch() -> None:

@@ -34,7 +34,9 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     surrogates = help_text(f"Surrogates: {FORMS}.", stands_for=own)
     images = help_text("Attack the first test images.", stands_for=own)
     queries = help_text("Scores that Square may ask for, of an image; 0 leaves it out.", stands_for=own)
-    query_images = help_text("Square attacks the first images.", stands_for=own)
+    query_images = help_text(
+        "Square attacks the first images, and those that withstand all else.", stands_for=own
+    )
     flags.DEFINE_list("surrogates", None, surrogates, **options)
     flags.DEFINE_integer("images", None, images, lower_bound=1, **options)
     flags.DEFINE_integer("queries", None, queries, lower_bound=0, **options)

@@ -41,6 +41,7 @@ def collect(root: Path) -> Published:
     collected: dict[str, list[Any]] = {
         "table": _collect_targets(root),
         "evaluation": evaluate.collect(root, _PROTOCOL),
+        "comparison": finished.read_comparison(root),
         "gaas": figure5.collect(root),
         "transfer_matrix": transfer_matrix.collect(root),
         "sparsity": _collect_ablation(root),

@@ -6,6 +6,7 @@ training, and compared with differences of its values, both in float64, where di
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -28,6 +29,8 @@ from divtf.networks.conversion import (
 
 # So many layers are named in an error.
 _NAMED = 3
+# Images for a layer that may change few of them, and values of these images in all, at most.
+_MANY, _VALUES = 100, 5_000_000
 # Layers of members that were measured and found to be exact.
 _EXACT: set[str] = set()
 
@@ -52,8 +55,11 @@ def measure(member: keras.Model, input_shape: Sequence[int | None], *, graph: bo
 
 def _examples(model: keras.Model) -> int:
     """To how many images a model is given: more where chance may leave each as it is (RandomPerspective)."""
-    draws = any("seed_generator" in variable.path for variable in model.non_trainable_variables)
-    return 3 * EXAMPLES if draws else EXAMPLES
+    return 3 * EXAMPLES if _draws(model) else EXAMPLES
+
+
+def _draws(layer: Any) -> bool:
+    return any("seed_generator" in v.path for v in getattr(layer, "non_trainable_variables", ()))
 
 
 def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -124,10 +130,15 @@ def _without_names(config: Any) -> Any:
 
 def _require_exact(member: keras.Model, input_shape: Sequence[int | None]) -> None:
     found = measure(member, input_shape)
-    if found.exact:
+    # What changes few images may have changed none of these.
+    seldom = found.exact and _draws(member)
+    layers = []
+    if seldom or not found.exact:
+        layers = _apart(lambda: list(itertools.islice(inexact_layers(member, drawing=seldom), _NAMED + 1)))
+    if found.exact and not layers:
         return
-    what = found.reason or f"a slope of GAL that is off by {found.error:.1g} of its size"
-    layers = _apart(lambda: list(itertools.islice(inexact_layers(member), _NAMED + 1)))
+    slope = "is off now and then" if found.exact else f"is off by {found.error:.1g} of its size"
+    what = found.reason or f"a slope of GAL that {slope}"
     names = [f"{type(layer).__name__} {layer.name!r}" for layer in layers[:_NAMED]]
     where = f" in {', '.join(names)}{' and others' if len(layers) > _NAMED else ''}" if layers else ""
     advice = "; divtf.convert_member(member) replaces it" if any(map(_is_converted, layers)) else ""
@@ -137,16 +148,23 @@ def _require_exact(member: keras.Model, input_shape: Sequence[int | None]) -> No
     )
 
 
-def inexact_layers(member: keras.Model) -> Iterator[Any]:
-    """The layers and operations of a Functional or Sequential member that are not exact by themselves."""
+def inexact_layers(member: keras.Model, *, drawing: bool = False) -> Iterator[Any]:
+    """The layers and operations of a Functional or Sequential member that are not exact by themselves.
+
+    Args:
+        member: stays as it is.
+        drawing: whether to look at layers that draw random numbers alone, and those at many images.
+    """
     if not is_graph(member):
         return
     copy = float64_copy(member)
     names = {layer.name: layer for layer in _nodes(member)}
     for node in _nodes(copy):
         if is_graph(node):
-            yield from inexact_layers(names[node.name])
-        elif not isinstance(node, keras.layers.InputLayer) and not _measure_node(node).exact:
+            yield from inexact_layers(names[node.name], drawing=drawing)
+        elif isinstance(node, keras.layers.InputLayer) or (drawing and not _draws(node)):
+            continue
+        elif not _measure_node(node, many=drawing).exact:
             yield names.get(node.name, node)
 
 
@@ -159,11 +177,13 @@ def _is_converted(layer: Any) -> bool:
     return is_replaced(layer.layer if isinstance(layer, keras.layers.Wrapper) else layer)
 
 
-def _measure_node(node: Any) -> Exactness:
+def _measure_node(node: Any, *, many: bool) -> Exactness:
     """One layer or operation by itself, with respect to its inputs and weights."""
     try:
         model = keras.Model(node.input, node.output)
-        images = [random_images(tensor.shape, _examples(model)) for tensor in model.inputs]
+        values = sum(math.prod(size or 1 for size in tensor.shape) for tensor in model.inputs)
+        count = max(_examples(model), min(_MANY, _VALUES // values) if many else 0)
+        images = [random_images(tensor.shape, count) for tensor in model.inputs]
         inputs = [tf.Variable(tf.cast(each, tf.float64)) for each in images]
         return compare(model, inputs, [*inputs, *model.trainable_variables])
     except Exception:  # What cannot be told apart is not named.

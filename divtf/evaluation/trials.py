@@ -85,13 +85,35 @@ class Standing:
                     self._say(attempt.attack, name, numbers)
                     self._try(attempt.attack, sets[name], numbers, [name], kind=WHITE_BOX, version=version)
 
-    def by_queries(self, sets: Mapping[str, AdversarialSets], attack: Attack, images: int) -> None:
-        """Try the Square attack on each target, for the first images, as many as this."""
+    def by_queries(
+        self,
+        sets: Mapping[str, AdversarialSets],
+        attack: Attack,
+        images: int,
+        left: Mapping[str, np.ndarray],
+    ) -> None:
+        """Try the Square attack on each target.
+
+        Args:
+            sets: of each target, by its name.
+            attack: `make_attack("square", ...)`.
+            images: as many are attacked, the first ones, whatever else fooled the target there: what Square
+                does by itself is known of them.
+            left: name of each target -> which images withstand all else, bool [n]: those beyond the first
+                ones are attacked too, as no other can change what is left in all.
+        """
         for name in self._targets:
             # Always those that stand alone: what Square draws for an image depends on its company.
-            numbers = np.flatnonzero(self.standing[name][:images])
+            first = np.flatnonzero(self.standing[name][:images])
+            others = images + np.flatnonzero((self.standing[name] & left[name])[images:])
+            numbers = np.concatenate([first, others])
             self._say(attack, name, numbers)
-            taken = queries_taken(sets[name], attack, self._x, self._y, numbers, self._stored_as)
+            taken = np.concatenate(
+                [
+                    queries_taken(sets[name], attack, self._x, self._y, part, self._stored_as)
+                    for part in (first, others)
+                ]
+            )
             told = {"kind": QUERY, "queries_taken": tuple(taken.tolist())}
             self._keep(name, attack, numbers, taken > attack.queries, **told)
 

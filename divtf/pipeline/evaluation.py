@@ -68,8 +68,8 @@ def evaluate(
         received = f"epsilons={each.epsilons} and surrogate_seed={each.surrogate_seed} in {each.run_dir}"
         require(same, f"runs of one kind, as {config.run_dir}, with {asked}", received)
     epsilons = tuple(sorted(config.epsilons))
-    attacks = [_attacks(protocol, epsilon) for epsilon in epsilons]
     data = experiment.load_data(config.part(DataPart))
+    attacks = [_attacks(protocol, epsilon, data.spec.num_classes) for epsilon in epsilons]
     x, y = data.test_set(protocol.images)
     require(len(y) == protocol.images, f"at most {len(y)} images, as there are", f"images={protocol.images}")
     require_storable(protocol.stored_as, x.shape)
@@ -119,7 +119,8 @@ def _standing(
     own_sets = {name: target.sets for name, target in targets.items()}
     by_gradients.by_gradients(own_sets, attacks.white_box)
     if attacks.square:
-        by_queries.by_queries(own_sets, attacks.square, protocol.query_images)
+        left = {name: by_transfer.standing[name] & by_gradients.standing[name] for name in targets}
+        by_queries.by_queries(own_sets, attacks.square, protocol.query_images, left)
     return [by_transfer, by_gradients, by_queries]
 
 
@@ -176,15 +177,20 @@ def _checked(
     return evaluation_checks.detected(checked, sets, data.test_set(), attacked)
 
 
-def _attacks(protocol: Protocol, epsilon: float) -> _Attacks:
+def _attacks(protocol: Protocol, epsilon: float, classes: int) -> _Attacks:
     square = None
     if protocol.queries:
         square = make_attack("square", ThreatModel(epsilon), queries=protocol.queries)
-    return _Attacks(_attempts(protocol.transfer, epsilon), _attempts(protocol.white_box, epsilon), square)
+    transfer, white_box = (
+        _attempts(trials, epsilon, classes) for trials in (protocol.transfer, protocol.white_box)
+    )
+    return _Attacks(transfer, white_box, square)
 
 
-def _attempts(trials: Sequence[Trial], epsilon: float) -> list[Attempt]:
+def _attempts(trials: Sequence[Trial], epsilon: float, classes: int) -> list[Attempt]:
+    """The trials that images of so many classes admit."""
     return [
         Attempt(make_attack(trial.attack, ThreatModel(epsilon), **trial.params), trial.versions)
         for trial in trials
+        if classes >= trial.classes
     ]

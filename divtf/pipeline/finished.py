@@ -10,7 +10,7 @@ from divtf.errors import InputError, require
 from divtf.pipeline.config import RunConfig
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, run_directory
-from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
 from divtf.storage.records import (
     AnyRecord,
     GaasRecord,
@@ -117,6 +117,29 @@ def read_analysis(kind: type[AnyRecord], path: Path) -> AnyRecord:
     """
     with expecting("a record of this version", path):
         return kind.from_json(checked_json.read_checked(path))
+
+
+def read_comparison(root: Path) -> list[ComparisonRecord]:
+    """The comparison of the runs below a directory; empty if there is none.
+
+    Raises:
+        InputError: if its file is none of this version, or a target was trained anew since.
+    """
+    path = root / run_directory.COMPARISON
+    if not path.exists():
+        return []
+    with expecting("a comparison, as divtf.compare writes it,", path):
+        values = checked_json.read_json(path)
+        require(isinstance(values, list), f"a list of records in {path}", f"{values!r:.80}")
+        records = [ComparisonRecord.from_json(record) for record in values]
+    runs = [read_record(directory) for directory in directories(root)]
+    weights = {(run.target, run.subject, run.seed): run.provenance.get("weights") for run in runs}
+    for record in records:
+        run = record.target, record.subject, record.seed
+        current = run in weights and weights[run] == record.provenance.get("weights")
+        told = f"another {record.target}, seed {record.seed}: give divtf.compare again"
+        require(current, f"a comparison of the runs below {root}", told)
+    return records
 
 
 def require_distinct(records: Sequence[Record], root: Path) -> None:

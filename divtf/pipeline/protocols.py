@@ -16,11 +16,13 @@ class Trial:
         attack: its name.
         params: other values than its own for its parameters.
         versions: how often it is tried, each time with other random draws.
+        classes: of the images, at least; with fewer it is left out.
     """
 
     attack: str
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: int = 1
+    classes: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Protocol:
         transfer: attacks on each surrogate, cheap ones first; images that fool every target need no more.
         white_box: attacks on each target itself.
         queries: scores that the Square attack may ask a target for, of an image; 0 leaves it out.
-        query_images: it attacks the first images, as many as this.
+        query_images: it attacks the first images, as many as this, and of the others those that a target
+            withstands under all else.
         checks: whether to look for masked gradients, and to measure detection.
         images: first test images that are attacked.
         stored_as: what targets see of adversarial images, as `storage.records.STORED_AS` has it.
@@ -79,8 +82,9 @@ _STRONG = Protocol(
     white_box=(
         Trial("auto_pgd", {"steps": 25}),
         Trial("pgd", {"steps": 40, "loss": "mean_probability"}),
-        Trial("pgd", {"steps": 20, "loss": "cross_entropy"}),
         Trial("pgd", {"steps": 20, "loss": "margin"}),
+        # On what is left, at the steps of AutoAttack: it fools most of what cross-entropy does not.
+        Trial("auto_pgd", {"steps": 100, "loss": "dlr"}, classes=3),
     ),
     queries=500,
     query_images=50,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from divtf.errors import InputError, first_line, require
+from divtf.errors import first_line, require
 from divtf.pipeline import finished
 from divtf.pipeline.shared_paths import SHARED
 from divtf.reporting.page.content import Result
@@ -16,7 +16,6 @@ from divtf.storage.evaluations import EvaluationRecord
 from divtf.storage.examples import ExamplesRecord
 from divtf.storage.records import GaasRecord, Record, TransferMatrixRecord
 
-COMPARISON = "comparison.json"
 _LOG = get_logger(__name__)
 # How far below a directory results are looked for.
 _DEPTH = 3
@@ -31,7 +30,7 @@ _ANALYSES: dict[str, tuple[str, type[Record]]] = {
 
 def is_result(directory: Path) -> bool:
     """Whether a directory is one result: a run, what a command made of several, or published records."""
-    names = (run_directory.RESULTS, COMPARISON, *(kind.file for kind in KINDS.values()))
+    names = (run_directory.RESULTS, *(kind.file for kind in KINDS.values()))
     if any((directory / name).is_file() for name in names):
         return True
     evaluated = any(path.is_dir() for path in directory.glob("evaluation-*"))
@@ -64,7 +63,7 @@ def read(directory: Path) -> Result:
     for path, record in zip(runs, records.get("table", ()), strict=bool(runs)):
         values = checked_json.read_json(path / run_directory.CONFIG)
         configs.setdefault(record.subject, {})[f"{record.target}, seed {record.seed}"] = values
-    return Result(directory.resolve().name, records, _reference(directory), configs)
+    return Result(directory.resolve().name, records, configs)
 
 
 def make_page(directory: Path) -> Path:
@@ -103,6 +102,7 @@ def _of_runs(runs: Sequence[Path], root: Path) -> dict[str, list[Any]]:
                 _analysis(file, record, target) for file in sorted(path.glob(name))
             )
     records["sparsity"] = _ablation(runs)
+    records["comparison"] = finished.read_comparison(root)
     return {kind: found for kind, found in records.items() if found}
 
 
@@ -131,15 +131,3 @@ def _published(directory: Path) -> dict[str, list[Any]]:
                 require(isinstance(values, list), f"a list of records in {path}", f"{values!r:.80}")
                 found[name] = [kind.record.from_json(record) for record in values]
     return {name: records for name, records in found.items() if records}
-
-
-def _reference(directory: Path) -> str:
-    """The target that a comparison in a directory is about; "" where there is no comparison."""
-    path = directory / COMPARISON
-    if not path.exists():
-        return ""
-    values = checked_json.read_checked(path)
-    reference = values.get("reference") if isinstance(values, dict) else None
-    if not isinstance(reference, str):
-        raise InputError(f"Expected the reference of a comparison in {path}. Received: {values!r:.80}")
-    return reference

@@ -12,45 +12,28 @@ from divtf.reporting.leaking import leaks
 from divtf.reporting.paired import differences, in_words
 from divtf.reporting.plain_text import aligned
 from divtf.reporting.tables import Cell, Row, Table, tables
-from divtf.storage.evaluations import KINDS, EvaluationRecord
+from divtf.storage.evaluations import KINDS, QUERY, ComparisonRecord
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
 _EVERYTHING = "everything"
 _MASKED = "†"
 
 
-def comparison_markdown(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], reference: str
-) -> str:
-    """The comparison as GitHub Markdown, a table for each model and data set.
-
-    Args:
-        records: of the runs.
-        evaluations: of the same targets by one protocol.
-        reference: the target with which the others are compared.
-    """
-    return (
-        "\n\n".join(
-            _markdown(table, records, evaluations, reference) for table in comparison_tables(evaluations)
-        )
-        + "\n"
-    )
+def comparison_markdown(records: Sequence[ComparisonRecord]) -> str:
+    """The comparison as GitHub Markdown, a table for each model and data set."""
+    return "\n\n".join(_markdown(table, records) for table in comparison_tables(records)) + "\n"
 
 
-def comparison_text(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], reference: str
-) -> str:
+def comparison_text(records: Sequence[ComparisonRecord]) -> str:
     """The same for the console: the tables alone."""
     blocks = []
-    for table in comparison_tables(evaluations):
-        lines = aligned(_grid(table, records, evaluations, reference))
+    for table in comparison_tables(records):
+        lines = aligned(_grid(table, records))
         blocks.append("\n".join([f"{table.title}: what is left, %", *lines]))
     return "\n\n".join(blocks)
 
 
-def comparison_csv(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], reference: str
-) -> str:
+def comparison_csv(records: Sequence[ComparisonRecord]) -> str:
     """The same as comma-separated values: a line for each target, epsilon and column, all seeds together."""
     import pandas  # Slow to import, and needed here only.
 
@@ -59,10 +42,10 @@ def comparison_csv(
             **{"model": table.model, "dataset": table.dataset, "target": row.target, "epsilon": epsilon},
             **{"column": column, "accuracy": cell.accuracy, "deviation": cell.deviation},
             **{"seeds": len(cell.results), "images": cell.results[0].total},
-            **_difference_values(table, row, reference, column, epsilon),
+            **_difference_values(table, row, records[0].reference, column, epsilon),
             **{"coherence": coherence_of(records, table, row), "hours": hours_of(records, table, row)},
         }
-        for table in comparison_tables(evaluations)
+        for table in comparison_tables(records)
         for row in table.rows
         for epsilon in table.epsilons
         for column in (CLEAN, *comparison_columns(table))
@@ -71,12 +54,12 @@ def comparison_csv(
     return pandas.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def comparison_tables(evaluations: Sequence[EvaluationRecord]) -> Sequence[Table]:
+def comparison_tables(records: Sequence[ComparisonRecord]) -> Sequence[Table]:
     """Tables whose columns are the surrogates, the kinds of attackers, and everything."""
-    return tables([_by_surrogate(record) for record in evaluations])
+    return tables([_by_surrogate(record) for record in records])
 
 
-def _by_surrogate(record: EvaluationRecord) -> TargetRecord:
+def _by_surrogate(record: ComparisonRecord) -> TargetRecord:
     """The record as one of a table, in which each surrogate, too, stands for an attack."""
     kinds = as_target_record(record)
     kept = tuple(result for result in kinds.results if result.attack in (CLEAN, *KINDS, WORST_CASE))
@@ -100,13 +83,8 @@ def cell_of(row: Row, column: str, epsilon: float) -> Cell | None:
     return row.cell(column, 0.0 if column == CLEAN else epsilon)
 
 
-def _grid(
-    table: Table,
-    records: Sequence[TargetRecord],
-    evaluations: Sequence[EvaluationRecord],
-    reference: str,
-) -> list[list[str]]:
-    columns = comparison_columns(table)
+def _grid(table: Table, records: Sequence[ComparisonRecord]) -> list[list[str]]:
+    columns, reference = comparison_columns(table), records[0].reference
     heads = [_EVERYTHING if column == WORST_CASE else column for column in columns]
     lines = [["target", "epsilon", CLEAN, *heads, f"against {reference}", "coherence", "hours"]]
     for row in table.rows:
@@ -115,7 +93,7 @@ def _grid(
             coherence, hours = coherence_of(records, table, row), hours_of(records, table, row)
             lines.append(
                 [
-                    row.target + marks(records, evaluations, table, row),
+                    row.target + marks(records, table, row),
                     f"{epsilon:g}",
                     *("-" if cell is None else f"{cell.accuracy:.1f} {cell.spread}" for cell in cells),
                     difference_in_words(table, row, reference, epsilon),
@@ -126,75 +104,56 @@ def _grid(
     return lines
 
 
-def _markdown(
-    table: Table,
-    records: Sequence[TargetRecord],
-    evaluations: Sequence[EvaluationRecord],
-    reference: str,
-) -> str:
-    header, *rows = _grid(table, records, evaluations, reference)
+def _markdown(table: Table, records: Sequence[ComparisonRecord]) -> str:
+    header, *rows = _grid(table, records)
     lines = [header, ["---"] * len(header), *rows]
-    notes = comparison_notes(table, records, evaluations, reference)
     return "\n".join(
         [
             f"### {table.title}: what is left of each",
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
             "",
-            *(f"- {note}" for note in notes),
+            *(f"- {note}" for note in comparison_notes(table, records)),
         ]
     )
 
 
-def comparison_notes(
-    table: Table,
-    records: Sequence[TargetRecord],
-    evaluations: Sequence[EvaluationRecord],
-    reference: str,
-) -> list[str]:
+def comparison_notes(table: Table, records: Sequence[ComparisonRecord]) -> list[str]:
     """What the table says of itself: images, marks, surrogates, budgets, commands."""
-    own = [record for record in evaluations if record.subject == table.title]
-    trained = [record for record in records if record.subject == table.title]
+    own = [record for record in records if record.subject == table.title]
     return [
         f"Accuracy in percent, protocol {own[0].protocol}; images: the first {own[0].images} test images, "
-        f"for Square the first {own[0].query_images}. An image counts only if it is right when clean and "
-        "under every attack of a column",
+        f"in the column {QUERY} the first {own[0].query_images}. An image counts only if it is right when "
+        "clean and under every attack of a column",
         "[ ]: 95 % Wilson interval of one seed; ±: standard deviation over n seeds",
-        f"Against {reference}: difference in everything, in points, and p of McNemar's exact test, image by "
-        "image, of each seed; over several seeds mean ± deviation of the paired difference",
+        f"Against {own[0].reference}: difference in everything, in points, and p of McNemar's exact test, "
+        "image by image, of each seed; over several seeds mean ± deviation of the paired difference",
         f"{_MASKED}: shows signs of masked gradients; {LEAKING}: leaks labels",
         *(f"Surrogate {name}: {entries(told)}" for name, told in own[0].surrogates.items()),
-        *captions.budgets(trained),
-        *captions.provenance(trained),
+        *captions.budgets(own),
+        *captions.provenance(own),
         *captions.analyses(own),
     ]
 
 
-def marks(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], table: Table, row: Row
-) -> str:
-    """The marks of a target that shows signs of masked gradients, or leaks labels."""
-    masked = any(
-        not check["passed"]
-        for record in evaluations
-        if (record.subject, record.target) == (table.title, row.target)
-        for check in record.checks
-    )
-    leaking = any(map(leaks, _of(records, table, row)))
-    return f" {_MASKED}" * masked + f" {LEAKING}" * leaking
+def marks(records: Sequence[ComparisonRecord], table: Table, row: Row) -> str:
+    """The marks of a target that shows signs of masked gradients, or leaks labels, in any of its seeds."""
+    own = _of(records, table, row)
+    masked = any(not check["passed"] for record in own for check in record.checks)
+    return f" {_MASKED}" * masked + f" {LEAKING}" * any(map(leaks, own))
 
 
-def _of(records: Sequence[TargetRecord], table: Table, row: Row) -> list[TargetRecord]:
+def _of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> list[ComparisonRecord]:
     return [record for record in records if (record.subject, record.target) == (table.title, row.target)]
 
 
-def coherence_of(records: Sequence[TargetRecord], table: Table, row: Row) -> float | None:
+def coherence_of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float | None:
     """Mean coherence of a target over images and seeds; None where it was not measured."""
     values = [value for record in _of(records, table, row) for value in record.coherence]
     return statistics.fmean(values) if values else None
 
 
-def hours_of(records: Sequence[TargetRecord], table: Table, row: Row) -> float | None:
+def hours_of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float | None:
     """Of training, in the mean over the seeds."""
     own = _of(records, table, row)
     known = [record.provenance["hours"] for record in own if "hours" in record.provenance]
@@ -210,7 +169,7 @@ def _difference_values(
 
 
 def difference_in_words(table: Table, row: Row, reference: str, epsilon: float) -> str:
-    """What a target is ahead of the reference in everything, with McNemar's p; "-" of the reference."""
+    """In everything, from the reference, with its test; "-" where there is none."""
     if row.target == reference:
         return "-"
     found = differences(table, row.target, reference, WORST_CASE, epsilon)

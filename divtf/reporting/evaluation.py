@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from divtf.reporting import captions
+from divtf.reporting.cells import signed
 from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.plain_text import WIDTH, aligned
@@ -37,6 +38,10 @@ _COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
 MARK = "†"
 # What exports give, the bar to beat, and what flagged most of what fools a diverse ensemble in trials.
 SHOWN_SCORES = ("disagreement", "one_minus_confidence", "pair_divergence")
+_ASKED = (
+    "Square was also asked for each other image that the target withstood under all else: what it fooled "
+    "there counts in everything, and neither in its own column nor in its curve"
+)
 _PAPERS = "The paper's attacks were tried on as many images as the run itself was told to attack"
 
 
@@ -277,24 +282,52 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     spread = "±: standard deviation over n seeds" if seeds else "[ ]: 95 % Wilson interval"
     stored = {record.stored_as for record in records} - {"float32"}
     names = {row.target for row in table.rows}
-    asked = f", for Square the first {records[0].query_images}" if records[0].query_images else ""
+    asked = f", in the column Square the first {records[0].query_images}" if records[0].query_images else ""
     return [
         f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
         "counts only if it is classified as labelled when clean and under every attack of the column",
         "Images that have fooled every target are left out of further attacks on surrogates, those that have "
         "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by "
         "it among those of its kind, with images that a later one might have fooled too",
+        *([_ASKED] if any(map(_asked_for_more, records)) else []),
         *([_PAPERS] if any(record.paper for record in records) else []),
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),
         *(
             line
             for ours, theirs in _COMPARED
             if {ours, theirs} <= names
-            for line in paired_lines(table, ours, theirs, (TRANSFER, WORST_CASE))
+            for line in (
+                _gains(table, ours, theirs),
+                *paired_lines(table, ours, theirs, (TRANSFER, WORST_CASE)),
+            )
         ),
+        *([captions.NOISE_ALONE] if {"T_Div", "T_Base"} <= names and "T_Noise" not in names else []),
         *captions.analyses(records),
         *captions.budgets(records),
     ]
+
+
+def _gains(table: Table, ours: str, theirs: str) -> str:
+    """A line on what a target gains over another: by the paper's protocol, and what is left of that."""
+    rows = {row.target: row for row in table.rows}
+    parts = []
+    for name, head in COLUMNS.items():
+        at = [0.0] if name == CLEAN else table.epsilons
+        pairs = [(rows[ours].cell(name, epsilon), rows[theirs].cell(name, epsilon)) for epsilon in at]
+        gains = [signed(mine.accuracy - other.accuracy) for mine, other in pairs if mine and other]
+        if len(gains) == len(at):
+            parts.append(f"{head} {' / '.join(gains)}")
+    shown = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
+    return f"{ours} over {theirs}, points at epsilon {shown}: {', '.join(parts)}"
+
+
+def _asked_for_more(record: EvaluationRecord) -> bool:
+    """Whether queries attacked others than the first images."""
+    return any(
+        any(unpacked(trial.tried, record.images)[record.query_images :])
+        for trial in record.trials
+        if trial.kind == QUERY
+    )
 
 
 def _lines(grid: Sequence[Sequence[str]]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from divtf.reporting.paired import Paired
 from divtf.reporting.tables import Table
+from divtf.storage.evaluations import ComparisonRecord
 from divtf.storage.records import TargetRecord
 
 MARK = "‡"
@@ -16,7 +17,7 @@ _EXPLAINED = (
 _SIGNIFICANT = 0.05
 
 
-def leaks(record: TargetRecord) -> bool:
+def leaks(record: TargetRecord | ComparisonRecord) -> bool:
     """Whether a target has images right because they were attacked, by labels."""
     return any(_is_easier(entry) for entry in record.on_static_models)
 

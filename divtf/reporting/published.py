@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from divtf.errors import require
 from divtf.reporting import captions, report
+from divtf.reporting.comparison import comparison_csv, comparison_markdown
 from divtf.reporting.evaluation import evaluation_markdown
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
@@ -24,7 +25,7 @@ from divtf.reporting.markdown import table_markdown
 from divtf.reporting.plain_text import table_lines
 from divtf.reporting.table_data import table_csv
 from divtf.reporting.tables import tables
-from divtf.storage.evaluations import QUERY, EvaluationRecord
+from divtf.storage.evaluations import QUERY, ComparisonRecord, EvaluationRecord
 from divtf.storage.records import (
     GaasRecord,
     Record,
@@ -76,6 +77,10 @@ def _table_text(records: Sequence[TargetRecord]) -> str:
     return table_markdown(records, against_paper=True).strip()
 
 
+def _comparison_text(records: Sequence[ComparisonRecord]) -> str:
+    return comparison_markdown(records).strip()
+
+
 def _gaas_text(records: Sequence[GaasRecord]) -> str:
     return _bullets(records, captions.gaas)
 
@@ -115,6 +120,7 @@ def _roc_of_targets(records: Sequence[EvaluationRecord]) -> Figure:
 KINDS = {
     "table": Kind("table.json", TargetRecord, _table_text),
     "evaluation": Kind("evaluation.json", EvaluationRecord, evaluation_markdown),
+    "comparison": Kind("comparison.json", ComparisonRecord, _comparison_text),
     "gaas": Kind("gaas.json", GaasRecord, _gaas_text),
     "transfer_matrix": Kind("transfer.json", TransferMatrixRecord, _transfer_matrix_text),
     "sparsity": Kind("sparsity.json", SparsityRecord, _sparsity_text),
@@ -145,6 +151,8 @@ OUTPUTS = {
     ),
     "table.png": Output("table", "the table as a picture", _table_beside_the_papers, False),
     "table.csv": Output("table", "the table as CSV", table_csv, False),
+    "comparison.md": Output("comparison", "the comparison alone", comparison_markdown, False),
+    "comparison.csv": Output("comparison", "the comparison as CSV", comparison_csv, False),
 }
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from divtf.storage.records import Record, TransferResult, packed, unpacked
+from divtf.storage.records import Record, TargetRecord, TransferResult, packed, unpacked
 from divtf.storage.typed import as_tuples, checked
 
 TRANSFER, WHITE_BOX, QUERY = "transfer", "white box", "query"
@@ -68,7 +68,8 @@ class EvaluationRecord(Record):
         trials: one result for each attack, surrogate, version and epsilon, in the order in which they came.
         surrogates: name -> what tells the surrogate whole, its clean accuracy with it.
         stored_as: what the target saw of adversarial images.
-        query_images: queries attacked the first images, as many as this.
+        query_images: queries attacked the first images, as many as this, by which queries alone are judged;
+            and of the others, in later records, those that withstood all else, which count in everything.
         images_digest: of the clean images and labels, by which results on the same ones are known.
         paper: the worst cases of the run's own evaluation, by the paper's protocol, one for each epsilon.
         checks: of masked gradients, as `evaluation.masking` tells them.
@@ -133,6 +134,35 @@ class EvaluationRecord(Record):
         """Whether the attack was tried on each image, and fooled the target there."""
         pairs = zip(unpacked(trial.tried, self.images), unpacked(trial.hits, self.images), strict=True)
         return tuple(tried and not hit for tried, hit in pairs)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonRecord(EvaluationRecord):
+    """A target among those of a comparison: its evaluation, and what else a comparison shows of it.
+
+    Attributes:
+        reference: the target with which all others are compared.
+        coherence: Eq. 7 on clean test images, one value an image.
+        on_static_models: as `TargetRecord` has it.
+        detection: left out.
+    """
+
+    reference: str = dataclasses.field(kw_only=True)
+    coherence: tuple[float, ...] = ()
+    on_static_models: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, run: TargetRecord, evaluation: EvaluationRecord, reference: str) -> Self:
+        """What a comparison shows of a run and its evaluation."""
+        shown = {
+            field.name: getattr(evaluation, field.name) for field in dataclasses.fields(EvaluationRecord)
+        }
+        return cls(
+            **shown | run.common() | {"detection": {}},
+            reference=reference,
+            coherence=run.coherence,
+            on_static_models=run.on_static_models,
+        )
 
 
 def packed_at(numbers: Sequence[int], hits: Sequence[bool], count: int) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import tiny
@@ -12,9 +13,12 @@ from divtf.errors import InputError
 from divtf.pipeline import finished
 from divtf.pipeline.protocols import PROTOCOLS, Protocol, Trial
 from divtf.pipeline.recipes import RECIPES
+from divtf.reporting.comparison import comparison_csv, comparison_markdown
 from divtf.storage.records import WORST_CASE
 
 SMALL = Protocol("strong", ("plain",), (Trial("fgsm"),), (Trial("pgd", {"steps": 2}),), 0, 0, False, 12)
+
+WRITTEN = ("comparison.md", "comparison.csv", "comparison.json")
 
 pytestmark = pytest.mark.usefixtures("tiny_world")
 
@@ -102,6 +106,11 @@ def test_file_with_other_flags_is_refused_in_one_line(line, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def undated(content):
+    """A file's content without the date at which its attacks were looked up again."""
+    return re.sub(rb'"date": "[^"]+"', b"", content)
+
+
 def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
     arguments = [
         *("--recipes=base,div,adp", "--seeds=0,1", "--epochs=1", "--attacks=fgsm", "--reference=T_Div"),
@@ -110,9 +119,9 @@ def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
     compare.main(*parsed(*arguments))
     out = capsys.readouterr().out
     assert "stripes: what is left, %" in out and str(tmp_path / "comparison.md") in out
-    assert f"page           {tmp_path / 'report.html'}" in out
+    assert f"page            {tmp_path / 'report.html'}" in out
     assert "What is left of each, in percent, beside T_Div" in (tmp_path / "report.html").read_text()
-    written = {name: (tmp_path / name).read_bytes() for name in ("comparison.md", "comparison.csv")}
+    written = {name: (tmp_path / name).read_bytes() for name in WRITTEN}
     lines = list(csv.DictReader(written["comparison.csv"].decode().splitlines()))
     evaluations = {
         (found.target, found.seed): found
@@ -128,9 +137,19 @@ def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
             ]
             assert float(line["accuracy"]) == pytest.approx(sum(left) / 2)
     assert "on same as T_Div" in {line["column"] for line in lines}
+    # What is published is what was printed.
+    collected = finished.read_comparison(tmp_path)
+    assert [(record.target, record.reference) for record in collected[:2]] == [
+        ("T_Base", "T_Div"),
+        ("T_Div", "T_Div"),
+    ]
+    assert comparison_csv(collected).encode() == written["comparison.csv"]
+    assert comparison_markdown(collected).encode() == written["comparison.md"]
     # What is done is not done again, and says the same.
     from divtf.training import fit
 
     monkeypatch.setattr(fit, "fit", None)
     compare.main(*parsed(*arguments))
-    assert {name: (tmp_path / name).read_bytes() for name in written} == written
+    assert {name: undated((tmp_path / name).read_bytes()) for name in written} == {
+        name: undated(content) for name, content in written.items()
+    }

@@ -13,10 +13,12 @@ import pytest
 
 from divtf.commands import publish, publish_pages
 from divtf.errors import InputError
+from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.reporting import published
 from divtf.storage import checked_json, run_directory
+from divtf.storage.evaluations import ComparisonRecord
 from divtf.storage.records import (
     CLEAN,
     WORST_CASE,
@@ -234,7 +236,7 @@ def test_every_kind_that_the_runs_have_is_published(repository):
     finished_run(repository / "runs/a", "div", analysed=True, evaluated=True)
     finished_run(repository / "runs/a", "div", activation="relu")
     publish.main(Path("runs/a"), "mine", anew=False)
-    assert files_of() == {file for file in published.OUTPUTS if file != "transfer.png"} | {
+    assert files_of() == {file for file in published.OUTPUTS if file != "transfer.png"} - COMPARISON | {
         *("README.md", "table.json", "evaluation.json", "gaas.json", "sparsity.json"),
     }
     readme = page_of()
@@ -257,6 +259,56 @@ def test_every_kind_that_the_runs_have_is_published(repository):
     counts = {"table": 3, "evaluation": 1, "gaas": 2, "sparsity": 2}
     assert {kind: len(records) for kind, records in loaded.items()} == counts
     assert "secret" not in "".join(path.read_text() for path in publish_pages.RESULTS.rglob("*.json"))
+
+
+def compare_runs(root, *, weights=None):
+    """A comparison of the two runs below `root`, as the command leaves it."""
+    runs = [finished.read_record(path) for path in finished.directories(root)]
+    configs = [finished.read_config(path) for path in finished.directories(root)]
+    records = [
+        ComparisonRecord.of(run, evaluation(config), "T_Base").to_json()
+        for run, config in zip(runs, configs, strict=True)
+    ]
+    for record in records:
+        record["provenance"] = record["provenance"] | ({"weights": weights} if weights else {})
+    checked_json.write_json(root / "comparison.json", records)
+
+
+COMPARISON = {"comparison.json", "comparison.md", "comparison.csv"}
+
+
+def test_comparison_is_published_as_markdown_csv_and_json(repository):
+    for mode in ("base", "div"):
+        finished_run(repository / "runs/a", mode)
+    compare_runs(Path("runs/a"))
+    publish.main(Path("runs/a"), "mine", anew=False)
+    assert files_of() == TABLE | COMPARISON | {"README.md", "table.json"}
+    readme, directory = page_of(), publish_pages.RESULTS / "mine"
+    alone = (directory / "comparison.md").read_text()
+    assert alone.startswith("### conv3 on mnist: what is left of each\n") and alone.strip() in readme
+    assert "against T_Base" in alone and "| T_Div | 0.1 | 100.0 [67.6-100.0] |" in alone
+    assert (directory / "comparison.csv").read_text().startswith("model,dataset,target,epsilon,column")
+    for link in ("[the comparison as CSV](comparison.csv)", "[records: comparison](comparison.json)"):
+        assert link in readme
+    assert "secret" not in (directory / "comparison.json").read_text()
+    before = everything()
+    publish.main(Path("nowhere"), "nothing", anew=True)
+    assert everything() == before
+    Path("runs/a/comparison.json").unlink()
+    publish.main(Path("runs/a"), "mine", anew=False)
+    assert not COMPARISON & files_of()
+
+
+def test_comparison_of_other_weights_or_of_no_comparison_is_refused(repository):
+    for mode in ("base", "div"):
+        finished_run(repository / "runs/a", mode)
+    compare_runs(Path("runs/a"), weights="others")
+    with pytest.raises(InputError, match=r"Received: another T_Base, seed 0: give divtf.compare again"):
+        publish.main(Path("runs/a"), "mine", anew=False)
+    Path("runs/a/comparison.json").write_text('[{"schema": 1}]')
+    with pytest.raises(InputError, match=r"Expected a comparison, as divtf.compare writes it,"):
+        publish.main(Path("runs/a"), "mine", anew=False)
+    assert not publish_pages.RESULTS.exists()
 
 
 def test_evaluations_without_queries_or_detection_have_no_such_pictures(repository, monkeypatch):

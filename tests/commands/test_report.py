@@ -1,5 +1,6 @@
 """The command for pages: which directories it takes, what it makes, and one line for what it cannot."""
 
+import dataclasses
 import html
 import json
 import os
@@ -50,7 +51,8 @@ def a_table(root, reference=""):
         a_run(root / target, target, evaluation=page_records.EVALUATIONS[place])
     (root / "table.json").write_text("[]")
     if reference:
-        checked_json.write_checked(root / results.COMPARISON, {"reference": reference})
+        records = [dataclasses.replace(record, reference=reference) for record in page_records.COMPARED]
+        checked_json.write_json(root / run_directory.COMPARISON, [record.to_json() for record in records])
     return root
 
 
@@ -237,11 +239,11 @@ class TestBadInput:
         (root / "evaluation.json").write_text(text)
         assert str(root / "evaluation.json") in refused(capsys, root)
 
-    @pytest.mark.parametrize("values", [{}, {"reference": 3}])
+    @pytest.mark.parametrize("values", [3, {}, [3], [{"reference": "T_Div"}]])
     def test_a_damaged_comparison(self, values, tmp_path, capsys):
         root = a_table(tmp_path / "table", reference="T_Div")
-        checked_json.write_checked(root / results.COMPARISON, values)
-        assert results.COMPARISON in refused(capsys, root)
+        checked_json.write_json(root / run_directory.COMPARISON, values)
+        assert run_directory.COMPARISON in refused(capsys, root)
 
     def test_two_runs_of_the_same(self, tmp_path, capsys):
         root = a_table(tmp_path / "table")

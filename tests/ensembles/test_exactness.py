@@ -77,6 +77,28 @@ def test_chance_hides_no_layer(seed):
     assert not measure(member, member.input_shape).exact
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_a_layer_that_changes_few_images_is_found(seed):
+    """With these seeds it leaves all twelve images as they are: the member by itself seems exact."""
+    keras.utils.set_random_seed(seed)
+    member = smooth(layers.Conv2D(3, 3, activation="tanh"), layers.RandomPerspective(factor=0.1, name="rare"))
+    assert measure(member, member.input_shape).exact
+    with pytest.raises(
+        InputError, match=r"slope of GAL that is off now and then in RandomPerspective 'rare'"
+    ):
+        exactness.require_exact([member], member.input_shape)
+
+
+def test_a_right_layer_that_draws_is_taken_after_a_look_at_many_images(monkeypatch):
+    looked, compare = [], exactness.compare
+    monkeypatch.setattr(
+        exactness, "compare", lambda *a, **k: looked.append(a[1][0].shape[0]) or compare(*a, **k)
+    )
+    member = smooth(layers.Conv2D(3, 3, activation="tanh"), layers.Dropout(0.5))
+    exactness.require_exact([member], member.input_shape)
+    assert looked == [12, 100]
+
+
 @pytest.mark.parametrize("name", sorted(CONVERTED))
 def test_what_is_converted_is_exact(name):
     for shape, makes in table.LAYERS.items():

@@ -173,7 +173,7 @@ def test_counts_are_kept_for_what_they_depend_on(world, batches, tmp_path, tiny_
 def test_standing_asks_for_the_first_images_that_stand(world, skip):
     model, x, y = world
     standing = Standing({"A": model}, x, y, skip=skip)
-    standing.by_queries({"A": AdversarialSets(model)}, square(), 7)
+    standing.by_queries({"A": AdversarialSets(model)}, square(), 7, {"A": np.zeros(COUNT, bool)})
     (result,) = standing.results["A"]
     numbers = np.array([0, 1, 3, 4, 5, 6])
     taken = queries_taken(AdversarialSets(model), square(), x, y, numbers)
@@ -184,3 +184,34 @@ def test_standing_asks_for_the_first_images_that_stand(world, skip):
     assert np.flatnonzero(unpacked(result.hits, COUNT)).tolist() == withstood
     assert 0 < len(withstood) < len(numbers)
     assert np.flatnonzero(standing.standing["A"]).tolist() == sorted([*withstood, 7, 8])
+
+
+def test_standing_asks_for_the_others_that_withstand_all_else(world, batches):
+    """Of the images beyond the first four, which are asked as ever; 2 and 9 are wrong when clean."""
+    model, x, y = world
+    done, _ = batches
+    standing, left = Standing({"A": model}, x, y), np.zeros(COUNT, bool)
+    left[[0, 4, 6, 7, 9]] = True
+    standing.by_queries({"A": AdversarialSets(model)}, square(), 4, {"A": left})
+    (result,) = standing.results["A"]
+    first, others = np.array([0, 1, 3]), np.array([4, 6, 7])
+    assert done == [(3, 0), (3, 4)], "no image of the first is in the others' batches"
+    assert np.flatnonzero(unpacked(result.tried, COUNT)).tolist() == [*first, *others]
+    taken = [queries_taken(AdversarialSets(model), square(), x, y, part) for part in (first, others)]
+    assert result.queries_taken == tuple(np.concatenate(taken))
+    withstood = [*first[taken[0] > QUERIES], *others[taken[1] > QUERIES]]
+    assert np.flatnonzero(unpacked(result.hits, COUNT)).tolist() == withstood
+    assert np.flatnonzero(standing.standing["A"]).tolist() == sorted([*withstood, 5, 8])
+
+
+def test_no_other_image_is_asked_for_where_none_withstands_or_all_are_first(world, batches):
+    model, x, y = world
+    done, _ = batches
+    for images, withstands in ((7, False), (COUNT + 5, True)):
+        done.clear()
+        standing = Standing({"A": model}, x, y)
+        standing.by_queries(
+            {"A": AdversarialSets(model)}, square(), images, {"A": np.full(COUNT, withstands)}
+        )
+        assert sum(count for count, _ in done) == len(standing.results["A"][0].queries_taken)
+        assert done[-1][1] < images

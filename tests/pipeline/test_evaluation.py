@@ -151,6 +151,7 @@ def image_file(root, trial):
 def test_every_figure_is_that_of_the_kept_images_and_a_plain_prediction(evaluated):
     root, records, _ = evaluated
     x, y = tiny.data().test_set(COUNT)
+    beyond = []
     for mode, target in zip(MODES, ("T_Base", "T_Div"), strict=True):
         record, weights = records[target], members_of(root, config_of(root, mode))
         clean = predicted(weights, x) == y
@@ -161,7 +162,9 @@ def test_every_figure_is_that_of_the_kept_images_and_a_plain_prediction(evaluate
                 tried, hits = numbers(trial.tried), numbers(trial.hits)
                 if trial.kind == QUERY:
                     fooled = np.array(trial.queries_taken) <= QUERIES
-                    assert tried.tolist() == np.flatnonzero(clean[:7]).tolist()
+                    left = kinds[TRANSFER] & kinds[WHITE_BOX]
+                    assert tried.tolist() == np.flatnonzero(np.r_[clean[:7], left[7:]]).tolist()
+                    beyond.append(int((tried >= 7).sum()))
                 elif len(tried):
                     x_adv = image_file(root, trial)
                     assert np.abs(x_adv - x[tried]).max() <= epsilon + 1e-6
@@ -173,6 +176,7 @@ def test_every_figure_is_that_of_the_kept_images_and_a_plain_prediction(evaluate
                 assert record.standing_under(kind, epsilon) == tuple(stands), (target, epsilon, kind)
             assert record.standing(epsilon) == tuple(np.all([*kinds.values()], axis=0))
     accuracies = {sum(r.standing_under(TRANSFER, e)) for r in records.values() for e in EPSILONS}
+    assert any(beyond), "Square is asked for others than the first"
     assert len(accuracies) > 2, "targets and epsilons are told apart"
 
 
@@ -235,7 +239,8 @@ def test_queries_are_those_of_the_attack_itself(evaluated):
     trial = next(t for t in records["T_Div"].trials if t.kind == QUERY)
     expected = []
     tried = numbers(trial.tried)
-    for part in (tried[:4], tried[4:]):
+    first, others = tried[tried < 7], tried[tried >= 7]
+    for part in (first[:4], first[4:], *(others[i : i + 4] for i in range(0, len(others), 4))):
         if len(part):
             given = {"queries": QUERIES, "seed": int(part[0])}
             threat = ThreatModel(EPSILONS[0])
@@ -280,6 +285,15 @@ def test_checks_and_detection_are_of_the_smallest_epsilon(evaluated):
             tried, hits = len(numbers(trial.tried)), len(numbers(trial.hits))
             assert attacks[name] == {"images": tried, "fooled": tried - hits}
         assert record.detection["clean"]["images"] == 24, "all test images set the thresholds"
+
+
+def test_what_needs_more_classes_than_there_are_is_left_out(evaluated, tmp_path):
+    """The images have three."""
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    white_box = (Trial("pgd", {"steps": 3, "loss": "margin"}, classes=3), Trial("fgsm", classes=4))
+    protocol = dataclasses.replace(PROTOCOL, white_box=white_box, checks=False, queries=0)
+    for record in evaluate(family(root), protocol):
+        assert [t.attack for t in record.trials if t.kind == WHITE_BOX] == ["pgd"] * len(EPSILONS)
 
 
 def test_each_thing_is_done_once(evaluated):

@@ -1,6 +1,7 @@
 """Comparisons from records made by hand: every figure worked out here, or by SciPy."""
 
 import csv
+import json
 import statistics
 
 import pytest
@@ -8,7 +9,7 @@ import scipy.stats
 from evaluation_records import IMAGES, record, trial
 
 from divtf.reporting.comparison import comparison_csv, comparison_markdown, comparison_text
-from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX
+from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, ComparisonRecord
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord, TransferResult
 
 FAILED = {"name": "gradients", "passed": False, "figure": 0.5, "sentence": "Half of them are zero."}
@@ -46,17 +47,25 @@ RUNS = [run("T_Ens+Div"), run("T_Div", hours=0.25, coherence=(-0.5,), on_static_
 EVALUATIONS = [evaluation("T_Ens+Div", OURS), evaluation("T_Div", THEIRS, wrong={7}, checks=(FAILED,))]
 
 
+def compared(runs, evaluations):
+    pairs = zip(runs, evaluations, strict=True)
+    return [ComparisonRecord.of(run, evaluation, "T_Ens+Div") for run, evaluation in pairs]
+
+
+COMPARED = compared(RUNS, EVALUATIONS)
+
+
 def left(*sets, of=IMAGES, wrong=frozenset()):
     return 100 * (of - len(set().union(*sets, wrong) & set(range(of)))) / of
 
 
-def values(records, evaluations, reference="T_Ens+Div"):
-    lines = csv.DictReader(comparison_csv(records, evaluations, reference).splitlines())
+def values(records):
+    lines = csv.DictReader(comparison_csv(records).splitlines())
     return {(line["target"], line["column"]): line for line in lines}
 
 
 def test_columns_are_what_is_left_by_surrogate_by_kind_and_in_all():
-    found = values(RUNS, EVALUATIONS)
+    found = values(COMPARED)
     for target, sets, wrong in (("T_Ens+Div", OURS, set()), ("T_Div", THEIRS, {7})):
         expected = {
             CLEAN: left(wrong=wrong),
@@ -77,16 +86,14 @@ def test_columns_are_what_is_left_by_surrogate_by_kind_and_in_all():
 def test_difference_is_paired_with_the_reference():
     ours, theirs = set().union(*OURS.values()), set().union(*THEIRS.values()) | {7}
     worse, better = len(theirs - ours), len(ours - theirs)
-    line = values(RUNS, EVALUATIONS)["T_Div", WORST_CASE]
+    line = values(COMPARED)["T_Div", WORST_CASE]
     assert float(line["difference"]) == pytest.approx(100 * (better - worse) / IMAGES)
     p = scipy.stats.binomtest(better, better + worse).pvalue
     assert float(line["p"]) == pytest.approx(p)
-    row = next(
-        text for text in comparison_markdown(RUNS, EVALUATIONS, "T_Ens+Div").splitlines() if "| T_Div" in text
-    )
+    row = next(text for text in comparison_markdown(COMPARED).splitlines() if "| T_Div" in text)
     assert f"| {100 * (better - worse) / IMAGES:+.1f}, p = {p:.2g} |" in row
     # The reference is not compared with itself.
-    assert values(RUNS, EVALUATIONS)["T_Ens+Div", WORST_CASE]["difference"] in ("", "0.0")
+    assert values(COMPARED)["T_Ens+Div", WORST_CASE]["difference"] in ("", "0.0")
 
 
 def test_several_seeds_give_mean_and_deviation_of_the_paired_difference():
@@ -99,19 +106,19 @@ def test_several_seeds_give_mean_and_deviation_of_the_paired_difference():
     ]
     (ours, theirs) = (left(*OURS.values()), left(*THEIRS.values()))
     differences = [theirs - ours, ours - theirs]
-    line = values(runs, evaluations)["T_Div", WORST_CASE]
+    line = values(compared(runs, evaluations))["T_Div", WORST_CASE]
     assert (line["seeds"], float(line["difference"])) == ("2", statistics.fmean(differences))
     assert float(line["deviation"]) == pytest.approx(statistics.stdev([theirs, ours]))
-    text = comparison_markdown(runs, evaluations, "T_Ens+Div")
+    text = comparison_markdown(compared(runs, evaluations))
     assert f"+0.0 ±{statistics.stdev(differences):.1f} n=2" in text
 
 
 def test_marks_and_notes_say_what_stands_behind():
-    text = comparison_markdown(RUNS, EVALUATIONS, "T_Ens+Div")
+    text = comparison_markdown(COMPARED)
     assert "| T_Div † ‡ |" in text and "| T_Ens+Div |" in text
     for told in (
         "the first 8 test images",
-        "Square the first 6",
+        "in the column query the first 6",
         "Surrogate plain: seed 1",
         "Command: train it",
     ):
@@ -119,6 +126,16 @@ def test_marks_and_notes_say_what_stands_behind():
     assert "secret" not in text
 
 
+def test_records_travel_as_json_without_detection():
+    found = {"curves": [], "clean": {"images": 8}}
+    (whole,) = compared(RUNS[1:], [evaluation("T_Div", THEIRS, checks=(FAILED,), detection=found)])
+    again = ComparisonRecord.from_json(json.loads(json.dumps(whole.to_json())))
+    assert again.detection == {} and again.reference == "T_Ens+Div"
+    assert (again.coherence, again.on_static_models) == ((-0.5,), (LEAK,))
+    assert comparison_csv([again]) == comparison_csv([whole])
+    assert comparison_markdown([again]) == comparison_markdown([whole])
+
+
 def test_console_has_the_tables_alone():
-    text = comparison_text(RUNS, EVALUATIONS, "T_Ens+Div")
+    text = comparison_text(COMPARED)
     assert text.startswith("conv3 on mnist: what is left, %\n") and len(text.splitlines()) == 4

@@ -236,12 +236,10 @@ class TestFinding:
         assert [row["clean"]["text"] for row in rows] == ["90.0", "90.0"]
 
     def test_of_a_comparison_stands_beside_its_reference(self):
-        records = [
-            *page_records.EVALUATIONS,
-            dataclasses.replace(page_records.EVALUATIONS[0], target="T_Ens"),
-        ]
-        assert ", T_Ens 25.0" in findings.comparison_finding(records, "T_Ens")
-        assert ", T_Base 25.0" in findings.comparison_finding(records, "T_Base")
+        records = [*page_records.COMPARED, dataclasses.replace(page_records.COMPARED[0], target="T_Ens")]
+        assert ", T_Base 25.0" in findings.comparison_finding(records)
+        records = [dataclasses.replace(record, reference="T_Ens") for record in records]
+        assert ", T_Ens 25.0" in findings.comparison_finding(records)
 
 
 class TestTables:
@@ -285,7 +283,8 @@ class TestTables:
             assert found[target, 0.1]["Square"]["small"] == spread(3, 4)
 
     def test_a_comparison(self):
-        seen = Page(page(dataclasses.replace(RESULT, reference="T_Base")))
+        records = page_records.RECORDS | {"comparison": page_records.COMPARED}
+        seen = Page(page(dataclasses.replace(RESULT, records=records)))
         found = lines_of(seen, "What is left of each, in percent, beside T_Base")
         row = found["T_Div", 0.1]
         assert (row["on plain"]["text"], row["on other"]["text"], row["everything"]["text"]) == (

@@ -42,6 +42,14 @@ def test_curve_of_all_seeds_is_counted_image_by_image(rng):
         assert known[place] == pytest.approx(left), allowed
 
 
+def test_others_than_the_first_images_do_not_count():
+    """They were asked for where they had withstood all else, so they would flatter the target."""
+    told = {"attack": "square", "queries": 9, "gradients": 0}
+    made = trial(QUERY, {1, 6}, tried=[0, 1, 2, 6, 7], queries_taken=(10, 4, 10, 2, 10), **told)
+    counts, accuracy = query_curve([record("T_Div", [made], wrong={3}, query_images=4)], 0.1)
+    assert (counts.tolist(), accuracy.tolist()) == ([0, 4, 9], [75, 50, 50])
+
+
 def test_a_target_that_is_never_right_is_at_zero():
     counts, accuracy = query_curve([asked("T_Base", [], count=4)], 0.1)
     assert (counts.tolist(), accuracy.tolist()) == ([0, 9], [0, 0])
@@ -62,6 +70,7 @@ def test_picture_has_a_line_for_each_target():
     (band,) = figure.subfigs
     (axes,) = band.axes
     assert band.get_suptitle() == "conv3 on mnist" and axes.get_title() == "epsilon 0.1"
+    assert axes.get_ylabel() == "accuracy on the first 3, %"
     lines = axes.get_lines()
     assert [line.get_color() for line in lines] == [
         target_style(name, ["T_Base", "T_Div"])[0] for name in ("T_Base", "T_Div")

@@ -11,7 +11,7 @@ from divtf.data.paper import TARGETS
 from divtf.reporting.figures.style import STYLE, panels, shared_legend, target_style
 from divtf.reporting.tables import in_order
 from divtf.storage.evaluations import QUERY, EvaluationRecord
-from divtf.storage.records import grouped
+from divtf.storage.records import grouped, unpacked
 
 
 @matplotlib.rc_context(STYLE)
@@ -36,7 +36,7 @@ def queries_figure(records: Iterable[EvaluationRecord]) -> Figure:
                 axes.step(counts_allowed, accuracy, where="post", color=target_style(target, targets)[0])
             axes.set(title=f"epsilon {epsilon:g}", xscale="symlog", xlabel="queries", ylim=(-3, 103))
             axes.set_xlim(0, None)
-        axes_row[0].set_ylabel("accuracy, %")
+        axes_row[0].set_ylabel(f"accuracy on the first {group[0].query_images}, %")
         shared_legend(
             band, [Line2D([], [], color=target_style(target, targets)[0], label=target) for target in targets]
         )
@@ -46,15 +46,17 @@ def queries_figure(records: Iterable[EvaluationRecord]) -> Figure:
 def query_curve(records: Sequence[EvaluationRecord], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy in percent of a target, all seeds together, after so many queries: two arrays [k].
 
-    Images that the target gets wrong when clean took no query.
+    It is over the first images of each record, `query_images` of them: others were asked for only where they
+    withstood all else. Images that the target gets wrong when clean took no query.
     """
     taken: list[int] = []
     allowed = 0
     for record in records:
         for trial in record.trials:
             if trial.kind == QUERY and trial.epsilon == epsilon:
-                wrong = record.query_images - len(trial.queries_taken)
-                taken += [0] * wrong + list(trial.queries_taken)
+                tried = np.flatnonzero(unpacked(trial.tried, record.images))
+                of_first = np.array(trial.queries_taken, int)[tried < record.query_images].tolist()
+                taken += [0] * (record.query_images - len(of_first)) + of_first
                 allowed = max(allowed, trial.queries)
     counts = np.unique([0, *(count for count in taken if count <= allowed), allowed])
     return counts, np.array([100 * np.mean(np.array(taken) > count) for count in counts])

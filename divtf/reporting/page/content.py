@@ -26,7 +26,7 @@ from divtf.reporting.page.strips import strips
 from divtf.reporting.report import READING
 from divtf.reporting.tables import Table, tables
 from divtf.reporting.under_attack import under_attack
-from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
 from divtf.storage.records import GaasRecord, SparsityRecord, TargetRecord, TransferMatrixRecord, grouped
 
 
@@ -37,13 +37,11 @@ class Result:
     Attributes:
         title: of the page.
         records: kind, a name of `published.KINDS` or "examples" -> its records; kinds without are left out.
-        reference: of a comparison, the target that others are set beside; "" of any other result.
         configs: (model and data set) -> target and seed -> the configuration of that run, as JSON values.
     """
 
     title: str
     records: Mapping[str, Sequence[Any]]
-    reference: str = ""
     configs: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
 
@@ -86,7 +84,7 @@ def _section(subject: str, result: Result) -> Section:
     of = {kind: group for kind, group in of.items() if group}
     targets = list(dict.fromkeys(record.target for group in of.values() for record in group))
     blocks = [
-        *_comparison(of, result.reference),
+        *_comparison(of.get("comparison", ())),
         *_tables(of.get("table", ())),
         *_evaluations(of.get("evaluation", ())),
         *_alignment(of.get("table", ())),
@@ -102,29 +100,27 @@ def _section(subject: str, result: Result) -> Section:
     has_paper = any(
         cell.paper for b in shown for grid in b.grids for line in grid.lines for cell in line.cells
     )
-    return Section(subject, finding(of, result.reference), styles(targets), shown, has_paper)
+    return Section(subject, finding(of), styles(targets), shown, has_paper)
 
 
-def finding(records: Mapping[str, Sequence[Any]], reference: str = "") -> str:
+def finding(records: Mapping[str, Sequence[Any]]) -> str:
     """The finding of what is known of one model and data set: under the widest attack that was tried."""
+    if compared := records.get("comparison"):
+        return findings.comparison_finding(compared)
     if evaluations := records.get("evaluation"):
         first = next(iter(grouped(evaluations, lambda record: record.protocol).values()))
-        if reference:
-            return findings.comparison_finding(first, reference)
         return findings.evaluation_finding(first)
     if targets := records.get("table"):
         return findings.table_finding(targets)
     return f"{', '.join(dict.fromkeys(record.target for group in records.values() for record in group))}."
 
 
-def _comparison(of: Mapping[str, Sequence[Any]], reference: str) -> list[Block]:
-    evaluations, records = of.get("evaluation", ()), of.get("table", ())
-    if not reference or not evaluations:
+def _comparison(records: Sequence[ComparisonRecord]) -> list[Block]:
+    if not records:
         return []
-    first = next(iter(grouped(evaluations, lambda record: record.protocol).values()))
-    (table,) = comparison_tables(first)
-    notes = comparison_notes(table, records, first, reference)
-    grid = grids.comparison_grid(records, first, reference)
+    (table,) = comparison_tables(records)
+    notes = comparison_notes(table, records)
+    grid = grids.comparison_grid(table, records)
     return [Block("Side by side", "comparison", grids=[grid], bullets=notes)]
 
 

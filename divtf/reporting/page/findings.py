@@ -6,7 +6,7 @@ from divtf.reporting.comparison import comparison_tables
 from divtf.reporting.evaluation import as_target_record
 from divtf.reporting.paired import differences, in_words
 from divtf.reporting.tables import Cell, Row, Table, tables
-from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
 _PLAIN = "T_Base"
@@ -38,11 +38,11 @@ def evaluation_finding(records: Sequence[EvaluationRecord], reference: str = _PL
     return _sentence(table, WORST_CASE, table.epsilons, what, reference)
 
 
-def comparison_finding(records: Sequence[EvaluationRecord], reference: str) -> str:
+def comparison_finding(records: Sequence[ComparisonRecord]) -> str:
     """The same, beside the reference of a comparison."""
     (table,) = comparison_tables(records)
     what = f"under all that protocol {records[0].protocol} tries"
-    return _sentence(table, WORST_CASE, table.epsilons, what, reference)
+    return _sentence(table, WORST_CASE, table.epsilons, what, records[0].reference)
 
 
 def _sentence(table: Table, column: str, epsilons: Sequence[float], what: str, reference: str) -> str:

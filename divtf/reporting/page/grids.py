@@ -12,7 +12,7 @@ from divtf.reporting.leaking import leaks
 from divtf.reporting.page.elements import Cell, Grid, Line
 from divtf.reporting.tables import Cell as Measured
 from divtf.reporting.tables import Row, Table, tables
-from divtf.storage.evaluations import EvaluationRecord
+from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
 
@@ -90,17 +90,15 @@ def evaluation_grid(records: Sequence[EvaluationRecord]) -> Grid:
     return Grid(f"What is left under protocol {records[0].protocol}, in percent", head, tuple(lines))
 
 
-def comparison_grid(
-    records: Sequence[TargetRecord], evaluations: Sequence[EvaluationRecord], reference: str
-) -> Grid:
+def comparison_grid(table: Table, records: Sequence[ComparisonRecord]) -> Grid:
     """Defences of one model and data set beside a reference, by surrogate and in all, with their cost."""
-    (table,) = comparison.comparison_tables(evaluations)
+    reference = records[0].reference
     columns = comparison.comparison_columns(table)
     lines = []
     for row in table.rows:
         coherence = comparison.coherence_of(records, table, row)
         hours = comparison.hours_of(records, table, row)
-        marks = comparison.marks(records, evaluations, table, row)
+        marks = comparison.marks(records, table, row)
         for epsilon in table.epsilons:
             found = [comparison.cell_of(row, column, epsilon) for column in (CLEAN, *columns)]
             against = comparison.difference_in_words(table, row, reference, epsilon)

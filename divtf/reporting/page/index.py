@@ -65,7 +65,7 @@ def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entr
         }
         for subject in subjects
     }
-    findings = [(subject, finding(found, result.reference)) for subject, found in of.items()]
+    findings = [(subject, finding(found)) for subject, found in of.items()]
     choices = {
         "model": [record.model for record in records],
         "dataset": [record.dataset for record in records],
