@@ -65,13 +65,16 @@ def one_by_one(
     slopes = tape.gradient(total, parts, unconnected_gradients="zero")
     gradients: list[tf.Tensor] = []
     for place, member in enumerate(members):
+        of_member = [_after(last, slope[place]) for slope in slopes]
         with tf.GradientTape() as tape:
             found = objective.taken([member], _after(last, x), y, training=True).parts()
-            led = [tf.reduce_sum(part * slope[place]) for part, slope in zip(found, slopes, strict=True)]
+            led = [tf.reduce_sum(part * slope) for part, slope in zip(found, of_member, strict=True)]
             added = penalty([member], len(members), terms.loss.dtype)
             total = tf.add_n(led) + scale(_share(tf.zeros_like(terms.loss), added))
-        gradients += tape.gradient(total, member.trainable_variables)
-        last = tf.add_n(led)
+        taken = tape.gradient(total, member.trainable_variables)
+        gradients += taken
+        # Its activations are kept until its gradients are there.
+        last = [each for each in taken if each is not None] or led
     return terms, gradients
 
 
@@ -96,20 +99,20 @@ def _share(losses: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
 
 def _values_of_all(
     objective: Any, members: Sequence[keras.Model], x: tf.Tensor, y: tf.Tensor
-) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """What the objective takes of all members, [N, ...] each, and a tensor of the last one."""
-    values, last = [], x[:0]
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """What the objective takes of all members, [N, ...] each, and of the last one alone."""
+    values, last = [], []
     for member in members:
         before = [tf.identity(variable) for variable in member.non_trainable_variables]
         values.append(objective.taken([member], _after(last, x), y, training=True).parts())
         # Statistics and random numbers are to move once.
         for variable, value in zip(member.non_trainable_variables, before, strict=True):
             variable.assign(value)
-        last = values[-1][-1]
+        last = values[-1]
     return [tf.concat(each, axis=0) for each in zip(*values, strict=True)], last
 
 
-def _after(before: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """The images, once another tensor is there: else all members might run at a time."""
-    with tf.control_dependencies([before]):
-        return tf.identity(x)
+def _after(before: Sequence[tf.Tensor], tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor, once others are there: else all members might run at a time."""
+    with tf.control_dependencies(before):
+        return tf.identity(tensor)
