@@ -101,7 +101,8 @@ def _values_of_all(
     objective: Any, members: Sequence[keras.Model], x: tf.Tensor, y: tf.Tensor
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """What the objective takes of all members, [N, ...] each, and of the last one alone."""
-    values, last = [], []
+    values: list[list[tf.Tensor]] = []
+    last: list[tf.Tensor] = []
     for member in members:
         before = [tf.identity(variable) for variable in member.non_trainable_variables]
         values.append(objective.taken([member], _after(last, x), y, training=True).parts())
