@@ -4,6 +4,7 @@ Both give the same numbers, to rounding. Together keeps the activations of all m
 taken. One by one asks each member twice: first for what the objective takes of it, logits, losses and input
 gradients, without its activations; from these follow the loss and its derivative with respect to them. Then
 again, and the derivative is led on to the member's own weights, the others' values being held.
+Members that are alike share one graph; see `one_graph`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divtf.ensembles import one_graph
 from divtf.ensembles.objectives.objective import MemberValues
 from divtf.ensembles.objectives.terms import Terms
 from divtf.ensembles.weights import Weights
@@ -57,12 +59,19 @@ def one_by_one(
     """The same one member after the other, for an objective that is `Memberwise`; arguments as above."""
     count = tf.shape(y)[0]
     x, y = replicas.with_a_blank(x, y)
-    parts, last = _values_of_all(objective, members, x, y)
+    alike = one_graph.alike(members)
+    parts, last = (
+        (one_graph.values(objective, members, x, y), [])
+        if alike
+        else _values_of_all(objective, members, x, y)
+    )
     with tf.GradientTape() as tape:
         tape.watch(parts)
         terms = objective.combined(MemberValues(*parts), y).first(count).weighted(weights)
         total = scale(_share(terms.loss, tf.zeros([], terms.loss.dtype)))
     slopes = tape.gradient(total, parts, unconnected_gradients="zero")
+    if alike:
+        return terms, one_graph.gradients(objective, members, x, y, slopes)
     gradients: list[tf.Tensor] = []
     for place, member in enumerate(members):
         of_member = [_after(last, slope[place]) for slope in slopes]
