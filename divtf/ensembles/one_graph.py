@@ -21,7 +21,7 @@ State = tuple[list[tf.Tensor], list[tf.Tensor]]
 def alike(members: Sequence[keras.Model]) -> bool:
     """Whether the graph of the first member is that of all, but for the values of the variables.
 
-    That is known of what `build_member` has made with the same arguments, where the same layers are trained.
+    That is known of what `build_member` has made with the same arguments, where the same of it is trained.
     """
     if made_as(members[0]) is None or replicas.replicas() > 1 or not members[0].trainable_variables:
         return False
@@ -104,4 +104,4 @@ def _states(members: Sequence[keras.Model]) -> State:
 
 
 def _kind(member: keras.Model) -> tuple[Any, ...]:
-    return made_as(member), [layer.trainable for layer in layers_of(member)]
+    return made_as(member), [part.trainable for part in (*layers_of(member), *member.variables)]

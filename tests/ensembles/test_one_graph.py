@@ -101,8 +101,11 @@ def test_only_members_made_alike_share_a_graph():
     assert not one_graph.alike([one, other])
     other.layers[1].trainable = True
     assert one_graph.alike([one, other])
-    other.layers[1].kernel_regularizer = keras.regularizers.L2(0.1)
+    kernel = other.layers[1].kernel
+    kernel.trainable = False
     assert not one_graph.alike([one, other])
-    other.layers[1].kernel_regularizer = None
+    kernel.trainable, kernel.regularizer = True, keras.regularizers.L2(0.1)
+    assert not one_graph.alike([one, other])
+    kernel.regularizer = None
     one.trainable = other.trainable = False
     assert not one_graph.alike([one, other])
