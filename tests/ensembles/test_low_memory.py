@@ -180,3 +180,11 @@ def test_objective_that_takes_members_together_is_refused(tiny_members):
         Ensemble(tiny_members(2), make_objective("trs"), memory="low")
     with pytest.raises(InputError, match=r"memory as low or None\. Received: memory='high'"):
         Ensemble(tiny_members(2), memory="high")
+
+
+def test_xla_which_would_take_as_much_is_refused(tiny_members):
+    ensemble = Ensemble(tiny_members(2), memory="low")
+    with pytest.raises(InputError, match=r"jit_compile=False with memory='low'.*Received: jit_compile=True"):
+        ensemble.compile(jit_compile=True)
+    ensemble.compile(jit_compile="auto")
+    Ensemble(tiny_members(2)).compile(jit_compile=True)
