@@ -138,11 +138,10 @@ class Ensemble(BuildsItself, keras.Model):
                 "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
                 f"Received: jit_compile=True with max-pooling in {pooled}"
             )
-        if jit_compile is True and self.memory is not None:
-            raise InputError(
-                "Expected jit_compile=False with memory='low': XLA asks all members at a time, and keeps as much. "
-                "Received: jit_compile=True"
-            )
+        in_vain = jit_compile is True and self.memory == "low"
+        require(
+            not in_vain, "jit_compile=False with memory='low': XLA keeps as much with it", "jit_compile=True"
+        )
         optimizer = Adam() if optimizer == "adam" else optimizer
         super().compile(optimizer=optimizer, jit_compile=jit_compile is True, **kwargs)
 

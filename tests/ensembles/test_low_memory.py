@@ -183,8 +183,8 @@ def test_objective_that_takes_members_together_is_refused(tiny_members):
 
 
 def test_xla_which_would_take_as_much_is_refused(tiny_members):
-    ensemble = Ensemble(tiny_members(2), memory="low")
+    ensemble = Ensemble(tiny_members(2), CrossEntropy(), memory="low")
     with pytest.raises(InputError, match=r"jit_compile=False with memory='low'.*Received: jit_compile=True"):
         ensemble.compile(jit_compile=True)
     ensemble.compile(jit_compile="auto")
-    Ensemble(tiny_members(2)).compile(jit_compile=True)
+    Ensemble(tiny_members(2), CrossEntropy()).compile(jit_compile=True)
