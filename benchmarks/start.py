@@ -11,14 +11,19 @@ def main(model: str, count: int, batch: int, memory: str = "usual") -> None:
     from benchmarks.timing import medians
     from divtf import GradientAlignment
 
+    imported = peak_memory()
     low = "low" if memory == "low" else None
     step = Steps(model, batch).training(GradientAlignment(0.5), count, memory=low)
     start = time.perf_counter()
     step()
     first = time.perf_counter() - start
     later = medians({"step": step}, 3)["step"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"first": first, "later": later, "peak": peak}))
+    print(json.dumps({"first": first, "later": later, "peak": peak_memory(), "imported": imported}))
+
+
+def peak_memory() -> float:
+    """The most that this process has had, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

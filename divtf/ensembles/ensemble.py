@@ -127,7 +127,7 @@ class Ensemble(BuildsItself, keras.Model):
 
         Raises:
             InputError: if a loss or loss weights are given, or XLA is asked for where it differentiates
-                wrongly: its second-order gradient of max-pooling is not right.
+                wrongly: its second-order gradient of max-pooling is not right; or with memory="low".
         """
         for given in ("loss", "loss_weights"):
             value = kwargs.get(given)
@@ -138,6 +138,10 @@ class Ensemble(BuildsItself, keras.Model):
                 "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
                 f"Received: jit_compile=True with max-pooling in {pooled}"
             )
+        in_vain = jit_compile is True and self.memory == "low"
+        require(
+            not in_vain, "jit_compile=False with memory='low': XLA keeps as much with it", "jit_compile=True"
+        )
         optimizer = Adam() if optimizer == "adam" else optimizer
         super().compile(optimizer=optimizer, jit_compile=jit_compile is True, **kwargs)
 

@@ -4,6 +4,7 @@ Both give the same numbers, to rounding. Together keeps the activations of all m
 taken. One by one asks each member twice: first for what the objective takes of it, logits, losses and input
 gradients, without its activations; from these follow the loss and its derivative with respect to them. Then
 again, and the derivative is led on to the member's own weights, the others' values being held.
+Members that are alike share one graph; see `one_graph`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from divtf.ensembles import one_graph
 from divtf.ensembles.objectives.objective import MemberValues
 from divtf.ensembles.objectives.terms import Terms
 from divtf.ensembles.weights import Weights
@@ -57,21 +59,31 @@ def one_by_one(
     """The same one member after the other, for an objective that is `Memberwise`; arguments as above."""
     count = tf.shape(y)[0]
     x, y = replicas.with_a_blank(x, y)
-    parts, last = _values_of_all(objective, members, x, y)
+    alike = one_graph.alike(members)
+    parts, last = (
+        (one_graph.values(objective, members, x, y), [])
+        if alike
+        else _values_of_all(objective, members, x, y)
+    )
     with tf.GradientTape() as tape:
         tape.watch(parts)
         terms = objective.combined(MemberValues(*parts), y).first(count).weighted(weights)
         total = scale(_share(terms.loss, tf.zeros([], terms.loss.dtype)))
     slopes = tape.gradient(total, parts, unconnected_gradients="zero")
+    if alike:
+        return terms, one_graph.gradients(objective, members, x, y, slopes)
     gradients: list[tf.Tensor] = []
     for place, member in enumerate(members):
+        of_member = [_after(last, slope[place]) for slope in slopes]
         with tf.GradientTape() as tape:
             found = objective.taken([member], _after(last, x), y, training=True).parts()
-            led = [tf.reduce_sum(part * slope[place]) for part, slope in zip(found, slopes, strict=True)]
+            led = [tf.reduce_sum(part * slope) for part, slope in zip(found, of_member, strict=True)]
             added = penalty([member], len(members), terms.loss.dtype)
             total = tf.add_n(led) + scale(_share(tf.zeros_like(terms.loss), added))
-        gradients += tape.gradient(total, member.trainable_variables)
-        last = tf.add_n(led)
+        taken = tape.gradient(total, member.trainable_variables)
+        gradients += taken
+        # Its activations are kept until its gradients are there.
+        last = [each for each in taken if each is not None] or led
     return terms, gradients
 
 
@@ -96,20 +108,21 @@ def _share(losses: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
 
 def _values_of_all(
     objective: Any, members: Sequence[keras.Model], x: tf.Tensor, y: tf.Tensor
-) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """What the objective takes of all members, [N, ...] each, and a tensor of the last one."""
-    values, last = [], x[:0]
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """What the objective takes of all members, [N, ...] each, and of the last one alone."""
+    values: list[list[tf.Tensor]] = []
+    last: list[tf.Tensor] = []
     for member in members:
         before = [tf.identity(variable) for variable in member.non_trainable_variables]
         values.append(objective.taken([member], _after(last, x), y, training=True).parts())
         # Statistics and random numbers are to move once.
         for variable, value in zip(member.non_trainable_variables, before, strict=True):
             variable.assign(value)
-        last = values[-1][-1]
+        last = values[-1]
     return [tf.concat(each, axis=0) for each in zip(*values, strict=True)], last
 
 
-def _after(before: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """The images, once another tensor is there: else all members might run at a time."""
-    with tf.control_dependencies([before]):
-        return tf.identity(x)
+def _after(before: Sequence[tf.Tensor], tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor, once others are there: else all members might run at a time."""
+    with tf.control_dependencies(before):
+        return tf.identity(tensor)

@@ -100,8 +100,8 @@ MODELS: dict[str, Callable] = {
     "resnet26": _resnet26,
 }
 
-# What `build_member` has made.
-_BUILT: weakref.WeakSet[keras.Model] = weakref.WeakSet()
+# What `build_member` has made, and what it was asked for but for names and seeds.
+_BUILT: weakref.WeakKeyDictionary[keras.Model, tuple] = weakref.WeakKeyDictionary()
 
 # The MIX ensemble of section 4.1, in the paper's order.
 MIX = ("resnet26", "resnet20", "conv4", "conv3", "conv3")
@@ -148,19 +148,25 @@ def build_member(
     )
     require(0 <= negative_slope < 1, "negative_slope in [0, 1)", f"negative_slope={negative_slope}")
     with _dtype_policy(dtype):
+        policy = keras.config.dtype_policy().name
         # Keras's default, float32, would round the images and the input gradients of a float64 member.
         images = keras.Input(
             tuple(input_shape), name="images", dtype=keras.config.dtype_policy().variable_dtype
         )
         logits = MODELS[name](_Layers(activation, negative_slope, seed), images, num_classes)
         member = keras.Model(images, logits, name=name + name_suffix)
-    _BUILT.add(member)
+    _BUILT[member] = (name, tuple(input_shape), num_classes, activation, negative_slope, policy)
     return member
 
 
 def is_built_here(member: Any) -> bool:
     """Whether `build_member` made a model, whose like the tests have measured."""
     return member in _BUILT
+
+
+def made_as(member: Any) -> tuple | None:
+    """What is the same for members of one architecture and type, if `build_member` made this one."""
+    return _BUILT.get(member)
 
 
 @contextlib.contextmanager

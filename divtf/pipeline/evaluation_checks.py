@@ -13,6 +13,7 @@ from divtf.evaluation.detection import evaluate_detection, roc
 from divtf.evaluation.evasion import evade
 from divtf.evaluation.masking_report import Effort, masking_report
 from divtf.evaluation.predictions import all_member_logits, predictions
+from divtf.evaluation.stored import as_stored
 from divtf.evaluation.suspicion import SCORES
 from divtf.runtime.logs import get_logger
 from divtf.storage.digests import array_digest
@@ -77,19 +78,22 @@ def detected(
         sets: of the target, beside which what was measured is kept.
         clean: clean images and their true classes, by which thresholds are set; the first of them are
             attacked by one who knows scores and thresholds, at the smallest epsilon.
-        attacked: name of an attack -> its images, and their true classes.
+        attacked: name of an attack -> its images, and their true classes; they are stored as the record's
+            are, and so are those of who evades.
     """
     target, threat = sets.surrogate, ThreatModel(min(record.epsilons))
     x, y = clean
     images, labels = np.asarray(x[:_EVADING_IMAGES]), y[:_EVADING_IMAGES]
 
+    def stored(x_adv: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images as the target sees them, and which of them fool it."""
+        seen = np.asarray(as_stored(x_adv, record.stored_as)[:])
+        return seen, predictions(target, seen) != classes
+
     def measured() -> dict[str, Any]:
         _LOG.info(f"measures detection for {record.target}, epsilon {threat.epsilon:g}")
         logits = all_member_logits(target, x)
-        tried = {
-            name: (x_adv, predictions(target, x_adv) != classes)
-            for name, (x_adv, classes) in attacked.items()
-        }
+        tried = {name: stored(x_adv, classes) for name, (x_adv, classes) in attacked.items()}
         for score in _EVADED:
             # Attacked images do not move the threshold.
             scores = SCORES[score](logits)
@@ -98,12 +102,14 @@ def detected(
                 continue  # A single member never disagrees: there is nothing to evade.
             known = (threat, score, threshold)
             found = evade(target, images, labels, *known, weights=_EVADING_WEIGHTS, steps=_EVADING_STEPS)
-            tried[f"evading {score}"] = found.images, found.fooled
+            tried[f"evading {score}"] = stored(found.images, labels)
         return evaluate_detection(target, x, tried, clean_y=y)
 
-    depends = {
+    depends: dict[str, Any] = {
         "epsilon": threat.epsilon,
         "attacked": {name: array_digest(x_adv) for name, (x_adv, _) in attacked.items()},
         "evading": [*_EVADED, _EVADING_IMAGES, _EVADING_STEPS, *_EVADING_WEIGHTS],
     }
+    if record.stored_as != "float32":
+        depends["stored_as"] = record.stored_as
     return dataclasses.replace(record, detection=sets.kept("detection", depends, x, y, measured))

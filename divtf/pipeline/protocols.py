@@ -42,7 +42,8 @@ class Protocol:
         stored_as: what targets see of adversarial images, as `storage.records.STORED_AS` has it.
 
     Raises:
-        InputError: for queries that Square cannot do with, or another form of storage.
+        InputError: for queries that Square cannot do with, another form of storage, or checks of attacks that
+            are not tried.
     """
 
     name: str
@@ -59,6 +60,11 @@ class Protocol:
         require(self.queries != 1, "queries of 0, or of at least 2, which Square needs", queries=self.queries)
         require(
             self.stored_as in STORED_AS, f"stored_as as one of {{{', '.join(STORED_AS)}}}", self.stored_as
+        )
+        require(
+            not self.checks or (len(self.transfer) > 0 and len(self.white_box) > 0),
+            "attacks by transfer and white-box ones to check",
+            f"checks=True with {len(self.transfer)} by transfer and {len(self.white_box)} white-box ones",
         )
 
     @property

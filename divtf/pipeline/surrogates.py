@@ -55,12 +55,23 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
     Raises:
         InputError: if it is none of these.
     """
-    parts = name.split("+")
+    parts = _parts(name)
     files = tuple(part for part in parts if part.endswith(".keras"))
     missing = [path for path in files if not Path(path).is_file()]
     require(not missing, "surrogates' .keras files that are there", ", ".join(missing))
     trained = tuple(_configuration(part, config) for part in parts if part not in files)
     return Surrogate(name, trained, files)
+
+
+def _parts(name: str) -> list[str]:
+    """Names that are joined by a plus; one within the name of a file that is there joins nothing."""
+    pieces, found = name.split("+"), []
+    while pieces:
+        lengths = range(len(pieces), 1, -1)
+        taken = next((end for end in lengths if Path("+".join(pieces[:end])).is_file()), 1)
+        found.append("+".join(pieces[:taken]))
+        pieces = pieces[taken:]
+    return found
 
 
 def surrogates(names: Sequence[str], configs: Sequence[RunConfig]) -> list[Surrogate]:

@@ -1,5 +1,6 @@
 """One member after the other: the numbers of the plain step, and statistics that move once."""
 
+import itertools
 import json
 
 import forked
@@ -17,6 +18,8 @@ from divtf import (
     InputError,
     make_objective,
 )
+from divtf.ensembles import step_gradients
+from divtf.ensembles.weights import checked_weights
 
 OBJECTIVES = {
     "cross_entropy": CrossEntropy(),
@@ -77,6 +80,40 @@ def test_gradients_are_those_of_the_plain_step_in_float64(eager, tiny_members, t
     ]
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12)
+
+
+def ancestors(tensors):
+    """Names of the operations that tensors of a graph wait for, and their own."""
+    found, waiting = set(), [tensor.op for tensor in tensors]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in found:
+            found.add(operation.name)
+            waiting += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
+    return found
+
+
+def test_a_member_starts_when_the_gradients_of_the_one_before_are_there(tiny_members, tiny_batch):
+    """Else the activations of several are kept at a time, whenever the threads come to it."""
+    members = tiny_members(3, features=features, num_classes=6)
+    x, y = (tf.constant(part) for part in tiny_batch(4, num_classes=6))
+    found = []
+
+    @tf.function
+    def step():
+        weights = checked_weights(None)
+        found.extend(step_gradients.one_by_one(GradientAlignment(), members, tf.identity, x, y, weights)[1])
+
+    graph = step.get_concrete_function().graph
+    each = len(members[0].trainable_variables)
+    of_members = [found[place : place + each] for place in range(0, 3 * each, each)]
+    for before, after in itertools.pairwise(of_members):
+        own = ancestors(after) - ancestors(before)
+        work = [graph.get_operation_by_name(name) for name in own]
+        work = [operation for operation in work if operation.type.startswith(("Conv2D", "MatMul"))]
+        assert len(work) > 5
+        for operation in work:
+            assert {tensor.op.name for tensor in before} < ancestors(operation.outputs)
 
 
 def test_weights_of_the_cross_entropy_alone(tiny_members, tiny_batch):
@@ -143,3 +180,11 @@ def test_objective_that_takes_members_together_is_refused(tiny_members):
         Ensemble(tiny_members(2), make_objective("trs"), memory="low")
     with pytest.raises(InputError, match=r"memory as low or None\. Received: memory='high'"):
         Ensemble(tiny_members(2), memory="high")
+
+
+def test_xla_which_would_take_as_much_is_refused(tiny_members):
+    ensemble = Ensemble(tiny_members(2), CrossEntropy(), memory="low")
+    with pytest.raises(InputError, match=r"jit_compile=False with memory='low'.*Received: jit_compile=True"):
+        ensemble.compile(jit_compile=True)
+    ensemble.compile(jit_compile="auto")
+    Ensemble(tiny_members(2), CrossEntropy()).compile(jit_compile=True)

@@ -108,6 +108,16 @@ def test_several_are_all_of_their_members(tmp_path, monkeypatch):
     assert surrogate("a.keras", CONV3).trained == ()
 
 
+def test_a_plus_within_the_name_of_a_file_joins_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a+b.keras", "c.keras"):
+        (tmp_path / name).touch()
+    assert surrogate("a+b.keras", CONV3).files == ("a+b.keras",)
+    found = surrogate("plain5+a+b.keras+c.keras", CONV3)
+    assert found.files == ("a+b.keras", "c.keras")
+    assert found.trained == surrogate("plain5", CONV3).trained
+
+
 def test_models_of_ones_own(tmp_path, monkeypatch):
     own_models.importable(monkeypatch, tmp_path)
     name = f"{own_models.NAME}:small"

@@ -77,7 +77,9 @@ def _on_others(members: Members, distilled: Sequence[tf.Tensor], place: int) -> 
 def layer_numbers(x: tf.Tensor, layers: int) -> tf.Tensor:
     """A layer's number for each of the images [B, ...], uniform, from its own pixels, int32 [B]."""
     streams = image_streams(x)
-    return tf.map_fn(lambda seed: tf.random.stateless_uniform([], seed, 0, layers, tf.int32), streams)
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_uniform([], seed, 0, layers, tf.int32, alg="philox"), streams
+    )
 
 
 def feature_distances(found: Sequence[tf.Tensor], wanted: Sequence[tf.Tensor]) -> tf.Tensor:
