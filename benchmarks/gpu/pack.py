@@ -1,4 +1,4 @@
-"""Packs TensorFlow, its packages, data and this checkout for a machine that has a GPU and no network.
+"""Packs TensorFlow, its packages and data for a machine that has a GPU and no network.
 
     python -m benchmarks.gpu.pack DIRECTORY --datasets=mnist --piece=49
 
@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = [
     *(
         "absl-py",
@@ -48,7 +47,7 @@ _FAT_BINARY, _PTX = b"\x50\xed\x55\xba", 1
 
 
 def main() -> None:
-    """Write the pieces `part00`, `part01` ... and unpack.sh into the directory."""
+    """Write the pieces `part00`, `part01` ... into the directory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--python", default="3.12", help="of the machine")
@@ -65,11 +64,9 @@ def main() -> None:
     shutil.copytree(work / "cuda/nvidia/cuda_runtime/lib", content / "libraries")
     for name in asked.datasets:
         shutil.copytree(Path(os.environ["TFDS_DATA_DIR"]) / name, content / "data" / name)
-    _run("git", "clone", "--quiet", "--depth=1", ROOT.as_uri(), str(content / "divtf"))
     archive = work / "content.tar.xz"
     _run("tar", "-C", str(content), "-I", "xz -T0 -4", "-cf", str(archive), ".")
     _run("split", "-d", f"--bytes={asked.piece}M", str(archive), str(asked.directory / "part"))
-    shutil.copy(Path(__file__).with_name("unpack.sh"), asked.directory)
     shutil.rmtree(work)
 
 

@@ -1,8 +1,11 @@
-# Puts the pieces of pack.py together, and shows that TensorFlow sees the GPU. Source env.sh before a command.
-#   sh unpack.sh DIRECTORY_OF_THE_PIECES PLACE
+# Puts the pieces of pack.py together, and shows that TensorFlow sees the GPU. This checkout's commands run after
+# `. PLACE/env.sh`.
+#   sh benchmarks/gpu/unpack.sh DIRECTORY_OF_THE_PIECES PLACE
 set -e
-pieces=$1 place=$2
-mkdir -p "$place" && cd "$place"
+checkout=$(cd "$(dirname "$0")/../.." && pwd)
+pieces=$(cd "$1" && pwd)
+mkdir -p "$2" && cd "$2"
+place=$(pwd)
 cat "$pieces"/part* | xz -d -T0 | tar xf -
 # TensorFlow asks for CUDA 12's names. Those of CUDA 13 do: cuDNN, cuBLAS and cuFFT have kept what it calls.
 python3 - > found <<'P'
@@ -22,14 +25,14 @@ link libcupti libcupti.so.12
 link libnvJitLink libnvJitLink.so.12
 link libcudnn libcudnn.so.9
 link libnccl libnccl.so.2
-version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' divtf/divtf/__init__.py)
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$checkout/divtf/__init__.py")
 mkdir -p "site/divtf-$version.dist-info"
 printf 'Metadata-Version: 2.1\nName: divtf\nVersion: %s\n' "$version" > "site/divtf-$version.dist-info/METADATA"
 cat > env.sh <<P
 export LD_LIBRARY_PATH=$place/libraries:$(sed 's,/[^/]*$,,' found | sort -u | tr '\n' ':')
-export PYTHONPATH=$place/site:$place/divtf TFDS_DATA_DIR=$place/data
+export PYTHONPATH=$place/site:$checkout TFDS_DATA_DIR=$place/data
 export TF_FORCE_GPU_ALLOW_GROWTH=true NVIDIA_TF32_OVERRIDE=0  # float32 is float32
-cd $place/divtf
+cd $checkout
 P
 . ./env.sh
 python3 -c "
