@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from divtf.commands import evaluate, figure3, figure5, transfer_matrix
+from divtf.commands import evaluate, figure5, transfer_matrix
 from divtf.errors import require
 from divtf.pipeline import finished
 from divtf.reporting.published import (
@@ -22,7 +22,7 @@ from divtf.reporting.published import (
     section,
 )
 from divtf.storage import checked_json, files
-from divtf.storage.records import Record, SparsityRecord, TargetRecord
+from divtf.storage.records import Record, TargetRecord
 
 RESULTS = Path("runs/results")
 PAGE = "README.md"
@@ -44,7 +44,7 @@ def collect(root: Path) -> Published:
         "comparison": finished.read_comparison(root),
         "gaas": figure5.collect(root),
         "transfer_matrix": transfer_matrix.collect(root),
-        "sparsity": _collect_ablation(root),
+        "sparsity": finished.ablation(finished.directories(root)),
     }
     require(bool(collected["table"]), f"finished runs below {root}", "none")
     for records in collected.values():
@@ -54,13 +54,6 @@ def collect(root: Path) -> Published:
 
 def _collect_targets(root: Path) -> list[TargetRecord]:
     return [finished.read_record(path) for path in finished.directories(root)]
-
-
-def _collect_ablation(root: Path) -> list[SparsityRecord]:
-    """Runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
-    configs = [finished.read_config(path) for path in finished.directories(root)]
-    activations = {config.rectified for config in configs if config.objective_name == "gal"}
-    return figure3.collect(root) if len(activations) > 1 else []
 
 
 def _public(record: Record) -> Record:

@@ -94,6 +94,13 @@ def read_sparsity(directory: Path) -> SparsityRecord:
         )
 
 
+def ablation(paths: Iterable[Path]) -> list[SparsityRecord]:
+    """Of runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
+    of_gal = {path: config for path in paths if (config := read_config(path)).objective_name == "gal"}
+    kinds = {config.rectified for config in of_gal.values()}
+    return [read_sparsity(path) for path in of_gal] if len(kinds) > 1 else []
+
+
 def read_gaas(directory: Path) -> GaasRecord | None:
     """What GAAS found on the target in that directory; None if it was not tried, or by another version."""
     return _analysis(GaasRecord, directory / run_directory.GAAS)

@@ -101,7 +101,7 @@ def _of_runs(runs: Sequence[Path], root: Path) -> dict[str, list[Any]]:
             records.setdefault(kind, []).extend(
                 _analysis(file, record, target) for file in sorted(path.glob(name))
             )
-    records["sparsity"] = _ablation(runs)
+    records["sparsity"] = finished.ablation(runs)
     records["comparison"] = finished.read_comparison(root)
     return {kind: found for kind, found in records.items() if found}
 
@@ -112,13 +112,6 @@ def _analysis(path: Path, kind: type[Record], target: Record) -> Record:
     current = weights in (None, target.provenance.get("weights"))
     require(current, f"an analysis of the run's weights in {path}", "one of others: make it again")
     return record
-
-
-def _ablation(runs: Sequence[Path]) -> list[Any]:
-    """Runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
-    of_gal = [path for path in runs if finished.read_config(path).objective_name == "gal"]
-    rectified = {finished.read_config(path).rectified for path in of_gal}
-    return [finished.read_sparsity(path) for path in of_gal] if len(rectified) > 1 else []
 
 
 def _published(directory: Path) -> dict[str, list[Any]]:
