@@ -81,7 +81,7 @@ _STRONG = Protocol(
         Trial("mifgsm"),
         Trial("pgd", {"steps": 30, "loss": "mean_logit"}),
         Trial("pgd", {"steps": 20, "loss": "margin"}),
-        Trial("dim", {"steps": 20}),
+        Trial("dim"),
         Trial("ssa", {"steps": 8, "copies": 3}),
         Trial("cse"),
     ),
