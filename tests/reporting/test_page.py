@@ -241,6 +241,47 @@ class TestFinding:
         records = [dataclasses.replace(record, reference="T_Ens") for record in records]
         assert ", T_Ens 25.0" in findings.comparison_finding(records)
 
+    def test_what_limits_it_stands_beside_it(self, seen):
+        (section,) = sections(RESULT)
+        assert section.caveats.startswith("One seed; REDUCED: less than the paper's budget")
+        assert section.caveats in seen.words
+
+    def test_who_may_be_no_stronger_than_it_seems(self):
+        """T_Ens has 6 more images right because they are attacked, p = 2 / 2^6; T_Ens+Div tells of none."""
+        entry = {
+            "model": "plain",
+            "attack": "fgsm",
+            "epsilon": 0.3,
+            "total": 10,
+            "right": 9,
+            "right clean": 3,
+        }
+        leaking = dataclasses.replace(
+            TABLE[0], target="T_Ens", on_static_models=(entry | {"only attacked": 6, "only clean": 0},)
+        )
+        silent = dataclasses.replace(TABLE[0], target="T_Ens+Div", seed=1)
+        failed = {"name": "gradients", "passed": False, "figure": 0.5, "sentence": "Half of them are zero."}
+        masked = dataclasses.replace(RESULT.records["evaluation"][0], target="T_Div", checks=(failed,))
+        assert findings.caveats({"table": [leaking, silent], "evaluation": [masked]}) == (
+            "REDUCED: less than the paper's budget; T_Ens \N{DOUBLE DAGGER} leaks labels: what it keeps "
+            "under attack may tell nothing of robustness; these records do not tell whether labels leak to "
+            "T_Ens+Div; T_Div \N{DAGGER} shows signs of masked gradients."
+        )
+
+    @pytest.mark.parametrize(
+        ("target", "budget", "said"),
+        [
+            ("T_Ens", {}, True),
+            ("T_Div", {}, False),
+            ("T_Ens", {"static attack": "step_ll"}, False),
+            ("T_Ens (both)", {"static attack": "step_ll, fgsm"}, True),
+            ("T_Ens (two)", {"static attack": "step_ll, mifgsm_ll"}, False),
+        ],
+    )
+    def test_leaking_that_records_do_not_tell_of(self, target, budget, said):
+        record = dataclasses.replace(TABLE[0], target=target, budget=budget)
+        assert ("these records do not tell" in findings.caveats({"table": [record]}).lower()) == said
+
 
 class TestTables:
     def test_table_2(self, seen):
@@ -419,9 +460,9 @@ class TestImages:
         assert len(seen.alts) == 6
         assert seen.alts[:2] == [
             f"clean, labelled {HOSTILE}, classified as {HOSTILE}",
-            f"pgd_cw, 0.1, labelled {HOSTILE}, classified as {HOSTILE}",
+            f"pgd_cw, epsilon 0.1, labelled {HOSTILE}, classified as {HOSTILE}",
         ]
-        assert seen.alts[3] == f"pgd_cw, 0.1, labelled {HOSTILE}, classified as two"
+        assert seen.alts[3] == f"pgd_cw, epsilon 0.1, labelled {HOSTILE}, classified as two"
         assert seen.words.count("two ✗") == 1 + 3
         assert f"members: {HOSTILE} ✓, two ✗" in seen.words
 

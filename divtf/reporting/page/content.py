@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from divtf.data.paper import TARGETS
 from divtf.reporting import captions
 from divtf.reporting.comparison import comparison_notes, comparison_tables
 from divtf.reporting.evaluation import (
@@ -24,7 +25,7 @@ from divtf.reporting.page.origins import origin_grids
 from divtf.reporting.page.specs import Style, styles
 from divtf.reporting.page.strips import strips
 from divtf.reporting.report import READING
-from divtf.reporting.tables import Table, tables
+from divtf.reporting.tables import Table, in_order, tables
 from divtf.reporting.under_attack import under_attack
 from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
 from divtf.storage.records import GaasRecord, SparsityRecord, TargetRecord, TransferMatrixRecord, grouped
@@ -52,6 +53,7 @@ class Section:
     Attributes:
         title: model and data set.
         finding: in one sentence.
+        caveats: what belongs beside it; "" if nothing does.
         targets: name -> the style of each.
         blocks: in the order of reading.
         has_paper: whether some figure stands beside the paper's.
@@ -59,6 +61,7 @@ class Section:
 
     title: str
     finding: str
+    caveats: str
     targets: Mapping[str, Style]
     blocks: Sequence[Block]
     has_paper: bool
@@ -82,7 +85,8 @@ def _section(subject: str, result: Result) -> Section:
         for kind, group in result.records.items()
     }
     of = {kind: group for kind, group in of.items() if group}
-    targets = list(dict.fromkeys(record.target for group in of.values() for record in group))
+    named = dict.fromkeys(record.target for group in of.values() for record in group)
+    targets = in_order(named, TARGETS)
     blocks = [
         *_comparison(of.get("comparison", ())),
         *_tables(of.get("table", ())),
@@ -100,7 +104,7 @@ def _section(subject: str, result: Result) -> Section:
     has_paper = any(
         cell.paper for b in shown for grid in b.grids for line in grid.lines for cell in line.cells
     )
-    return Section(subject, finding(of), styles(targets), shown, has_paper)
+    return Section(subject, finding(of), findings.caveats(of), styles(targets), shown, has_paper)
 
 
 def finding(records: Mapping[str, Sequence[Any]]) -> str:
@@ -162,9 +166,12 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord]) -> list[Bloc
     (table,) = tables(map(as_target_record, records))
     targets = table.targets
     name = f"evaluation-{protocol}"
+    # In this order the counts stand in each cell.
+    at = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
+    counts = f"images at epsilon {at}"
     details = [
-        grids.text_grid("Surrogates", surrogate_lines(records)),
-        grids.text_grid("Attacks, in the order in which they were tried", attack_lines(records)),
+        grids.text_grid(f"Surrogates; {counts}", surrogate_lines(records)),
+        grids.text_grid(f"Attacks, in the order in which they were tried; {counts}", attack_lines(records)),
     ]
     blocks = [
         Block(

@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from divtf.data.paper import TARGETS
 from divtf.reporting.entries import entry
 from divtf.reporting.evaluation import as_target_record
 from divtf.reporting.page.content import Result, finding
-from divtf.reporting.page.specs import styles
+from divtf.reporting.page.findings import caveats
+from divtf.reporting.page.specs import Style, styles
 from divtf.reporting.page.writing import render
-from divtf.reporting.tables import Row, Table, tables
+from divtf.reporting.tables import Row, Table, in_order, tables
 from divtf.storage import files
 from divtf.storage.records import CLEAN, WORST_CASE
 
 INDEX = "index.html"
-_BUDGET = ("members", "epochs", "training images", "attacked images", "reduced")
+_BUDGET = ("members", "epochs", "training images", "attacked images")
 # Of a small picture, in its own units.
 _WIDTH, _HEIGHT, _EDGE = 240, 120, 8
 
@@ -38,20 +40,22 @@ class Entry:
     Attributes:
         title: its name.
         href: its page, seen from the index; "" where it has none.
-        findings: (model and data set, the sentence) of each table.
+        findings: (model and data set, the sentence, what belongs beside it) of each table.
         date: when it was made, as 2026-11-26.
         budget: in words.
         choices: "model", "dataset", "defence" -> those that are in it.
         strokes: of its small picture, accuracy against epsilon of its first table.
+        looks: name -> the style of each defence, as in the picture and on the page.
     """
 
     title: str
     href: str
-    findings: Sequence[tuple[str, str]]
+    findings: Sequence[tuple[str, str, str]]
     date: str
     budget: str
     choices: Mapping[str, Sequence[str]]
     strokes: Sequence[Stroke]
+    looks: Mapping[str, Style]
 
 
 def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entry:
@@ -65,7 +69,7 @@ def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entr
         }
         for subject in subjects
     }
-    findings = [(subject, finding(found)) for subject, found in of.items()]
+    findings = [(subject, finding(found), caveats(found)) for subject, found in of.items()]
     choices = {
         "model": [record.model for record in records],
         "dataset": [record.dataset for record in records],
@@ -73,7 +77,8 @@ def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entr
     }
     distinct = {name: list(dict.fromkeys(values)) for name, values in choices.items()}
     strokes = _strokes(next(iter(of.values())))
-    return Entry(title, href, findings, date.isoformat(), _budget(records), distinct, strokes)
+    looks = styles(in_order(distinct["defence"], TARGETS))
+    return Entry(title, href, findings, date.isoformat(), _budget(records), distinct, strokes, looks)
 
 
 def _budget(records: Sequence[Any]) -> str:
