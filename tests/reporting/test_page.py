@@ -186,6 +186,33 @@ class TestFile:
         with pytest.raises(ValueError, match="at least one record"):
             page(Result("t", {}))
 
+    def test_a_target_has_one_colour_whatever_else_a_chart_shows(self):
+        """T_Noise is in the table alone, so that T_Detect is first elsewhere."""
+        records = {
+            "table": [dataclasses.replace(TABLE[0], target=name) for name in ("T_Noise", "T_Detect")],
+            **{
+                kind: [dataclasses.replace(RESULT.records[kind][0], target="T_Detect")]
+                for kind in ("evaluation", "gaas", "sparsity")
+            },
+        }
+        (section,) = sections(Result("t", records))
+        own = section.targets["T_Detect"]
+        assert own.colour != section.targets["T_Noise"].colour
+        legends = {block.name: block.legend for block in section.blocks if "T_Detect" in (block.legend or ())}
+        assert {"accuracy", "evaluation-strong-queries", "coherence", "gaas", "sparsity"} <= set(legends)
+        assert {legend["T_Detect"].colour for legend in legends.values()} == {own.colour}
+        drawn = [
+            (block.name, layer["encoding"]["color"]["scale"])
+            for block in section.blocks
+            if block.name in legends
+            for chart in block.charts
+            for layer in chart.spec["layer"]
+            if "color" in layer["encoding"]
+        ]
+        assert {name for name, _ in drawn} == set(legends)
+        for _, scale in drawn:
+            assert dict(zip(scale["domain"], scale["range"], strict=True))["T_Detect"] == own.colour
+
 
 class TestFinding:
     def test_the_widest_attack_stands_at_the_top(self, seen):

@@ -11,7 +11,7 @@ from divtf.reporting.entries import entry
 from divtf.reporting.evaluation import as_target_record
 from divtf.reporting.page.content import Result, finding
 from divtf.reporting.page.findings import caveats
-from divtf.reporting.page.specs import Style, styles
+from divtf.reporting.page.specs import Looks, styles
 from divtf.reporting.page.writing import render
 from divtf.reporting.tables import Row, Table, in_order, tables
 from divtf.storage import files
@@ -55,7 +55,7 @@ class Entry:
     budget: str
     choices: Mapping[str, Sequence[str]]
     strokes: Sequence[Stroke]
-    looks: Mapping[str, Style]
+    looks: Looks
 
 
 def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entry:
@@ -76,8 +76,8 @@ def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entr
         "defence": [record.target for record in records],
     }
     distinct = {name: list(dict.fromkeys(values)) for name, values in choices.items()}
-    strokes = _strokes(next(iter(of.values())))
     looks = styles(in_order(distinct["defence"], TARGETS))
+    strokes = _strokes(next(iter(of.values())), looks)
     return Entry(title, href, findings, date.isoformat(), _budget(records), distinct, strokes, looks)
 
 
@@ -91,7 +91,7 @@ def _budget(records: Sequence[Any]) -> str:
     return ", ".join(parts) or "not recorded"
 
 
-def _strokes(of: Mapping[str, Sequence[Any]]) -> list[Stroke]:
+def _strokes(of: Mapping[str, Sequence[Any]], looks: Looks) -> list[Stroke]:
     """Accuracy against epsilon: what is left under everything, else the worst case of the table."""
     evaluations, targets = of.get("evaluation", ()), of.get("table", ())
     if evaluations:
@@ -103,7 +103,6 @@ def _strokes(of: Mapping[str, Sequence[Any]]) -> list[Stroke]:
         column = table.worst_cases[0] if table.worst_cases else next(iter(table.attacks), CLEAN)
     else:
         return []
-    looks = styles(table.targets)
     strokes = []
     for row in table.rows:
         places, words = _places(table, row, column)
