@@ -78,9 +78,7 @@ def execute(
     except InputError as error:
         return _fail(str(error))
     except OSError as error:
-        # Of two names the second is the one that users know: files are written beside it, and moved there.
-        name = error.filename2 or error.filename
-        where = f" {name}" if name else ""
+        where = f" {error.filename}" if error.filename else ""
         return _fail(f"Expected a usable file or directory{where}. Received: {error.strerror or error}")
     except Exception as error:
         if not (reason := lacking_resource(error)):

@@ -538,7 +538,7 @@ class TestOrigins:
         values = {(row["name"]["text"], row["of"]["text"]): row["value"]["text"] for row in targets}
         assert values["tensorflow", "all"] == "2.21.0"
         assert values["command", "T_Div, seed 0"] == "train T_Div"
-        _, attacks = seen.grid("Attacks, with all settings")
+        _, attacks = seen.grid("Attacks, with all settings; a step is a share of epsilon")
         assert ("pgd", "plain; other; the target") in {
             (row["attack"]["text"], row["made on"]["text"]) for row in attacks
         }
