@@ -1,7 +1,7 @@
 """Run directories: whole files, one process at a time, and never another run's results overwritten."""
 
-import fcntl
 import errno
+import fcntl
 import json
 import os
 import signal
