@@ -77,7 +77,7 @@ def caveats(records: Mapping[str, Sequence[Any]]) -> str:
             for name in _targets(leaking_ones)
         ),
         *(
-            [f"these records do not tell whether labels leak to {', '.join(_targets(unknown))}"]
+            [f"these records hold no test for label leaking of {', '.join(_targets(unknown))}"]
             if unknown
             else []
         ),
