@@ -21,6 +21,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(partial, path)
         _sync_directory(path.parent)
+    except OSError as error:
+        # Users know the file by its own name.
+        if error.filename is not None and os.fspath(error.filename) == str(partial):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

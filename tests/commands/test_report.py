@@ -133,7 +133,12 @@ class TestIndex:
         assert sorted(links) == [(f"{name}/report.html", name) for name in ("alone", "deep/er", "table")]
         assert all((tmp_path / link).is_file() for link, _ in links)
         assert not (tmp_path / "table" / "T_Div" / "report.html").exists(), "runs of a table are on its page"
-        assert "members 2, epochs 4, training images 60, REDUCED: less than the paper&#39;s" in text
+        assert "members 2, epochs 4, training images 60</p>" in text
+        assert "One seed; REDUCED: less than the paper&#39;s budget." in text
+        (legend,) = re.findall(r'<h2><a href="table/.+?(<ul class="legend.+?</ul>)', text, re.DOTALL)
+        assert re.findall(r"</svg> (\w+)</li>", legend) == ["T_Base", "T_Div"]
+        for stroke in re.findall(r'style="color:([^"]+)"', legend):
+            assert f'style="stroke:{stroke}"' in text, "the picture has the legend's colours"
         assert (
             'aria-label="Accuracy against epsilon. T_Base: 90.0 % at 0, 40.0 % at 0.1, 10.0 % at 0.3.' in text
         )
@@ -256,7 +261,8 @@ class TestBadInput:
         (tmp_path / name).mkdir()
         (directory / name).mkdir()
         where = directory if name == "report.html" else tmp_path
-        assert "Expected a usable file or directory" in refused(capsys, where)
+        told = refused(capsys, where)
+        assert f"Expected a usable file or directory {where / name}. Received: Is a directory" in told
 
 
 def test_a_page_that_cannot_be_made_loses_no_result(tmp_path):

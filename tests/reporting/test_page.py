@@ -186,6 +186,33 @@ class TestFile:
         with pytest.raises(ValueError, match="at least one record"):
             page(Result("t", {}))
 
+    def test_a_target_has_one_colour_whatever_else_a_chart_shows(self):
+        """T_Noise is in the table alone, so that T_Detect is first elsewhere."""
+        records = {
+            "table": [dataclasses.replace(TABLE[0], target=name) for name in ("T_Noise", "T_Detect")],
+            **{
+                kind: [dataclasses.replace(RESULT.records[kind][0], target="T_Detect")]
+                for kind in ("evaluation", "gaas", "sparsity")
+            },
+        }
+        (section,) = sections(Result("t", records))
+        own = section.targets["T_Detect"]
+        assert own.colour != section.targets["T_Noise"].colour
+        legends = {block.name: block.legend for block in section.blocks if "T_Detect" in (block.legend or ())}
+        assert {"accuracy", "evaluation-strong-queries", "coherence", "gaas", "sparsity"} <= set(legends)
+        assert {legend["T_Detect"].colour for legend in legends.values()} == {own.colour}
+        drawn = [
+            (block.name, layer["encoding"]["color"]["scale"])
+            for block in section.blocks
+            if block.name in legends
+            for chart in block.charts
+            for layer in chart.spec["layer"]
+            if "color" in layer["encoding"]
+        ]
+        assert {name for name, _ in drawn} == set(legends)
+        for _, scale in drawn:
+            assert dict(zip(scale["domain"], scale["range"], strict=True))["T_Detect"] == own.colour
+
 
 class TestFinding:
     def test_the_widest_attack_stands_at_the_top(self, seen):
@@ -240,6 +267,47 @@ class TestFinding:
         assert ", T_Base 25.0" in findings.comparison_finding(records)
         records = [dataclasses.replace(record, reference="T_Ens") for record in records]
         assert ", T_Ens 25.0" in findings.comparison_finding(records)
+
+    def test_what_limits_it_stands_beside_it(self, seen):
+        (section,) = sections(RESULT)
+        assert section.caveats.startswith("One seed; REDUCED: less than the paper's budget")
+        assert section.caveats in seen.words
+
+    def test_who_may_be_no_stronger_than_it_seems(self):
+        """T_Ens has 6 more images right because they are attacked, p = 2 / 2^6; T_Ens+Div tells of none."""
+        entry = {
+            "model": "plain",
+            "attack": "fgsm",
+            "epsilon": 0.3,
+            "total": 10,
+            "right": 9,
+            "right clean": 3,
+        }
+        leaking = dataclasses.replace(
+            TABLE[0], target="T_Ens", on_static_models=(entry | {"only attacked": 6, "only clean": 0},)
+        )
+        silent = dataclasses.replace(TABLE[0], target="T_Ens+Div", seed=1)
+        failed = {"name": "gradients", "passed": False, "figure": 0.5, "sentence": "Half of them are zero."}
+        masked = dataclasses.replace(RESULT.records["evaluation"][0], target="T_Div", checks=(failed,))
+        assert findings.caveats({"table": [leaking, silent], "evaluation": [masked]}) == (
+            "REDUCED: less than the paper's budget; T_Ens \N{DOUBLE DAGGER} leaks labels: what it keeps "
+            "under attack may tell nothing of robustness; these records hold no test for label leaking of "
+            "T_Ens+Div; T_Div \N{DAGGER} shows signs of masked gradients."
+        )
+
+    @pytest.mark.parametrize(
+        ("target", "budget", "said"),
+        [
+            ("T_Ens", {}, True),
+            ("T_Div", {}, False),
+            ("T_Ens", {"static attack": "step_ll"}, False),
+            ("T_Ens (both)", {"static attack": "step_ll, fgsm"}, True),
+            ("T_Ens (two)", {"static attack": "step_ll, mifgsm_ll"}, False),
+        ],
+    )
+    def test_leaking_that_records_do_not_tell_of(self, target, budget, said):
+        record = dataclasses.replace(TABLE[0], target=target, budget=budget)
+        assert ("these records hold no test" in findings.caveats({"table": [record]}).lower()) == said
 
 
 class TestTables:
@@ -419,9 +487,9 @@ class TestImages:
         assert len(seen.alts) == 6
         assert seen.alts[:2] == [
             f"clean, labelled {HOSTILE}, classified as {HOSTILE}",
-            f"pgd_cw, 0.1, labelled {HOSTILE}, classified as {HOSTILE}",
+            f"pgd_cw, epsilon 0.1, labelled {HOSTILE}, classified as {HOSTILE}",
         ]
-        assert seen.alts[3] == f"pgd_cw, 0.1, labelled {HOSTILE}, classified as two"
+        assert seen.alts[3] == f"pgd_cw, epsilon 0.1, labelled {HOSTILE}, classified as two"
         assert seen.words.count("two ✗") == 1 + 3
         assert f"members: {HOSTILE} ✓, two ✗" in seen.words
 
@@ -470,7 +538,7 @@ class TestOrigins:
         values = {(row["name"]["text"], row["of"]["text"]): row["value"]["text"] for row in targets}
         assert values["tensorflow", "all"] == "2.21.0"
         assert values["command", "T_Div, seed 0"] == "train T_Div"
-        _, attacks = seen.grid("Attacks, with all settings")
+        _, attacks = seen.grid("Attacks, with all settings; a step is a share of epsilon")
         assert ("pgd", "plain; other; the target") in {
             (row["attack"]["text"], row["made on"]["text"]) for row in attacks
         }

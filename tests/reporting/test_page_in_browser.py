@@ -206,6 +206,12 @@ def test_a_switch_hides_a_target_everywhere_and_shows_it_again(opened):
     assert len(left) == 3 and all(words.startswith("T_Div") for words in left)
     assert shown.locator("h4:visible", has_text="T_Base, seed 0: pgd").count() == 0
     assert shown.locator("[data-target='T_Base']:visible").count() == 0
+    transfer = shown.locator("table", has=shown.locator("th", has_text="images of ↓")).first
+    heads = transfer.locator("thead th:visible").all_inner_texts()
+    assert heads[1:] and "T_Base" not in heads
+    rows = transfer.locator("tbody tr:visible")
+    assert "T_Base" not in rows.locator("th").all_inner_texts()
+    assert rows.first.locator("td:visible").count() == len(heads) - 1
     switch.check()
     shown.wait_for_function(
         "n => document.querySelectorAll('[aria-label^=\"T_Base, fgsm\"]').length === n", arg=3
@@ -283,7 +289,7 @@ def test_the_index_is_filtered_and_leads_to_pages(opened):
     shown.get_by_label("model").select_option("conv3")
     assert results.count() == 0
     shown.get_by_label("data set").select_option("")
-    picture = results.locator("svg").get_attribute("aria-label")
+    picture = results.locator("svg.thumb").get_attribute("aria-label")
     assert "T_Div: 87.5 % at 0, 50.0 % at 0.1, 50.0 % at 0.3." in picture
     results.get_by_role("link").click()
     shown.wait_for_selector("html[data-drawn]", state="attached")

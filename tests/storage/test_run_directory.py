@@ -1,5 +1,6 @@
 """Run directories: whole files, one process at a time, and never another run's results overwritten."""
 
+import errno
 import fcntl
 import json
 import os
@@ -277,6 +278,25 @@ def test_json_nested_without_end_is_refused_by_path(tmp_path):
     (tmp_path / "file.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match=r"Expected JSON in .*file\.json"):
         checked_json.read_json(tmp_path / "file.json")
+
+
+@pytest.mark.parametrize("write", [lambda partial: partial.write_text("x"), lambda partial: partial.touch()])
+def test_a_file_that_cannot_take_its_place_has_its_own_name_in_the_error(write, tmp_path):
+    path = tmp_path / "report.html"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as caught, files.atomic_path(path) as partial:
+        write(partial)
+    assert caught.value.filename == str(path) and files.PARTIAL not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nor_one_that_cannot_be_written(tmp_path):
+    path = tmp_path / "report.html"
+    with pytest.raises(PermissionError) as caught, files.atomic_path(path) as partial:
+        raise PermissionError(errno.EACCES, "Permission denied", partial)
+    assert str(caught.value) == f"[Errno {errno.EACCES}] Permission denied: '{path}'"
+    with pytest.raises(FileNotFoundError, match="other"), files.atomic_path(path):
+        (tmp_path / "other").read_text()
 
 
 def test_file_keeps_its_old_contents_if_writing_fails(tmp_path):

@@ -15,7 +15,7 @@ from divtf.reporting.figures.roc import IMAGES
 from divtf.reporting.figures.sparsity import mean_gal
 from divtf.reporting.page.elements import Chart
 from divtf.reporting.page.grids import text_grid
-from divtf.reporting.page.specs import Axis, Style, lines, series_styles, styles
+from divtf.reporting.page.specs import Axis, Looks, Style, chosen, lines, series_styles
 from divtf.reporting.tables import Cell, Table, in_order
 from divtf.storage.evaluations import QUERY, EvaluationRecord
 from divtf.storage.records import CLEAN, WORST_CASE, GaasRecord, SparsityRecord, grouped
@@ -30,13 +30,13 @@ def counted(cell: Cell) -> str:
     return f"{cell.accuracy:.1f} % {cell.spread}, {counts}"
 
 
-def accuracy_charts(table: Table) -> list[Chart]:
+def accuracy_charts(table: Table, looks: Looks) -> list[Chart]:
     """Accuracy against epsilon, a chart for each attack, the worst case of all first."""
     order = [*table.worst_cases, *table.attacks]
-    return [_accuracy_chart(table, name) for name in order]
+    return [_accuracy_chart(table, name, looks) for name in order]
 
 
-def _accuracy_chart(table: Table, attack: str) -> Chart:
+def _accuracy_chart(table: Table, attack: str, looks: Looks) -> Chart:
     title = "worst case of all attacks" if attack == WORST_CASE else heading(attack)
     # Bars of targets stand beside each other.
     step = 0.012 * max(table.epsilons)
@@ -55,11 +55,11 @@ def _accuracy_chart(table: Table, attack: str) -> Chart:
     ends = (-0.04 * max(table.epsilons), 1.04 * max(table.epsilons))
     words = f"Accuracy of {', '.join(table.targets)} against epsilon, {title}, clean images at 0."
     across = Axis("epsilon", ends, (0.0, *table.epsilons))
-    spec = lines(points, styles(table.targets), across, _PERCENT, words)
+    spec = lines(points, chosen(looks, table.targets), across, _PERCENT, words)
     return Chart(title, words, spec, text_grid(title, grid, table.targets))
 
 
-def query_charts(records: Sequence[EvaluationRecord]) -> list[Chart]:
+def query_charts(records: Sequence[EvaluationRecord], looks: Looks) -> list[Chart]:
     """Accuracy against queries, a chart for each epsilon; none where nothing was asked."""
     asked = [record for record in records if any(trial.kind == QUERY for trial in record.trials)]
     by_target = grouped(asked, lambda record: record.target)
@@ -77,7 +77,7 @@ def query_charts(records: Sequence[EvaluationRecord]) -> list[Chart]:
         words = f"Accuracy of {', '.join(targets)} against the queries of Square, {title}."
         spec = lines(
             points,
-            styles(targets),
+            chosen(looks, targets),
             Axis("queries", ticks=_powers(points), scale="symlog"),
             _PERCENT,
             words,
@@ -95,11 +95,12 @@ def _powers(points: Sequence[Mapping[str, Any]]) -> list[int]:
     return [0, *(10**power for power in range(len(str(last))) if 10**power < last / 1.5), last]
 
 
-def coherence_chart(table: Table) -> Chart:
+def coherence_chart(table: Table, looks: Looks) -> Chart:
     """Histograms of coherence over clean test images, seeds pooled (section 4.3, Figure 4).
 
     Args:
         table: of records that hold coherence.
+        looks: target -> its style.
     """
     bins = coherence_bins(table)
     points, grid = [], [["target", "from", "to", "images", "density"]]
@@ -118,14 +119,15 @@ def coherence_chart(table: Table) -> Chart:
         points.append({"target": row.target, "series": row.target, "x": bins[-1], "y": 0.0, "words": ""})
     words = f"Histograms of coherence on clean test images; means: {', '.join(means)}."
     across = Axis("coherence of the input gradients (Equation 7)", (bins[0], bins[-1]))
-    spec = lines(points, styles(table.targets), across, Axis("density"), words, mark="areas")
+    spec = lines(points, chosen(looks, table.targets), across, Axis("density"), words, mark="areas")
     return Chart(f"Mean {', '.join(means)}", words, spec, text_grid("Coherence", grid, table.targets))
 
 
-def gaas_legend(records: Sequence[GaasRecord]) -> dict[str, Style]:
+def gaas_legend(records: Sequence[GaasRecord], looks: Looks) -> dict[str, Style]:
     """The colour of each target, and the dash of each order."""
     targets = in_order(grouped(records, lambda record: record.target), TARGETS)
-    colours = {name: dataclasses.replace(style, dash=_LINES[0]) for name, style in styles(targets).items()}
+    own = chosen(looks, targets)
+    colours = {name: dataclasses.replace(style, dash=_LINES[0]) for name, style in own.items()}
     return colours | {name: Style("currentColor", "", dash) for name, dash in _order_dashes(records).items()}
 
 
@@ -134,7 +136,7 @@ def _order_dashes(records: Sequence[GaasRecord]) -> dict[str, tuple[int, ...]]:
     return {f"k = {order}": _LINES[place % len(_LINES)] for place, order in enumerate(orders)}
 
 
-def gaas_charts(records: Sequence[GaasRecord]) -> list[Chart]:
+def gaas_charts(records: Sequence[GaasRecord], looks: Looks) -> list[Chart]:
     """Probability of at least m orthogonal adversarial directions, a chart for each epsilon (Figure 5)."""
     by_target = grouped(records, lambda record: record.target)
     targets = in_order(by_target, TARGETS)
@@ -155,7 +157,7 @@ def gaas_charts(records: Sequence[GaasRecord]) -> list[Chart]:
         words = f"Probability that at least m of k orthogonal directions fool {', '.join(targets)}, {title}."
         across = Axis("m, number of directions", ticks=sorted({1, *orders}), scale="log")
         upwards = Axis("P(at least m of k succeed)", (0, 1))
-        spec = lines(points, styles(targets), across, upwards, words, mark="plain", dashes=dashes)
+        spec = lines(points, chosen(looks, targets), across, upwards, words, mark="plain", dashes=dashes)
         charts.append(Chart(title, words, spec, text_grid(f"Directions, {title}", grid, targets)))
     return charts
 
@@ -221,7 +223,7 @@ def _at(rate: Mapping[str, Any]) -> str:
     return f"flagged at {100 * rate['false_alarms']:g} % false alarms, %"
 
 
-def gal_chart(records: Sequence[SparsityRecord]) -> Chart:
+def gal_chart(records: Sequence[SparsityRecord], looks: Looks) -> Chart:
     """GAL by epoch, the mean over a target's seeds (section 3.4)."""
     by_target = grouped(records, lambda record: record.target)
     targets = in_order(by_target, TARGETS)
@@ -234,5 +236,5 @@ def gal_chart(records: Sequence[SparsityRecord]) -> Chart:
             )
             grid.append([target, str(epoch), f"{value:.3f}"])
     words = f"GAL of {', '.join(targets)} over the epochs of training."
-    spec = lines(points, styles(targets), Axis("epoch"), Axis("GAL (Equation 8)"), words)
+    spec = lines(points, chosen(looks, targets), Axis("epoch"), Axis("GAL (Equation 8)"), words)
     return Chart("GAL over training", words, spec, text_grid("GAL over training", grid, targets))

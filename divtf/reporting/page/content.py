@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from divtf.data.paper import TARGETS
 from divtf.reporting import captions
 from divtf.reporting.comparison import comparison_notes, comparison_tables
 from divtf.reporting.evaluation import (
@@ -21,10 +22,10 @@ from divtf.reporting.leaking import leaking_lines
 from divtf.reporting.page import charts, findings, grids, heats
 from divtf.reporting.page.elements import Block, Grid
 from divtf.reporting.page.origins import origin_grids
-from divtf.reporting.page.specs import Style, styles
+from divtf.reporting.page.specs import Looks, Style, chosen, styles
 from divtf.reporting.page.strips import strips
 from divtf.reporting.report import READING
-from divtf.reporting.tables import Table, tables
+from divtf.reporting.tables import Table, in_order, tables
 from divtf.reporting.under_attack import under_attack
 from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
 from divtf.storage.records import GaasRecord, SparsityRecord, TargetRecord, TransferMatrixRecord, grouped
@@ -52,6 +53,7 @@ class Section:
     Attributes:
         title: model and data set.
         finding: in one sentence.
+        caveats: what belongs beside it; "" if nothing does.
         targets: name -> the style of each.
         blocks: in the order of reading.
         has_paper: whether some figure stands beside the paper's.
@@ -59,6 +61,7 @@ class Section:
 
     title: str
     finding: str
+    caveats: str
     targets: Mapping[str, Style]
     blocks: Sequence[Block]
     has_paper: bool
@@ -82,15 +85,17 @@ def _section(subject: str, result: Result) -> Section:
         for kind, group in result.records.items()
     }
     of = {kind: group for kind, group in of.items() if group}
-    targets = list(dict.fromkeys(record.target for group in of.values() for record in group))
+    named = dict.fromkeys(record.target for group in of.values() for record in group)
+    targets = in_order(named, TARGETS)
+    looks = styles(targets)
     blocks = [
         *_comparison(of.get("comparison", ())),
-        *_tables(of.get("table", ())),
-        *_evaluations(of.get("evaluation", ())),
-        *_alignment(of.get("table", ())),
+        *_tables(of.get("table", ()), looks),
+        *_evaluations(of.get("evaluation", ()), looks),
+        *_alignment(of.get("table", ()), looks),
         *_transfer_matrix(of.get("transfer_matrix", ())),
-        *_gaas(of.get("gaas", ())),
-        *_sparsity(of.get("sparsity", ())),
+        *_gaas(of.get("gaas", ()), looks),
+        *_sparsity(of.get("sparsity", ()), looks),
         Block("Images", "images", strips=strips(of.get("examples", ()))),
         Block(
             "How it was made", "made", grids=origin_grids(of, result.configs.get(subject, {})), folded=True
@@ -100,7 +105,7 @@ def _section(subject: str, result: Result) -> Section:
     has_paper = any(
         cell.paper for b in shown for grid in b.grids for line in grid.lines for cell in line.cells
     )
-    return Section(subject, finding(of), styles(targets), shown, has_paper)
+    return Section(subject, finding(of), findings.caveats(of), looks, shown, has_paper)
 
 
 def finding(records: Mapping[str, Sequence[Any]]) -> str:
@@ -124,16 +129,16 @@ def _comparison(records: Sequence[ComparisonRecord]) -> list[Block]:
     return [Block("Side by side", "comparison", grids=[grid], bullets=notes)]
 
 
-def _tables(records: Sequence[TargetRecord]) -> list[Block]:
+def _tables(records: Sequence[TargetRecord], looks: Looks) -> list[Block]:
     if not records:
         return []
     (table,) = tables(records)
-    drawn = charts.accuracy_charts(table) if table.columns else []
+    drawn = charts.accuracy_charts(table, looks) if table.columns else []
     return [
         Block(
             "Accuracy under transfer attacks", "table", grids=[grids.table_grid(table)], bullets=_notes(table)
         ),
-        Block("Accuracy against epsilon", "accuracy", charts=drawn, legend=styles(table.targets)),
+        Block("Accuracy against epsilon", "accuracy", charts=drawn, legend=chosen(looks, table.targets)),
         Block("Accuracy by class", "classes", grids=grids.class_grids(records)),
     ]
 
@@ -153,18 +158,21 @@ def _notes(table: Table) -> list[str]:
     ]
 
 
-def _evaluations(records: Sequence[EvaluationRecord]) -> list[Block]:
+def _evaluations(records: Sequence[EvaluationRecord], looks: Looks) -> list[Block]:
     groups = grouped(records, lambda record: record.protocol)
-    return [block for protocol, group in groups.items() for block in _evaluation(protocol, group)]
+    return [block for protocol, group in groups.items() for block in _evaluation(protocol, group, looks)]
 
 
-def _evaluation(protocol: str, records: Sequence[EvaluationRecord]) -> list[Block]:
+def _evaluation(protocol: str, records: Sequence[EvaluationRecord], looks: Looks) -> list[Block]:
     (table,) = tables(map(as_target_record, records))
     targets = table.targets
     name = f"evaluation-{protocol}"
+    # In this order the counts stand in each cell.
+    at = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
+    counts = f"images at epsilon {at}"
     details = [
-        grids.text_grid("Surrogates", surrogate_lines(records)),
-        grids.text_grid("Attacks, in the order in which they were tried", attack_lines(records)),
+        grids.text_grid(f"Surrogates; {counts}", surrogate_lines(records)),
+        grids.text_grid(f"Attacks, in the order in which they were tried; {counts}", attack_lines(records)),
     ]
     blocks = [
         Block(
@@ -177,8 +185,8 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord]) -> list[Bloc
         Block(
             f"Protocol {protocol}: accuracy against queries",
             f"{name}-queries",
-            charts=charts.query_charts(records),
-            legend=styles(table.targets),
+            charts=charts.query_charts(records, looks),
+            legend=chosen(looks, table.targets),
         ),
         Block(
             f"Protocol {protocol}: signs of masked gradients",
@@ -202,14 +210,14 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord]) -> list[Bloc
     return blocks
 
 
-def _alignment(records: Sequence[TargetRecord]) -> list[Block]:
+def _alignment(records: Sequence[TargetRecord], looks: Looks) -> list[Block]:
     measured = [record for record in records if record.coherence]
     paired = [record for record in records if record.pair_cosines]
     blocks = []
     if measured:
         (table,) = tables(measured)
-        drawn = [charts.coherence_chart(table)]
-        legend = styles(table.targets)
+        drawn = [charts.coherence_chart(table, looks)]
+        legend = chosen(looks, table.targets)
         blocks.append(Block("Coherence of the input gradients", "coherence", charts=drawn, legend=legend))
     if paired:
         (table,) = tables(paired)
@@ -226,17 +234,17 @@ def _transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[Block]:
     return [Block(title, "transfer", heats=heats.transfer_heats(records), bullets=notes)]
 
 
-def _gaas(records: Sequence[GaasRecord]) -> list[Block]:
+def _gaas(records: Sequence[GaasRecord], looks: Looks) -> list[Block]:
     if not records:
         return []
     notes = [*captions.gaas(records), ORDERS_NOTE]
     notes += [BUDGETS_NOTE] if {record.dataset for record in records} - {"cifar10"} else []
     title = "Orthogonal adversarial directions (GAAS)"
-    legend = charts.gaas_legend(records)
-    return [Block(title, "gaas", charts=charts.gaas_charts(records), bullets=notes, legend=legend)]
+    legend = charts.gaas_legend(records, looks)
+    return [Block(title, "gaas", charts=charts.gaas_charts(records, looks), bullets=notes, legend=legend)]
 
 
-def _sparsity(records: Sequence[SparsityRecord]) -> list[Block]:
+def _sparsity(records: Sequence[SparsityRecord], looks: Looks) -> list[Block]:
     if not records:
         return []
     lines = [["target", "seed", *(f"{name}, %" for name in SHARES.values())]]
@@ -244,9 +252,9 @@ def _sparsity(records: Sequence[SparsityRecord]) -> list[Block]:
         shares = [f"{100 * getattr(record, name):.2f}" for name in SHARES]
         lines.append([record.target, str(record.seed), *shares])
     grid: Grid = grids.text_grid("Exact zeros in the input gradients", lines, [r.target for r in records])
-    drawn = [charts.gal_chart(records)]
+    drawn = [charts.gal_chart(records, looks)]
     notes = captions.sparsity(records)
-    legend = styles(list(dict.fromkeys(record.target for record in records)))
+    legend = chosen(looks, list(dict.fromkeys(record.target for record in records)))
     return [
         Block("ReLU against LeakyReLU", "sparsity", grids=[grid], charts=drawn, bullets=notes, legend=legend)
     ]

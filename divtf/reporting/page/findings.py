@@ -1,7 +1,9 @@
 """The finding of a result in one sentence, with its intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from divtf.reporting import evaluation, leaking
 from divtf.reporting.comparison import comparison_tables
 from divtf.reporting.evaluation import as_target_record
 from divtf.reporting.paired import differences, in_words
@@ -12,6 +14,12 @@ from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 _PLAIN = "T_Base"
 # A line does not end before the sign.
 _PERCENT = "\N{NO-BREAK SPACE}%"
+
+_BUDGETS = {
+    True: "REDUCED: less than the paper's budget",
+    False: "the paper's budget",
+    None: "a budget of its own: the paper has none for this model",
+}
 
 
 def table_finding(records: Sequence[TargetRecord], reference: str = _PLAIN) -> str:
@@ -43,6 +51,44 @@ def comparison_finding(records: Sequence[ComparisonRecord]) -> str:
     (table,) = comparison_tables(records)
     what = f"under all that protocol {records[0].protocol} tries"
     return _sentence(table, WORST_CASE, table.epsilons, what, records[0].reference)
+
+
+def caveats(records: Mapping[str, Sequence[Any]]) -> str:
+    """What belongs beside the finding, as "One seed; REDUCED: less than the paper's budget.".
+
+    Args:
+        records: kind -> its records, of one model and data set.
+    """
+    everything = [record for group in records.values() for record in group]
+    scored = [record for kind in ("table", "comparison") for record in records.get(kind, ())]
+    checked = [record for kind in ("evaluation", "comparison") for record in records.get(kind, ())]
+    masked = [record for record in checked if not all(check["passed"] for check in record.checks)]
+    leaking_ones = [record for record in scored if leaking.leaks(record)]
+    unknown = [record for record in scored if leaking.unexamined(record)]
+    seeds = {record.seed for record in everything}
+    budgets = dict.fromkeys(
+        _BUDGETS[record.budget["reduced"]] for record in everything if "reduced" in record.budget
+    )
+    parts = [
+        *(["one seed"] if len(seeds) == 1 else []),
+        *budgets,
+        *(
+            f"{name} {leaking.MARK} leaks labels: what it keeps under attack may tell nothing of robustness"
+            for name in _targets(leaking_ones)
+        ),
+        *(
+            [f"these records hold no test for label leaking of {', '.join(_targets(unknown))}"]
+            if unknown
+            else []
+        ),
+        *(f"{name} {evaluation.MARK} shows signs of masked gradients" for name in _targets(masked)),
+    ]
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
+def _targets(records: Sequence[Any]) -> list[str]:
+    return list(dict.fromkeys(record.target for record in records))
 
 
 def _sentence(table: Table, column: str, epsilons: Sequence[float], what: str, reference: str) -> str:

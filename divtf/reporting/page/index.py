@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from divtf.data.paper import TARGETS
 from divtf.reporting.entries import entry
 from divtf.reporting.evaluation import as_target_record
 from divtf.reporting.page.content import Result, finding
-from divtf.reporting.page.specs import styles
+from divtf.reporting.page.findings import caveats
+from divtf.reporting.page.specs import Looks, styles
 from divtf.reporting.page.writing import render
-from divtf.reporting.tables import Row, Table, tables
+from divtf.reporting.tables import Row, Table, in_order, tables
 from divtf.storage import files
 from divtf.storage.records import CLEAN, WORST_CASE
 
 INDEX = "index.html"
-_BUDGET = ("members", "epochs", "training images", "attacked images", "reduced")
+_BUDGET = ("members", "epochs", "training images", "attacked images")
 # Of a small picture, in its own units.
 _WIDTH, _HEIGHT, _EDGE = 240, 120, 8
 
@@ -38,20 +40,22 @@ class Entry:
     Attributes:
         title: its name.
         href: its page, seen from the index; "" where it has none.
-        findings: (model and data set, the sentence) of each table.
+        findings: (model and data set, the sentence, what belongs beside it) of each table.
         date: when it was made, as 2026-11-26.
         budget: in words.
         choices: "model", "dataset", "defence" -> those that are in it.
         strokes: of its small picture, accuracy against epsilon of its first table.
+        looks: name -> the style of each defence, as in the picture and on the page.
     """
 
     title: str
     href: str
-    findings: Sequence[tuple[str, str]]
+    findings: Sequence[tuple[str, str, str]]
     date: str
     budget: str
     choices: Mapping[str, Sequence[str]]
     strokes: Sequence[Stroke]
+    looks: Looks
 
 
 def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entry:
@@ -65,15 +69,16 @@ def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entr
         }
         for subject in subjects
     }
-    findings = [(subject, finding(found)) for subject, found in of.items()]
+    findings = [(subject, finding(found), caveats(found)) for subject, found in of.items()]
     choices = {
         "model": [record.model for record in records],
         "dataset": [record.dataset for record in records],
         "defence": [record.target for record in records],
     }
     distinct = {name: list(dict.fromkeys(values)) for name, values in choices.items()}
-    strokes = _strokes(next(iter(of.values())))
-    return Entry(title, href, findings, date.isoformat(), _budget(records), distinct, strokes)
+    looks = styles(in_order(distinct["defence"], TARGETS))
+    strokes = _strokes(next(iter(of.values())), looks)
+    return Entry(title, href, findings, date.isoformat(), _budget(records), distinct, strokes, looks)
 
 
 def _budget(records: Sequence[Any]) -> str:
@@ -86,7 +91,7 @@ def _budget(records: Sequence[Any]) -> str:
     return ", ".join(parts) or "not recorded"
 
 
-def _strokes(of: Mapping[str, Sequence[Any]]) -> list[Stroke]:
+def _strokes(of: Mapping[str, Sequence[Any]], looks: Looks) -> list[Stroke]:
     """Accuracy against epsilon: what is left under everything, else the worst case of the table."""
     evaluations, targets = of.get("evaluation", ()), of.get("table", ())
     if evaluations:
@@ -98,7 +103,6 @@ def _strokes(of: Mapping[str, Sequence[Any]]) -> list[Stroke]:
         column = table.worst_cases[0] if table.worst_cases else next(iter(table.attacks), CLEAN)
     else:
         return []
-    looks = styles(table.targets)
     strokes = []
     for row in table.rows:
         places, words = _places(table, row, column)

@@ -144,7 +144,11 @@ def _attacks(results: Sequence[TransferResult], evaluations: Sequence[Evaluation
         on_what.setdefault((attack, attack_settings(settings) or "none", stored), {})[on] = None
     lines = [(attack, "; ".join(on), settings, stored) for (attack, settings, stored), on in on_what.items()]
     head = ("attack", "made on", "settings", "stored as")
-    return Grid("Attacks, with all settings", head, tuple(Line(tuple(map(Cell, line))) for line in lines))
+    return Grid(
+        "Attacks, with all settings; a step is a share of epsilon",
+        head,
+        tuple(Line(tuple(map(Cell, line))) for line in lines),
+    )
 
 
 def _hashes(

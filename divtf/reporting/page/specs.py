@@ -49,6 +49,15 @@ class Style:
     dash: tuple[int, ...]
 
 
+Looks = Mapping[str, Style]
+"""Target -> its style, for all charts of a model and data set: none picks colours of its own."""
+
+
+def chosen(looks: Looks, targets: Sequence[str]) -> dict[str, Style]:
+    """The styles of some targets, in their order."""
+    return {target: looks[target] for target in targets}
+
+
 def styles(targets: Sequence[str]) -> dict[str, Style]:
     """The style of each target, that of the project's pictures."""
     found = {}

@@ -19,7 +19,7 @@ def _strip(record: ExamplesRecord) -> Strip:
 
     def view(seen: Seen, label: int) -> View:
         return View(
-            "clean" if seen.attack == CLEAN else f"{seen.attack}, {seen.epsilon:g}",
+            "clean" if seen.attack == CLEAN else f"{seen.attack}, epsilon {seen.epsilon:g}",
             seen.png,
             said(seen.ensemble),
             tuple(map(said, seen.members)),
