@@ -1,7 +1,5 @@
 """The index of the results below a directory, and their pages. No TensorFlow."""
 
-import datetime
-import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,7 +33,7 @@ def _entry(root: Path, path: Path) -> Entry | None:
         result = results.read(path)
         page = _page(path, result)
         href = quote(page.relative_to(root).as_posix()) if page else ""
-        return entry_of(result, path.relative_to(root).as_posix(), href, _date(path, result))
+        return entry_of(result, path.relative_to(root).as_posix(), href, _date(result))
     # Whatever it is: one result must not hide the others.
     except (ValueError, OSError, KeyError, TypeError) as error:
         _LOG.warning(f"{path} is left out: {first_line(error)}")
@@ -50,16 +48,12 @@ def _page(path: Path, result: Result) -> Path | None:
         return None
 
 
-def _date(path: Path, result: Result) -> datetime.date:
-    """When the last of its records was made; where none says, when its last file of records was written."""
+def _date(result: Result) -> str:
+    """The day on which the last of its records was made, as 2026-11-26; "" where none says."""
     environments = [
         environment
         for group in result.records.values()
         for record in group
         for environment in (record.provenance, getattr(record, "analysis", {}))
     ]
-    dates = [environment["date"] for environment in environments if "date" in environment]
-    if dates:
-        return datetime.datetime.fromisoformat(max(dates)).date()
-    times = [os.stat(file).st_mtime for file in [*path.glob("*.json"), *path.glob("*/results.json")]]
-    return datetime.datetime.fromtimestamp(max(times), datetime.UTC).date()
+    return max((environment.get("date", "") for environment in environments), default="")[:10]

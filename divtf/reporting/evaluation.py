@@ -262,9 +262,9 @@ def detection_note(records: Sequence[EvaluationRecord]) -> str:
     first = next(curve for record in records for curve in record.detection.get("curves", ()))
     at = " / ".join(f"{100 * rate['false_alarms']:g} %" for rate in first["at"])
     return (
-        f"Flagged are images whose score is above that of all but {at} of the clean test images; the AUC is "
-        "over all attacked images. Who evades knows the score and its threshold at 5 %. The records have "
-        "more scores."
+        f"At epsilon {min(records[0].epsilons):g}. Flagged are images whose score is above that of all but "
+        f"{at} of the clean test images; the AUC is over all attacked images. Who evades knows the score "
+        "and its threshold at 5 %. The records have more scores."
     )
 
 

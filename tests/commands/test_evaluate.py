@@ -180,7 +180,7 @@ def test_report_is_written_and_printed(runs, small, tmp_path, capsys):
     assert f"report         {directory / 'README.md'}" in printed
     page = directory.parent / "report.html"
     assert f"page           {page}" in printed
-    assert "Under all that protocol strong tries" in page.read_text()
+    assert "Under everything that the strong protocol tries" in page.read_text()
     (collected,) = evaluate.collect(root, "strong")
     assert collected.trials == record.trials
     assert evaluate.collect(root, "dverge") == []

@@ -228,9 +228,10 @@ class TestFinding:
         }
         div, base = told["T_Div"], told["T_Base"]
         assert found == (
-            f"Under all that protocol strong tries, T_Div keeps {div.format(f'95{NBSP}% interval ')} of 8 "
-            f"images right at epsilon 0.1, T_Base {base.format('')} (exact McNemar p = {p:.2g}); at 0.3, "
-            f"T_Div {div.format('')} and T_Base {base.format('')}."
+            "Under everything that the strong protocol tries, T_Div keeps "
+            f"{div.format(f'95{NBSP}% interval ')} of 8 images right at epsilon 0.1, T_Base "
+            f"{base.format('')} (exact McNemar p = {p:.2g}); at 0.3, T_Div {div.format('')} and "
+            f"T_Base {base.format('')}."
         )
         assert " ".join(found.split()) in seen.words.replace(NBSP, " ")
 
@@ -369,7 +370,7 @@ class TestTables:
             ("two", "80.0", "of 5"),
             (HOSTILE, "100.0", "of 5"),
         ]
-        _, rows = seen.grid("T_Base, seed 0")
+        _, rows = seen.grid("T_Base, seed 0, at epsilon 0.1")
         assert [row["passed"]["text"].strip() for row in rows] == ["yes", "no †"]
         assert rows[1]["what was found"]["text"] == "It fools & wins."
 

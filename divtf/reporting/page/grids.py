@@ -139,7 +139,7 @@ def check_grids(records: Sequence[EvaluationRecord]) -> list[Grid]:
     """Signs of masked gradients, a table for each target and seed that was looked at."""
     return [
         Grid(
-            f"{record.target}, seed {record.seed}",
+            f"{record.target}, seed {record.seed}, at epsilon {min(record.epsilons):g}",
             ("looked for", "passed", "what was found"),
             tuple(
                 Line(

@@ -1,7 +1,6 @@
 """The index of results: finding, small picture, date and budget of each, and what they are chosen by."""
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ class Entry:
         title: its name.
         href: its page, seen from the index; "" where it has none.
         findings: (model and data set, the sentence, what belongs beside it) of each table.
-        date: when it was made, as 2026-11-26.
+        date: when it was made, as 2026-11-26; "" where that is not known.
         budget: in words.
         choices: "model", "dataset", "defence" -> those that are in it.
         strokes: of its small picture, accuracy against epsilon of its first table.
@@ -58,7 +57,7 @@ class Entry:
     looks: Looks
 
 
-def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entry:
+def entry_of(result: Result, title: str, href: str, date: str) -> Entry:
     """What the index says of a result."""
     records = [record for group in result.records.values() for record in group]
     subjects = dict.fromkeys(record.subject for record in records)
@@ -78,7 +77,7 @@ def entry_of(result: Result, title: str, href: str, date: datetime.date) -> Entr
     distinct = {name: list(dict.fromkeys(values)) for name, values in choices.items()}
     looks = styles(in_order(distinct["defence"], TARGETS))
     strokes = _strokes(next(iter(of.values())), looks)
-    return Entry(title, href, findings, date.isoformat(), _budget(records), distinct, strokes, looks)
+    return Entry(title, href, findings, date, _budget(records), distinct, strokes, looks)
 
 
 def _budget(records: Sequence[Any]) -> str:
