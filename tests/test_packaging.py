@@ -112,7 +112,7 @@ def test_package_ships_its_type_marker(setup_arguments):
 def test_package_ships_the_templates_of_its_pages(setup_arguments):
     (pattern,) = setup_arguments["package_data"]["divtf.reporting.page"]
     names = {path.name for path in (ROOT / "divtf" / "reporting" / "page").glob(pattern)}
-    assert names == {"index.html", "page.js", "parts.html", "report.html", "style.css"}
+    assert names == {"base.html", "index.html", "page.js", "parts.html", "report.html", "style.css"}
 
 
 def test_source_archive_has_what_setup_reads():
