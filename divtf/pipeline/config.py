@@ -239,7 +239,7 @@ class RunConfig(ObjectiveFields, StaticFields):
         self._fill_in()
         require_one_place(self.export, self.export_format)
         require(
-            self.num_members >= 2 or self.objective_name not in OF_SEVERAL,
+            self.num_members >= 2 or not (self.objective_name in OF_SEVERAL or self.adversarial_gal),
             f"--num_members of at least 2 for {self._what_diverges}, whose members are to diverge",
             f"num_members={self.num_members}",
         )

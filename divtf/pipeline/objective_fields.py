@@ -45,6 +45,9 @@ class ObjectiveFields:
         None, "Budget of adversarial training.", POSITIVE, stands_for=_SMALLEST
     )
     adversarial_steps: int | None = flag(None, "Steps of adversarial training.", COUNT, stands_for="10")
+    adversarial_gal: float | None = flag(
+        None, "Weight of GAL on the images of adversarial training.", NOT_NEGATIVE, stands_for="0"
+    )
 
 
 # Fields that runs of earlier versions lack: they are told only where they are given.

@@ -23,6 +23,13 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "parl": {"mode": "base", "objective": "parl"},
     "dverge": {"mode": "base", "objective": "dverge"},
     "adversarial": {"mode": "base", "objective": "adversarial"},
+    # GAL among members that are trained so.
+    "adversarial_div": {
+        "mode": "base",
+        "objective": "adversarial",
+        "label": "T_Adversarial+Div",
+        "adversarial_gal": 0.5,
+    },
     # GAL of the largest cosine.
     "sharp": {"mode": "div", "label": "T_Sharp", **_SHARP},
     # Images of several static models by several attacks, without GAL and with it.

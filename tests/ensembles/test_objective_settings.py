@@ -25,7 +25,7 @@ DEFAULTS = {
     "trs": {"similarity": 10.0, "smoothness": 1.0, "epsilon": 0.03, "steps": 6, "step": 1 / 3},
     "parl": {"weight": 0.25, "layers": 5},
     "dverge": {"epsilon": 0.07, "steps": 10, "step": 0.1},
-    "adversarial": {"epsilon": 8 / 255, "steps": 10, "step": 0.25},
+    "adversarial": {"epsilon": 8 / 255, "steps": 10, "step": 0.25, "gal": 0.0},
 }
 RANGE = {"clip_min": 0.0, "clip_max": 1.0}
 PERTURBED = ("trs", "dverge", "adversarial")
@@ -70,6 +70,7 @@ OUT_OF_RANGE = {
     "beta": (("adp",), WEIGHT, "beta, the weight of the diversity, that is finite and >= 0"),
     "similarity": (("trs",), WEIGHT, "similarity, .* that is finite and >= 0"),
     "smoothness": (("trs",), WEIGHT, "smoothness, .* that is finite and >= 0"),
+    "gal": (("adversarial",), WEIGHT, "gal, the weight of GAL, that is finite and >= 0"),
     "sharpness": (("gal",), (0, -1, float("inf"), float("nan"), "sharp", True), "a finite sharpness > 0"),
     "layers": (("parl",), STEPS, "whole layers >= 1"),
     "steps": (PERTURBED, STEPS, "whole steps >= 1"),
@@ -249,6 +250,14 @@ def test_members_that_do_not_fit_are_refused_in_one_line(case):
 @pytest.mark.parametrize("name", ["cross_entropy", "adversarial"])
 def test_one_member_is_enough_where_none_is_compared(name):
     Ensemble([member(dense(4))], make_objective(name))
+
+
+def test_adversarial_training_compares_members_and_needs_exact_layers_with_gal_alone():
+    plain, aligned = make_objective("adversarial"), make_objective("adversarial", gal=0.5)
+    assert (plain.least_members, plain.second_order) == (1, False)
+    assert (aligned.least_members, aligned.second_order) == (2, True)
+    with pytest.raises(InputError, match=r"^Expected at least 2 members for AdversarialTraining\. "):
+        Ensemble([member(dense(4))], aligned)
 
 
 FORMS = {

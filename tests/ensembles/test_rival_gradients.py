@@ -23,8 +23,9 @@ PARAMS = {
     "parl": {"weight": 2.0, "layers": 2},
     "dverge": {"steps": 2, "epsilon": 0.1},
     "adversarial": {"steps": 2, "epsilon": 0.1},
+    "aligned adversarial": {"steps": 2, "epsilon": 0.1, "gal": 2.0},
 }
-PERTURBED = ("trs", "dverge", "adversarial")
+PERTURBED = ("trs", "dverge", "adversarial", "aligned adversarial")
 # Eager and graph gradients are compared below, for every objective.
 graph_and_eager = pytest.mark.parametrize(
     "graph", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "graph"]
@@ -32,7 +33,7 @@ graph_and_eager = pytest.mark.parametrize(
 
 
 def objective(name, **params):
-    return make_objective(name, **PARAMS[name] | params)
+    return make_objective(name.split()[-1], **PARAMS[name] | params)
 
 
 def smooth(x):
@@ -256,6 +257,7 @@ CALLS = {
     "parl": (1, 0),
     "dverge": (2, 3),
     "adversarial": (1, 2),
+    "aligned adversarial": (1, 2),
 }
 
 

@@ -424,6 +424,31 @@ def test_adversarial_training_is_cross_entropy_where_pgd_on_the_mean_probability
     assert (terms.loss > twin.mean_cross_entropy(twins, x, y) + 1e-3).numpy().all()
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_gal_of_adversarial_training_is_taken_at_the_images_that_are_trained_on(
+    training, members_and_twins, batch
+):
+    members, twins = members_and_twins("linear", 3)
+    (x, y), ball = batch, {"epsilon": 0.15, "steps": 5, "step": 0.4}
+    terms = terms_of(make_objective("adversarial", gal=0.75, **ball), members, x, y, training=training)
+    images = x
+    if training:
+        images = twin.sign_steps(
+            x, lambda moved: twin.mean_probability_gradient(twins, moved, y), start=starts(x, 0.15), **ball
+        )
+    gal = reference.gal(twin.gradients_of(twins, images, y))
+    np.testing.assert_allclose(terms.gal, gal, rtol=1e-9)
+    np.testing.assert_allclose(terms.loss, twin.mean_cross_entropy(twins, images, y) + 0.75 * gal, rtol=1e-9)
+
+
+def test_gal_of_adversarial_training_is_of_smoothed_labels_where_it_has_them(members_and_twins, batch):
+    members, _ = members_and_twins()
+    settings = {"label_smoothing": 0.2}
+    found = terms_of(make_objective("adversarial", gal=0.75, **settings), members, *batch, training=False)
+    expected = terms_of(GradientAlignment(0.75, **settings), members, *batch, training=False)
+    np.testing.assert_allclose(found.loss, expected.loss, **EXACT)
+
+
 def test_adversarial_training_is_evaluated_on_clean_images(members_and_twins, batch):
     members, twins = members_and_twins()
     terms = terms_of(make_objective("adversarial"), members, *batch, training=False)

@@ -43,6 +43,7 @@ OTHER = {
     "dverge_steps": 2,
     "adversarial_epsilon": 0.05,
     "adversarial_steps": 2,
+    "adversarial_gal": 0.5,
     "dataset": "mnist5k",
     "image_size": (16, 24),
     "flips": True,
@@ -377,6 +378,10 @@ def test_mode_has_an_objective_and_any_other_is_told_in_names(mode):
         ({"objective": "adp", "adp_alpha": 1}, {"alpha": 1.0}),
         ({"objective": "trs"}, {"epsilon": 0.1}),
         ({"objective": "adversarial", "adversarial_steps": 3}, {"epsilon": 0.1, "steps": 3}),
+        (
+            {"objective": "adversarial", "adversarial_gal": 0.5, "mode": "ens"},
+            {"epsilon": 0.1, "gal": 0.5},
+        ),
         ({"objective": "dverge"}, {"epsilon": 0.3}),
         ({"objective": "dverge", "dverge_epsilon": 0.07}, {"epsilon": 0.07}),
         # Budgets are the data set's, whatever is attacked; of one's own images the attacked ones.
@@ -402,6 +407,7 @@ def test_budget_of_an_objective_counts_in_the_training_of_ones_own_images():
         ({"objective": "trs", "adp_alpha": 1.0}, "--adp_alpha with --objective=adp alone"),
         ({"mode": "base", "gal_sharpness": 2.0}, "--gal_sharpness with --objective=gal alone"),
         ({"objective": "adp", "num_members": 1}, "at least 2 for objective adp"),
+        ({"objective": "adversarial", "adversarial_gal": 1.0, "num_members": 1}, "for objective adversarial"),
         ({"gal_sharpness": 0.0}, "--gal_sharpness as a number > 0"),
         ({"objective": "parl", "parl_layers": 0}, "--parl_layers as a whole number"),
         (

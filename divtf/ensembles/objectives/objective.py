@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -62,11 +62,6 @@ class Objective:
         0.0, "label_smoothing in [0, 1)", lambda share: 0 <= share < 1, kw_only=True
     )
 
-    # The fewest members that it makes sense with.
-    least_members: ClassVar[int] = 1
-    # Whether its parameter gradient is one of second order, for which the members' layers have to be exact.
-    second_order: ClassVar[bool] = False
-
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, allowed = getattr(self, field.name), field.metadata["setting"]
@@ -74,6 +69,16 @@ class Objective:
             require(holds, allowed.expected, f"{field.name}={value!r}")
             kind: Any = type(field.default)
             object.__setattr__(self, field.name, kind(value))
+
+    @property
+    def least_members(self) -> int:
+        """The fewest members that it makes sense with."""
+        return 1
+
+    @property
+    def second_order(self) -> bool:
+        """Whether its gradient is one of second order, for which the members' layers have to be exact."""
+        return False
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms."""
