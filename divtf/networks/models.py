@@ -15,13 +15,14 @@ from divtf.networks.layers import BatchNormalization, ParameterFreeShortcut
 
 # Images are [H, W, C], whatever Keras's default is.
 _FORMAT = "channels_last"
-ACTIVATIONS = ("leaky_relu", "relu")
+ACTIVATIONS = ("leaky_relu", "relu", "silu")
 
 
 class _Layers:
     """Makes a member's layers: one activation for all, one stream of initialiser seeds."""
 
     def __init__(self, activation: str, negative_slope: float, seed: int | None):
+        self._activation = activation
         self._slope = negative_slope if activation == "leaky_relu" else 0.0
         self._seeds: Iterator[int | None] = itertools.repeat(None) if seed is None else itertools.count(seed)
 
@@ -41,6 +42,8 @@ class _Layers:
         )(x)
 
     def activate(self, x):
+        if self._activation == "silu":
+            return layers.Activation("silu")(x)
         return layers.LeakyReLU(negative_slope=self._slope)(x) if self._slope else layers.ReLU()(x)
 
 
@@ -124,7 +127,8 @@ def build_member(
         name: one of `MODELS`.
         input_shape: height, width and channels, at least 4 x 4 pixels.
         num_classes: number of logits, at least 2.
-        activation: "leaky_relu", or "relu" for the ablation of section 3.4.
+        activation: "leaky_relu"; "relu" for the ablation of section 3.4; or "silu", x sigmoid(x), which is
+            smooth.
         negative_slope: slope of LeakyReLU below zero, in [0, 1).
         name_suffix: appended to the model's name.
         seed: makes the initial weights repeatable; None draws them from Keras's global generator.

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("single", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16")
-ACTIVATIONS = ("leaky_relu", "relu")
+# How a target says in tables that its members have another activation than the paper's.
+ACTIVATIONS = {"leaky_relu": "", "relu": "ReLU", "silu": "SiLU"}
 MODEL = Check(
     lambda model: model in SETUPS or names.is_own(model),
     f"one of {{{', '.join(SETUPS)}}}, or of your own {names.FORMS}",
@@ -346,9 +347,10 @@ class RunConfig(ObjectiveFields, StaticFields):
         return budget | objective_fields.settings_of(self, name)
 
     @property
-    def rectified(self) -> bool:
-        """Whether the members have ReLU, the ablation of section 3.4: by name, or by a slope of 0."""
-        return self.activation == "relu" or self.negative_slope == 0
+    def activation_name(self) -> str:
+        """The members' activation; LeakyReLU of slope 0 is ReLU, the ablation of section 3.4."""
+        flat = self.activation == "leaky_relu" and self.negative_slope == 0
+        return "relu" if flat else self.activation
 
     @property
     def target(self) -> str:
@@ -358,7 +360,7 @@ class RunConfig(ObjectiveFields, StaticFields):
         other = self.objective_name != self._objective_of_mode
         ablations = [
             *([LABELS[self.objective_name]] if other else []),
-            *(["ReLU"] if self.rectified else []),
+            ACTIVATIONS[self.activation_name],
             *([static_fields.ablation(self)[0]] if self.defence.adversarial else []),
         ]
         told = ", ".join(filter(None, ablations))
@@ -377,7 +379,7 @@ class RunConfig(ObjectiveFields, StaticFields):
             return f"{self.dataset_name}-{self.model_name}-{label}-seed{self.seed}"
         parts = [
             *(self.dataset_name, self.model_name, self.mode, self.objective),
-            "relu" if self.rectified else "",
+            self.activation_name if self.activation_name != "leaky_relu" else "",
             static_fields.ablation(self)[1] if self.defence.adversarial else "",
             f"seed{self.seed}",
         ]

@@ -49,6 +49,7 @@ NOT_NEGATIVE = Check(lambda value: 0 <= value <= _LARGEST, f"a number >= 0, at m
 COUNT = Check(lambda value: 1 <= value < 2**31, "a whole number in [1, 2^31)")
 MEMBERS = Check(lambda value: 1 <= value <= 1000, "a whole number in [1, 1000]")
 SEED = Check(lambda value: 0 <= value < 2**31, "a whole number in [0, 2^31)")
+SHARE = Check(lambda value: 0 < value <= 1, "a number in (0, 1]")
 SLOPE = Check(lambda value: 0 <= value < 1, "a number in [0, 1)")
 ATTACKS = Check(
     lambda names: set(names) <= set(ATTACK_NAMES) and len(set(names)) == len(names),

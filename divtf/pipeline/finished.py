@@ -87,7 +87,7 @@ def read_sparsity(directory: Path) -> SparsityRecord:
         epochs = [json.loads(line) for line in path.read_text().splitlines()]
         return SparsityRecord(
             **record.common(),
-            activation="own" if config.is_own else "relu" if config.rectified else config.activation,
+            activation="own" if config.is_own else config.activation_name,
             zero_entries=record.gradients["zero_entries"],
             zero_products=record.gradients["zero_products"],
             gal=tuple(epoch["gal"] for epoch in epochs),
@@ -97,7 +97,7 @@ def read_sparsity(directory: Path) -> SparsityRecord:
 def ablation(paths: Iterable[Path]) -> list[SparsityRecord]:
     """Of runs with GAL, if some have ReLU and some have not: otherwise there is nothing to compare."""
     of_gal = {path: config for path in paths if (config := read_config(path)).objective_name == "gal"}
-    kinds = {config.rectified for config in of_gal.values()}
+    kinds = {config.activation_name == "relu" for config in of_gal.values()}
     return [read_sparsity(path) for path in of_gal] if len(kinds) > 1 else []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from divtf.ensembles.objectives.names import LABELS, NAMES
 from divtf.errors import require
-from divtf.pipeline.fields import COUNT, NOT_NEGATIVE, POSITIVE, flag, one_of
+from divtf.pipeline.fields import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, flag, one_of
 
 _SMALLEST = "the data set's smallest epsilon"
 _LARGEST = "the data set's largest epsilon"
@@ -45,6 +45,9 @@ class ObjectiveFields:
         None, "Budget of adversarial training.", POSITIVE, stands_for=_SMALLEST
     )
     adversarial_steps: int | None = flag(None, "Steps of adversarial training.", COUNT, stands_for="10")
+    adversarial_step: float | None = flag(
+        None, "Size of a step of adversarial training, in epsilons.", SHARE, stands_for="0.25"
+    )
     adversarial_gal: float | None = flag(
         None, "Weight of GAL on the images of adversarial training.", NOT_NEGATIVE, stands_for="0"
     )

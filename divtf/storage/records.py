@@ -293,7 +293,7 @@ class SparsityRecord(Record):
     """Zeros in the input gradients of a target trained with GAL, and GAL in its training (section 3.4).
 
     Attributes:
-        activation: of the members, "leaky_relu" or "relu"; "own" of the user's own models.
+        activation: of the members, as "leaky_relu" or "relu"; "own" of the user's own models.
         zero_entries: share of the entries of the members' input gradients that are exactly zero.
         zero_products: share of the terms of the pairs' inner products that are exactly zero.
         gal: mean of Eq. 8 over the training batches, one value an epoch.

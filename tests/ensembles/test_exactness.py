@@ -158,10 +158,12 @@ def test_a_vision_transformer_is_converted_and_trains(rng):
     assert np.isfinite(ensemble.fit(x, y, verbose=0).history["gal"]).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_members_of_this_package_are_exact_and_are_not_measured(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "activation"), [*((name, "leaky_relu") for name in MODELS), ("conv3", "silu")]
+)
+def test_members_of_this_package_are_exact_and_are_not_measured(name, activation, monkeypatch):
     """The reason for which the Ensemble takes them without measuring."""
-    member = build_member(name, (8, 8, 3), 4)
+    member = build_member(name, (8, 8, 3), 4, activation=activation)
     assert is_built_here(member)
     assert measure(member, member.input_shape).error < TOLERANCE
     monkeypatch.setattr(exactness, "measure", None)

@@ -99,6 +99,14 @@ def test_the_ablation_has_relu_in_place_of_every_leaky_relu(name, options):
     assert len(of_type(plain, layers.ReLU)) == len(of_type(leaky, layers.LeakyReLU))
 
 
+def test_members_may_be_smooth():
+    smooth, leaky = build_member("conv3", SMALL, 3, activation="silu"), build_member("conv3", SMALL, 3)
+    activations = of_type(smooth, layers.Activation)
+    assert len(activations) == len(of_type(leaky, layers.LeakyReLU))
+    assert {layer.activation for layer in activations} == {keras.activations.silu}
+    assert not of_type(smooth, layers.LeakyReLU) and not of_type(smooth, layers.ReLU)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_outputs_are_logits_for_any_shape_and_class_count(name, rng):
     member = build_member(name, (17, 23, 4), 7, seed=0)
@@ -204,7 +212,7 @@ def test_members_survive_a_keras_file(name, tmp_path, rng):
     ("changed", "message"),
     [
         ({"name": "vgg"}, r"one of \['conv3', 'conv4', 'resnet20', 'resnet26'\]. Received: name='vgg'"),
-        ({"activation": "gelu"}, r"one of \['leaky_relu', 'relu'\]. Received: activation='gelu'"),
+        ({"activation": "gelu"}, r"one of \['leaky_relu', 'relu', 'silu'\]. Received: activation='gelu'"),
         ({"negative_slope": -0.1}, "negative_slope=-0.1"),
         ({"negative_slope": 1.0}, "negative_slope=1.0"),
         ({"negative_slope": float("nan")}, "negative_slope=nan"),

@@ -43,6 +43,7 @@ OTHER = {
     "dverge_steps": 2,
     "adversarial_epsilon": 0.05,
     "adversarial_steps": 2,
+    "adversarial_step": 0.5,
     "adversarial_gal": 0.5,
     "dataset": "mnist5k",
     "image_size": (16, 24),
@@ -408,6 +409,7 @@ def test_budget_of_an_objective_counts_in_the_training_of_ones_own_images():
         ({"mode": "base", "gal_sharpness": 2.0}, "--gal_sharpness with --objective=gal alone"),
         ({"objective": "adp", "num_members": 1}, "at least 2 for objective adp"),
         ({"objective": "adversarial", "adversarial_gal": 1.0, "num_members": 1}, "for objective adversarial"),
+        ({"objective": "adversarial", "adversarial_step": 1.1}, "--adversarial_step as a number in (0, 1]"),
         ({"gal_sharpness": 0.0}, "--gal_sharpness as a number > 0"),
         ({"objective": "parl", "parl_layers": 0}, "--parl_layers as a whole number"),
         (
@@ -421,6 +423,21 @@ def test_objective_that_cannot_be_is_refused_in_one_line(values, message):
     with pytest.raises(InputError) as raised:
         RunConfig(**values)
     assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "name"),
+    [
+        ({"activation": "relu"}, "T_Div (ReLU)", "div-relu"),
+        ({"negative_slope": 0}, "T_Div (ReLU)", "div-relu"),
+        ({"activation": "silu"}, "T_Div (SiLU)", "div-silu"),
+        ({"activation": "silu", "negative_slope": 0}, "T_Div (SiLU)", "div-silu"),
+        ({"activation": "silu", "objective": "trs"}, "T_Div (TRS, SiLU)", "div-trs-silu"),
+    ],
+)
+def test_activations_other_than_the_papers_are_told_in_names(values, target, name):
+    config = RunConfig(**values)
+    assert config.target == target and config.name == f"mnist-conv3-{name}-seed0"
 
 
 # Static models and attacks.
