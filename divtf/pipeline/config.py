@@ -460,6 +460,7 @@ class RunConfig(ObjectiveFields, StaticFields):
         Raises:
             InputError: for fields that this version does not know, or values out of range.
         """
+        require(isinstance(values, Mapping), "a JSON object of fields", type(values).__name__)
         values = static_fields.from_identity(dict(values))
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):

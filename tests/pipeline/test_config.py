@@ -189,6 +189,12 @@ def test_unknown_fields_are_refused_by_name():
         RunConfig.from_json({"size": 1, "colour": 2, "model": "conv3"})
 
 
+@pytest.mark.parametrize("values", [[], None, "conv3", 3])
+def test_configuration_that_is_no_object_is_refused(values):
+    with pytest.raises(InputError, match=r"^Expected a JSON object of fields\. Received: \w+$"):
+        RunConfig.from_json(values)
+
+
 def test_numbers_paths_and_lists_take_their_fields_type():
     loose = RunConfig(
         gal_weight=1, epochs=np.int64(2), epsilons=[1], attacks=["fgsm"], run_dir=Path("runs/x")
