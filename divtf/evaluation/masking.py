@@ -144,7 +144,7 @@ def judge_gain(further: str, fooled: np.ndarray, more: np.ndarray) -> Check:
         holds,
         float(fresh.mean()),
         f"With {further} the white-box attack fools another {_percent(fresh.mean())} of the images"
-        f"{_but(holds, 'it had not converged, and the accuracy reported is too high')}.",
+        f"{_but(holds, 'it had not converged, and more of the same might fool more still')}.",
     )
 
 

@@ -1,19 +1,20 @@
 """The checks of `masking`, measured on a target with few gradients."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.attack import make_attack
+from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import as_images, blocks
 from divtf.errors import require
 from divtf.evaluation import masking
 from divtf.evaluation.masking import Check
 from divtf.evaluation.predictions import all_member_logits, require_fitting
+from divtf.evaluation.stored import as_stored
 from divtf.networks.logits import (
     are_probabilities,
     as_target,
@@ -21,6 +22,8 @@ from divtf.networks.logits import (
     log_mean_probability,
     member_logits,
 )
+from divtf.storage.evaluations import WHITE_BOX, TrialResult
+from divtf.storage.records import packed
 
 # Outputs may differ by rounding, and low precision rounds coarsely: by so much of a member's largest
 # difference between two classes.
@@ -47,19 +50,40 @@ class Effort:
     losses: tuple[str, ...] = ("mean_probability", "margin")
     others: tuple[str, ...] = ("cross_entropy", "mean_logit")
 
+    def usual(self, threat: ThreatModel) -> list[Attack]:
+        """The white box, an ascent of each loss."""
+        return [make_attack("pgd", threat, loss=loss, **self._ascent) for loss in self.losses]
+
+    def further(self, threat: ThreatModel) -> dict[str, list[Attack]]:
+        """Ascents that go further, by their check."""
+        steps = self.steps * self.times
+        longer = {"steps": steps, "step": min(1.0, 4 * _PATH / steps)}
+        restarted = {**self._ascent, "restarts": self.times}
+        return {
+            "more steps": [make_attack("pgd", threat, loss=self.losses[0], **longer)],
+            "more restarts": [make_attack("pgd", threat, loss=self.losses[0], **restarted)],
+            "other losses": [make_attack("pgd", threat, loss=loss, **self._ascent) for loss in self.others],
+        }
+
     @property
-    def ascent(self) -> dict[str, Any]:
+    def _ascent(self) -> dict[str, Any]:
         """Parameters of one ascent: its steps lead across the ball, from wherever they start."""
         return {"steps": self.steps, "step": min(1.0, 2 * _PATH / self.steps)}
 
-    @property
-    def further(self) -> dict[str, dict[str, Any]]:
-        """Those of ascents that go further, by their check."""
-        steps = self.steps * self.times
-        return {
-            "more steps": {"steps": steps, "step": min(1.0, 4 * _PATH / steps)},
-            "more restarts": {**self.ascent, "restarts": self.times},
-        }
+
+@dataclasses.dataclass(frozen=True)
+class MaskingReport:
+    """What was found of a target.
+
+    Attributes:
+        checks: "gradients", "repeated", "other batches", "single step", "black box" where there is one,
+            "unbounded", "more steps", "more restarts" and "other losses", in this order.
+        trials: what the ascents of the last three did: who counts them knows a white box as strong as any
+            that was tried.
+    """
+
+    checks: list[Check]
+    trials: list[TrialResult]
 
 
 def masking_report(
@@ -73,7 +97,8 @@ def masking_report(
     effort: Effort | None = None,
     seed: int = 0,
     batch_size: int = 250,
-) -> list[Check]:
+    stored_as: str = "float32",
+) -> MaskingReport:
     """Whether what white-box attacks say of a target can be believed.
 
     Stronger attacks get only the images that withstood the weaker ones. A target that TensorFlow cannot
@@ -90,10 +115,7 @@ def masking_report(
         effort: how hard the white box is tried.
         seed: of the random starts.
         batch_size: images at a time.
-
-    Returns:
-        The checks "gradients", "repeated", "other batches", "single step", "black box", "unbounded", "more
-        steps", "more restarts" and "other losses", in this order.
+        stored_as: what the target sees of attacked images, as `evaluation.stored` has it.
 
     Raises:
         InputError: if arrays do not fit together, or the target gives probabilities or no numbers.
@@ -105,20 +127,21 @@ def masking_report(
         fits = outcome.dtype == bool and outcome.shape == y.shape
         require(fits, f"whether {name} fools each of the {len(y)} images, bool", f"{outcome!r:.80}")
     changed = {"repeated": unrepeated(target, x, batch_size), "other batches": batch_bound(target, x)}
-    attacker = _Attacker(target, np.asarray(x), y, batch_size, seed)
+    attacker = _Attacker(target, np.asarray(x), y, batch_size, seed, stored_as)
     if white is None:
-        white = attacker.fooled_by(threat, attacker.wrong, effort.losses, effort.ascent)
+        white = attacker.fooled_by(effort.usual(threat), attacker.wrong)
     white = white | attacker.wrong
     black = {name: fooled | attacker.wrong for name, fooled in (black or {}).items()}
-    single = attacker.fooled(threat, attacker.wrong, name="fgsm", loss=effort.losses[0])
+    single = attacker.fooled(make_attack("fgsm", threat, loss=effort.losses[0]), attacker.wrong)
     whole_range = dataclasses.replace(threat, epsilon=threat.clip_max - threat.clip_min)
-    unbounded = attacker.fooled_by(whole_range, attacker.wrong, effort.losses, effort.ascent)
-    more = {
-        name: attacker.fooled(threat, white, loss=effort.losses[0], **params)
-        for name, params in effort.further.items()
-    }
-    more["other losses"] = attacker.fooled_by(threat, white, effort.others, effort.ascent)
-    return [
+    unbounded = attacker.fooled_by(effort.usual(whole_range), attacker.wrong)
+    more, trials = {}, []
+    for name, attacks in effort.further(threat).items():
+        more[name] = white
+        for attack in attacks:
+            before, more[name] = more[name], attacker.fooled(attack, more[name])
+            trials.append(_trial(attack, before, more[name]))
+    checks = [
         masking.judge_gradients(lacking_gradients(target, x, y, batch_size)),
         *(masking.judge_repetition(name, images) for name, images in changed.items()),
         masking.judge_single_step(single, white),
@@ -126,35 +149,47 @@ def masking_report(
         masking.judge_unbounded(unbounded),
         *(masking.judge_gain(name, white, fooled) for name, fooled in more.items()),
     ]
+    return MaskingReport(checks, trials)
+
+
+def _trial(attack: Attack, before: np.ndarray, fooled: np.ndarray) -> TrialResult:
+    """What an attack did to the images that were not fooled before."""
+    return TrialResult(
+        attack=attack.name,
+        kind=WHITE_BOX,
+        epsilon=attack.threat.epsilon,
+        settings=attack.describe()["params"],
+        gradients=attack.gradients,
+        queries=0,
+        tried=packed(~before),
+        hits=packed(~fooled),
+    )
 
 
 class _Attacker:
     """White-box attacks on those images that withstood so far; a wrongly classified one is fooled already."""
 
-    def __init__(self, target: Any, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int):
+    def __init__(self, target: Any, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, stored_as: str):
         self._target, self._guarded = target, Guarded(target)
         self._x, self._y, self._batch_size, self._seed = x, y, batch_size, seed
+        self._stored_as = stored_as
         self.wrong = self._predicted(x) != y
 
-    def fooled(
-        self, threat: ThreatModel, before: np.ndarray, *, name: str = "pgd", **params: Any
-    ) -> np.ndarray:
+    def fooled(self, attack: Attack, before: np.ndarray) -> np.ndarray:
         """Which images are fooled once the attack was tried on those that were not before, bool [n]."""
-        fooled, left = before.copy(), np.flatnonzero(~before)
-        attack = make_attack(name, threat, **params)
+        fooled, left, threat = before.copy(), np.flatnonzero(~before), attack.threat
         # Each has random starts of its own.
         self._seed += 1
         for part in blocks(left, self._batch_size):
-            x_adv = attack(self._guarded, self._x[part], self._y[part], seed=self._seed)
-            fooled[part] = self._predicted(x_adv.numpy()) != self._y[part]
+            x_adv = attack(self._guarded, self._x[part], self._y[part], seed=self._seed).numpy()
+            seen = as_stored(x_adv, self._stored_as, threat.clip_min, threat.clip_max)
+            fooled[part] = self._predicted(seen[:]) != self._y[part]
         return fooled
 
-    def fooled_by(
-        self, threat: ThreatModel, before: np.ndarray, losses: tuple[str, ...], ascent: Mapping[str, Any]
-    ) -> np.ndarray:
-        """The same after an ascent of each loss."""
-        for loss in losses:
-            before = self.fooled(threat, before, loss=loss, **ascent)
+    def fooled_by(self, attacks: Sequence[Attack], before: np.ndarray) -> np.ndarray:
+        """The same after one attack after the other."""
+        for attack in attacks:
+            before = self.fooled(attack, before)
         return before
 
     def _predicted(self, x: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from divtf.evaluation.stored import as_stored
 from divtf.evaluation.suspicion import SCORES
 from divtf.runtime.logs import get_logger
 from divtf.storage.digests import array_digest
-from divtf.storage.evaluations import KINDS, QUERY, TRANSFER, WHITE_BOX, EvaluationRecord
+from divtf.storage.evaluations import KINDS, QUERY, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
 
 _LOG = get_logger(__name__)
 _EFFORT = Effort(steps=15, times=3)
@@ -31,6 +31,8 @@ _FALSE_ALARMS = 0.05
 def checked(record: EvaluationRecord, sets: AdversarialSets, x: Any, y: np.ndarray) -> EvaluationRecord:
     """The record with its checks, at the smallest epsilon, where most images stand.
 
+    What their ascents fool counts as the white box's: no figure is above what was found on the way.
+
     Args:
         record: of the target.
         sets: of the target, beside which what was measured is kept.
@@ -40,29 +42,32 @@ def checked(record: EvaluationRecord, sets: AdversarialSets, x: Any, y: np.ndarr
     epsilon = min(record.epsilons)
     fooled = {kind: ~np.array(record.standing_under(kind, epsilon)) for kind in KINDS}
 
-    def measured() -> list[dict[str, Any]]:
+    def measured() -> dict[str, Any]:
         _LOG.info(f"looks for masked gradients of {record.target}, epsilon {epsilon:g}")
-        return [
-            check.to_json()
-            for check in masking_report(
-                sets.surrogate,
-                x,
-                y,
-                ThreatModel(epsilon),
-                white=fooled[WHITE_BOX],
-                black={"transfer": fooled[TRANSFER]},
-                effort=_EFFORT,
-            )
-        ]
+        report = masking_report(
+            sets.surrogate,
+            x,
+            y,
+            ThreatModel(epsilon),
+            white=fooled[WHITE_BOX],
+            black={"transfer": fooled[TRANSFER]},
+            effort=_EFFORT,
+            stored_as=record.stored_as,
+        )
+        return {
+            "checks": [check.to_json() for check in report.checks],
+            "trials": [dataclasses.asdict(trial) for trial in report.trials],
+        }
 
-    known: dict[str, Any] = {"effort": dataclasses.asdict(_EFFORT)}
+    known: dict[str, Any] = {"effort": dataclasses.asdict(_EFFORT), "stored_as": record.stored_as}
     known |= {kind: fooled[kind].tolist() for kind in (WHITE_BOX, TRANSFER)}
-    checks = sets.kept("masking", {"epsilon": epsilon, **known}, x, y, measured)
+    found = sets.kept("masking", {"epsilon": epsilon, **known}, x, y, measured)
+    checks, trials = found["checks"], map(TrialResult.from_json, found["trials"])
     count = record.query_images
     if count:
         asked = masking.judge_black_box(fooled[WHITE_BOX][:count], {"Square": fooled[QUERY][:count]})
         checks = [*checks, dataclasses.replace(asked, name="queries").to_json()]
-    return dataclasses.replace(record, checks=tuple(checks))
+    return dataclasses.replace(record, checks=tuple(checks), trials=(*record.trials, *trials))
 
 
 def detected(

@@ -22,6 +22,7 @@ from divtf.evaluation.masking_report import (
 )
 from divtf.evaluation.predictions import predictions
 from divtf.networks.logits import MemberList, member_logits
+from divtf.storage.records import unpacked
 
 # A hundred images, of which the first so many are fooled.
 N = 100
@@ -177,7 +178,7 @@ def fixture_transferred():
 def failed(name, transferred):
     target, _, _ = TARGETS[name]
     black = {"transfer": predictions(target, transferred) != Y}
-    checks = masking_report(target, X, Y, THREAT, black=black, effort=EFFORT)
+    checks = masking_report(target, X, Y, THREAT, black=black, effort=EFFORT).checks
     assert [check.name for check in checks] == [
         *("gradients", "repeated", "other batches", "single step", "black box", "unbounded"),
         *("more steps", "more restarts", "other losses"),
@@ -264,11 +265,58 @@ def test_outcomes_that_were_measured_before_are_judged_as_they_are():
     wrong = predictions(rounding, X) != Y
     lazy = Effort(steps=1, times=1, losses=("margin",), others=())
     found = masking_report(rounding, X, Y, THREAT, white=white, black={"square": black}, effort=lazy)
-    checks = {check.name: check for check in found}
+    checks = {check.name: check for check in found.checks}
     assert checks["black box"].figure == pytest.approx((black | wrong).mean() - (white | wrong).mean())
     assert f"white-box attacks {100 * (white | wrong).mean():.1f} %" in checks["black box"].sentence
     assert checks["other losses"].figure == 0
     assert {name for name in checks if not checks[name].passed} == {"gradients", "black box", "unbounded"}
+
+
+def test_what_further_ascents_fool_is_told_image_by_image():
+    white = predictions(HONEST, X) != Y
+    weak = Effort(steps=1, times=8, losses=("mean_probability",), others=("margin", "cross_entropy"))
+    report = masking_report(HONEST, X, Y, THREAT, white=white, effort=weak)
+    more_steps, more_restarts, margin, cross_entropy = report.trials
+    told = [(trial.settings["loss"], trial.settings["steps"], trial.gradients) for trial in report.trials]
+    assert told == [
+        *(("mean_probability", 8, 8), ("mean_probability", 1, 8)),
+        *(("margin", 1, 1), ("cross_entropy", 1, 1)),
+    ]
+    fooled = {}
+    for trial in report.trials:
+        tried, hit = (np.array(unpacked(bits, N)) for bits in (trial.tried, trial.hits))
+        assert (trial.kind, trial.epsilon, trial.surrogate) == ("white box", THREAT.epsilon, "")
+        assert not (hit & ~tried).any()
+        fooled[id(trial)] = tried & ~hit
+        if trial is not cross_entropy:
+            np.testing.assert_array_equal(tried, ~white)
+    # The last one got what the one before it left.
+    left = ~white & ~fooled[id(margin)]
+    np.testing.assert_array_equal(np.array(unpacked(cross_entropy.tried, N)), left)
+    figures = {check.name: check.figure for check in report.checks}
+    assert figures["more steps"] == fooled[id(more_steps)].mean() > 0.05
+    assert figures["more restarts"] == fooled[id(more_restarts)].mean()
+    assert figures["other losses"] == (fooled[id(margin)] | fooled[id(cross_entropy)]).mean()
+
+
+def test_further_ascents_are_scored_on_images_as_they_are_stored():
+    """Of a budget smaller than half a level nothing is left once images are rounded."""
+    levels = (np.round(255 * X) / 255).astype("float32")
+    fine = ThreatModel(0.4 / 255)
+    threshold = np.float32(0.1 / 255)
+
+    def thin(x):
+        """Wrong as soon as any pixel has left its level."""
+        away = tf.reduce_max(tf.abs(x - tf.round(255 * x) / 255), axis=range(1, x.shape.rank))
+        return HONEST[0](x) * tf.where(away > threshold, -1.0, 1.0)[:, None]
+
+    found = {
+        stored: masking_report(thin, levels, Y, fine, effort=EFFORT, stored_as=stored).trials
+        for stored in ("float32", "uint8")
+    }
+    wrong = (predictions(thin, levels) != Y).sum()
+    left = {stored: sum(unpacked(trials[-1].hits, N)) for stored, trials in found.items()}
+    assert left["float32"] < N / 2 and left["uint8"] == N - wrong
 
 
 def test_what_does_not_fit_is_refused():

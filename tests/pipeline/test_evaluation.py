@@ -22,8 +22,8 @@ from divtf.pipeline.evaluation import evaluate
 from divtf.pipeline.protocols import Protocol, Trial
 from divtf.pipeline.surrogates import surrogate
 from divtf.storage import checked_json, run_directory
-from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX
-from divtf.storage.records import WORST_CASE, unpacked
+from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, TrialResult
+from divtf.storage.records import WORST_CASE, packed, unpacked
 
 needs_art = pytest.mark.skipif(importlib.util.find_spec("art") is None, reason="needs the extra `attacks`")
 pytestmark = [pytest.mark.usefixtures("tiny_world"), needs_art]
@@ -52,10 +52,11 @@ def family(root):
     return found
 
 
-def few_checks(target, x, y, threat, *, white, black, effort):
+def few_checks(target, x, y, threat, *, white, black, effort, stored_as):
     """In place of all the checks that have tests of their own: two that take no attack."""
     lacking = masking_report.lacking_gradients(target, x, y)
-    return [masking.judge_gradients(lacking), masking.judge_black_box(white, black)]
+    checks = [masking.judge_gradients(lacking), masking.judge_black_box(white, black)]
+    return masking_report.MaskingReport(checks, [])
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +286,30 @@ def test_checks_and_detection_are_of_the_smallest_epsilon(evaluated):
             tried, hits = len(numbers(trial.tried)), len(numbers(trial.hits))
             assert attacks[name] == {"images": tried, "fooled": tried - hits}
         assert record.detection["clean"]["images"] == 24, "all test images set the thresholds"
+
+
+def test_what_the_checks_fool_counts_in_the_white_box_and_in_everything(evaluated, tmp_path, monkeypatch):
+    def checks_that_fool(target, x, y, threat, *, white, **known):
+        """An ascent fools the images of the first class."""
+        tried = packed(~white), packed(~white & (y > 0))
+        ascent = TrialResult("pgd", WHITE_BOX, threat.epsilon, {"steps": 99}, 99, 0, *tried)
+        report = few_checks(target, x, y, threat, white=white, **known)
+        return dataclasses.replace(report, trials=[ascent])
+
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    monkeypatch.setattr(evaluation_checks, "masking_report", checks_that_fool)
+    monkeypatch.setattr(evaluation_checks, "_EFFORT", masking_report.Effort(steps=99))
+    _, y = tiny.data().test_set(COUNT)
+    for record in evaluate(family(root), PROTOCOL):
+        before = evaluated[1][record.target]
+        assert record.trials[:-1] == before.trials and record.trials[-1].settings == {"steps": 99}
+        for stands in (lambda r, e: r.standing_under(WHITE_BOX, e), lambda r, e: r.standing(e)):
+            np.testing.assert_array_equal(stands(record, 0.05), np.array(stands(before, 0.05)) & (y > 0))
+            assert stands(record, 0.2) == stands(before, 0.2)
+        assert sum(record.standing(0.05)) < sum(before.standing(0.05))
+        assert record.checks == before.checks
+        kept = finished.read_evaluation(root / MODES[record.target == "T_Div"], "small")
+        assert kept.standing(0.05) == record.standing(0.05)
 
 
 def test_what_needs_more_classes_than_there_are_is_left_out(evaluated, tmp_path):
