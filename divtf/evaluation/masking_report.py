@@ -15,6 +15,7 @@ from divtf.evaluation import masking
 from divtf.evaluation.masking import Check
 from divtf.evaluation.predictions import all_member_logits, require_fitting
 from divtf.evaluation.stored import as_stored
+from divtf.evaluation.trials import result_of
 from divtf.networks.logits import (
     are_probabilities,
     as_target,
@@ -78,8 +79,7 @@ class MaskingReport:
     Attributes:
         checks: "gradients", "repeated", "other batches", "single step", "black box" where there is one,
             "unbounded", "more steps", "more restarts" and "other losses", in this order.
-        trials: what the ascents of the last three did: who counts them knows a white box as strong as any
-            that was tried.
+        trials: what each ascent of the last three did to each image that was not fooled before it.
     """
 
     checks: list[Check]
@@ -140,7 +140,7 @@ def masking_report(
         more[name] = white
         for attack in attacks:
             before, more[name] = more[name], attacker.fooled(attack, more[name])
-            trials.append(_trial(attack, before, more[name]))
+            trials.append(result_of(attack, packed(~before), packed(~more[name]), kind=WHITE_BOX))
     checks = [
         masking.judge_gradients(lacking_gradients(target, x, y, batch_size)),
         *(masking.judge_repetition(name, images) for name, images in changed.items()),
@@ -150,20 +150,6 @@ def masking_report(
         *(masking.judge_gain(name, white, fooled) for name, fooled in more.items()),
     ]
     return MaskingReport(checks, trials)
-
-
-def _trial(attack: Attack, before: np.ndarray, fooled: np.ndarray) -> TrialResult:
-    """What an attack did to the images that were not fooled before."""
-    return TrialResult(
-        attack=attack.name,
-        kind=WHITE_BOX,
-        epsilon=attack.threat.epsilon,
-        settings=attack.describe()["params"],
-        gradients=attack.gradients,
-        queries=0,
-        tried=packed(~before),
-        hits=packed(~fooled),
-    )
 
 
 class _Attacker:

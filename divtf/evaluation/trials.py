@@ -26,6 +26,20 @@ class Attempt:
     versions: int = 1
 
 
+def result_of(attack: Attack, tried: str, hits: str, **told: Any) -> TrialResult:
+    """What an attack did; `tried`, `hits` and the rest as `TrialResult` has them."""
+    return TrialResult(
+        attack=attack.name,
+        epsilon=attack.threat.epsilon,
+        settings=attack.describe()["params"],
+        gradients=attack.gradients,
+        queries=attack.queries,
+        tried=tried,
+        hits=hits,
+        **told,
+    )
+
+
 class Standing:
     """The images that targets still classify as labelled, under all attacks so far.
 
@@ -138,18 +152,7 @@ class Standing:
         """Take down what an attack did to a target."""
         self.standing[name][numbers] &= hits
         tried, right = packed_at(numbers.tolist(), hits.tolist(), len(self._y))
-        self.results[name].append(
-            TrialResult(
-                attack=attack.name,
-                epsilon=attack.threat.epsilon,
-                settings=attack.describe()["params"],
-                gradients=attack.gradients,
-                queries=attack.queries,
-                tried=tried,
-                hits=right,
-                **told,
-            )
-        )
+        self.results[name].append(result_of(attack, tried, right, **told))
 
     def _say(self, attack: Attack, on: str, numbers: np.ndarray) -> None:
         _LOG.info(f"{attack.name} on {on}, epsilon {attack.threat.epsilon:g}: {len(numbers)} images")

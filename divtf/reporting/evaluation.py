@@ -173,10 +173,17 @@ def surrogate_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
 
 
 def _counts(records: Sequence[EvaluationRecord], target: str, counts: Callable[[TrialResult], bool]) -> str:
-    """How many images some attacks fooled, and how many they alone, all seeds together, at each epsilon."""
+    """How many images some attacks fooled, and how many they alone, all seeds together, at each epsilon.
+
+    "-" where none of them was tried.
+    """
     own = [record for record in records if record.target == target]
+    at = {trial.epsilon for record in own for trial in record.trials if counts(trial)}
     cells = []
     for epsilon in own[0].epsilons:
+        if epsilon not in at:
+            cells.append("-")
+            continue
         fooled = sum(sum(_fooled_by(record, epsilon, counts)) for record in own)
         only = sum(_only(record, epsilon, counts) for record in own)
         cells.append(f"{fooled}, {only}")
@@ -205,14 +212,13 @@ def attack_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
 
 
 def _tried(records: Sequence[EvaluationRecord], key: str) -> str:
-    """The largest number of images that an attack was tried on, at each epsilon."""
-    most: dict[float, int] = {}
+    """The largest number of images that an attack was tried on, at each epsilon; "-" where it was not."""
+    counts: dict[float, list[int]] = {epsilon: [] for epsilon in records[0].epsilons}
     for record in records:
         for trial in record.trials:
             if _key(trial) == key:
-                count = sum(unpacked(trial.tried, record.images))
-                most[trial.epsilon] = max(count, most.get(trial.epsilon, 0))
-    return " / ".join(map(str, most.values()))
+                counts[trial.epsilon].append(sum(unpacked(trial.tried, record.images)))
+    return " / ".join(str(max(found)) if found else "-" for found in counts.values())
 
 
 def _key(trial: TrialResult) -> str:

@@ -218,6 +218,13 @@ def test_images_tried_are_the_most():
     assert lines[1][4] == "3"
 
 
+def test_an_attack_of_one_epsilon_has_no_figures_at_the_other():
+    """As those of the checks of masked gradients are; none fooled is another thing than none tried."""
+    trials = [trial(WHITE_BOX, {1}, tried=[1, 2], attack="longer"), trial(WHITE_BOX, set(), epsilon=0.3)]
+    _, _, (_, longer, pgd) = grids([record("T_Div", trials, epsilons=(0.1, 0.3))])
+    assert longer[4:] == ["2 / -", "1, 1 / -"] and pgd[4:] == ["- / 8", "- / 0, 0"]
+
+
 def test_seeds_become_mean_and_deviation():
     """Accuracies under transfer of 4, 3 and 5 in 8."""
     fooled = [{"fgsm": {0, 1, 2}}, {"fgsm": {0, 1, 2, 3}}, {"fgsm": {0, 1}}]
