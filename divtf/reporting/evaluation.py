@@ -64,6 +64,21 @@ def evaluation_text(records: Iterable[EvaluationRecord]) -> str:
     return "\n\n".join(blocks)
 
 
+def evaluation_summaries(records: Iterable[EvaluationRecord]) -> list[str]:
+    """A sentence for each protocol, model and data set: what each target keeps under everything."""
+    sentences = []
+    for group in grouped(list(records), lambda record: f"{record.subject}, {record.protocol}").values():
+        (table,) = tables(map(as_target_record, group))
+        kept = []
+        for row in table.rows:
+            cells = [row.cell(WORST_CASE, epsilon) for epsilon in table.epsilons]
+            mark = _mark([record for record in group if record.target == row.target])
+            kept.append(f"{row.target} {' / '.join(f'{cell.accuracy:.1f}{mark}' for cell in cells if cell)}")
+        tried = f"under everything that protocol {group[0].protocol} tries, on {group[0].images} images"
+        sentences.append(f"{tried}: {', '.join(kept)}")
+    return sentences
+
+
 def _plain(text: str) -> str:
     return text.replace("<sub>", "").replace("</sub>", "")
 
@@ -119,12 +134,17 @@ def what_is_left(table: Table, records: Sequence[EvaluationRecord]) -> list[list
     lines = [["target", "epsilon", *(COLUMNS[name] for name in columns), "surrogate that hurts most"]]
     for row in table.rows:
         own = [record for record in records if record.target == row.target]
-        mark = MARK if any(not check["passed"] for record in own for check in record.checks) else ""
+        mark = _mark(own)
         for epsilon in table.epsilons:
             cells = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in columns]
             shown = [_shown(cell, mark) for cell in cells]
             lines.append([row.target, f"{epsilon:g}", *shown, worst_surrogate(own, epsilon)])
     return lines
+
+
+def _mark(records: Sequence[EvaluationRecord]) -> str:
+    """The mark of a target whose records hold a failed check of masked gradients; "" of another."""
+    return MARK if any(not check["passed"] for record in records for check in record.checks) else ""
 
 
 def _shown(cell: Cell | None, mark: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from divtf.errors import require
 from divtf.reporting import captions, report
 from divtf.reporting.comparison import comparison_csv, comparison_markdown
-from divtf.reporting.evaluation import evaluation_markdown
+from divtf.reporting.evaluation import evaluation_markdown, evaluation_summaries
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
@@ -231,7 +231,8 @@ def index_section(results: Mapping[str, Published], titles: Mapping[str, str]) -
 
 
 def _summary(published: Published) -> str:
-    return "; ".join(captions.summary(table) for table in tables(published["table"]))
+    by_the_paper = [captions.summary(table) for table in tables(published["table"])]
+    return "; ".join([*by_the_paper, *evaluation_summaries(published.get("evaluation", ()))])
 
 
 def _first_picture(published: Published) -> tuple[str, Output]:

@@ -241,6 +241,7 @@ def test_every_kind_that_the_runs_have_is_published(repository):
     assert files_of() == {file for file in published.OUTPUTS if file != "transfer.png"} - COMPARISON | {
         *("README.md", "table.json", "evaluation.json", "gaas.json", "sparsity.json"),
     }
+    assert "under everything that protocol strong tries, on " in index()
     readme = page_of()
     for line in (
         "- Command of the analysis: figure5 of it\n- Commit of the analysis: fedc321\n",

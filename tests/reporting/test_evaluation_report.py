@@ -1,5 +1,6 @@
 """The report of evaluations from records made by hand: every figure worked out here, or by SciPy."""
 
+import dataclasses
 import re
 import statistics
 
@@ -8,7 +9,12 @@ import scipy.stats
 from evaluation_records import IMAGES, record, trial
 
 from divtf.reporting.captions import NOISE_ALONE
-from divtf.reporting.evaluation import as_target_record, evaluation_markdown, evaluation_text
+from divtf.reporting.evaluation import (
+    as_target_record,
+    evaluation_markdown,
+    evaluation_summaries,
+    evaluation_text,
+)
 from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX
 from divtf.storage.records import WORST_CASE, TransferResult, wilson_interval
 
@@ -98,6 +104,17 @@ def test_what_is_left_by_hand():
     shown = {key: [*(percent(*cell) for cell in cells[:-1]), cells[-1]] for key, cells in expected.items()}
     assert lines == shown
     assert list(lines) == list(expected), "the paper's order"
+
+
+def test_summary_is_what_everything_leaves_by_hand():
+    failed = made("T_Base", BASE, BASE_03, checks=(FAILED,))
+    other = dataclasses.replace(RECORDS[0], model="conv4")
+    under = "under everything that protocol strong tries, on 8 images: "
+    assert evaluation_summaries([RECORDS[0], failed, other]) == [
+        under + "T_Base 12.5† / 0.0†, T_Div 37.5 / 0.0",
+        under + "T_Div 37.5 / 0.0",
+    ]
+    assert evaluation_summaries([]) == []
 
 
 def test_intervals_are_wilsons():
