@@ -360,6 +360,7 @@ class RunConfig(ObjectiveFields, StaticFields):
         other = self.objective_name != self._objective_of_mode
         ablations = [
             *([LABELS[self.objective_name]] if other else []),
+            LABELS["gal"] if self.adversarial_gal else "",
             ACTIVATIONS[self.activation_name],
             *([static_fields.ablation(self)[0]] if self.defence.adversarial else []),
         ]
@@ -379,6 +380,7 @@ class RunConfig(ObjectiveFields, StaticFields):
             return f"{self.dataset_name}-{self.model_name}-{label}-seed{self.seed}"
         parts = [
             *(self.dataset_name, self.model_name, self.mode, self.objective),
+            "gal" if self.adversarial_gal else "",
             self.activation_name if self.activation_name != "leaky_relu" else "",
             static_fields.ablation(self)[1] if self.defence.adversarial else "",
             f"seed{self.seed}",

@@ -439,9 +439,12 @@ def test_objective_that_cannot_be_is_refused_in_one_line(values, message):
         ({"activation": "silu"}, "T_Div (SiLU)", "div-silu"),
         ({"activation": "silu", "negative_slope": 0}, "T_Div (SiLU)", "div-silu"),
         ({"activation": "silu", "objective": "trs"}, "T_Div (TRS, SiLU)", "div-trs-silu"),
+        ({"objective": "adversarial"}, "T_Div (AT)", "div-adversarial"),
+        ({"objective": "adversarial", "adversarial_gal": 0.0}, "T_Div (AT)", "div-adversarial"),
+        ({"objective": "adversarial", "adversarial_gal": 0.5}, "T_Div (AT, GAL)", "div-adversarial-gal"),
     ],
 )
-def test_activations_other_than_the_papers_are_told_in_names(values, target, name):
+def test_what_differs_from_the_paper_is_told_in_names(values, target, name):
     config = RunConfig(**values)
     assert config.target == target and config.name == f"mnist-conv3-{name}-seed0"
 
