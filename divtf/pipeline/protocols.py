@@ -97,6 +97,17 @@ _STRONG = Protocol(
     checks=True,
     images=200,
 )
+# What it tries by transfer, and from surrogates that are trained as the targets are: to choose among recipes.
+_TRANSFER = dataclasses.replace(
+    _STRONG,
+    name="transfer",
+    surrogates=(*_STRONG.surrogates, "same"),
+    white_box=(),
+    queries=0,
+    query_images=0,
+    checks=False,
+    images=500,
+)
 # DVERGE's evaluation (Yang et al. 2020) without skip gradients, which only residual networks have.
 _DVERGE = Protocol(
     name="dverge",
@@ -111,5 +122,5 @@ _DVERGE = Protocol(
     ),
     images=1000,
 )
-PROTOCOLS = {protocol.name: protocol for protocol in (_STRONG, _DVERGE)}
+PROTOCOLS = {protocol.name: protocol for protocol in (_STRONG, _TRANSFER, _DVERGE)}
 """Name -> what is tried. The protocol `paper` is that of a run: five attacks on one plain surrogate."""

@@ -142,6 +142,12 @@ def test_table_refuses_an_impossible_protocol_before_it_trains(arguments, words)
         table2.table_from_flags(parsed("--protocol=strong", *arguments, table=True))
 
 
+def test_transfer_is_what_strong_tries_by_transfer_with_a_surrogate_trained_as_each_target():
+    strong, transfer = PROTOCOLS["strong"], PROTOCOLS["transfer"]
+    assert transfer.transfer == strong.transfer and transfer.surrogates == (*strong.surrogates, "same")
+    assert not (transfer.white_box or transfer.queries or transfer.checks or transfer.needs_art)
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_what_needs_art_says_so(name, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None)
@@ -261,4 +267,6 @@ def test_help_lists_the_options(door):
     text = "".join(done.stdout.split())
     for name in ("protocol", "surrogates", "images", "queries", "query_images", "stored_as", "data_dir"):
         assert f"--{name}:" in text
-    assert "<strong|dverge>" in text if door == "evaluate" else "<paper|strong|dverge>" in text
+    assert (
+        "<strong|transfer|dverge>" in text if door == "evaluate" else "<paper|strong|transfer|dverge>" in text
+    )
