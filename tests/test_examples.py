@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import divtf
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -67,9 +70,16 @@ def test_every_example_is_run_here():
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_is_short_and_says_what_it_shows(path):
-    lines = path.read_text().splitlines()
-    assert (
-        len(lines) <= 110
-        and lines[0].startswith('"""')
-        and f"python examples/{path.name}" in path.read_text()
-    )
+    text = path.read_text()
+    assert len(text.splitlines()) <= 110 and text.startswith('"""')
+    assert f"python examples/{path.name}" in text or f"--model=examples.{path.stem}:" in text
+
+
+@pytest.mark.parametrize("function", ["strided", "pooled"])
+def test_small_members_are_made_by_name_each_from_its_seed(function, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES.parent)
+    first, other = divtf.build_members(f"examples.small_members:{function}", 2, (28, 28, 1), 10, seed=0)
+    again, _ = divtf.build_members(f"examples.small_members:{function}", 2, (28, 28, 1), 10, seed=0)
+    assert first.output_shape == (None, 10)
+    x = np.random.default_rng(0).random((3, 28, 28, 1), "float32")
+    assert np.array_equal(first(x), again(x)) and not np.allclose(first(x), other(x), atol=1e-3)
