@@ -20,8 +20,8 @@ from divtf.runtime.devices import map_batches
 
 # A float32 image plus its perturbation may round to just outside the ball: by so much of its largest value.
 _ROUNDING = 1e-6
-# Counts the changes of what attacks compute: images that were kept before are made again.
-_REVISION = 3
+# Counts the changes of what attacks compute: what was kept before is made again.
+REVISION = 4
 # As many images of the first batch tell what a target gives.
 _FIRST = 8
 # As many images are there to be mixed into others.
@@ -94,6 +94,8 @@ class Attack:
             seed: of all that is drawn at random.
             devices: on which batches are attacked, each one at a time.
         """
+        whole = isinstance(seed, int | np.integer) and -(2**31) <= seed < 2**31
+        require(whole, "a seed of 32 bits, in [-2^31, 2^31)", f"seed={seed!r}")
         target = as_target(target)
         under_way: collections.deque[tf.Tensor] = collections.deque()
         shared = (tf.constant(seed), tf.cast(pool[0], tf.float32), tf.constant(class_indices(pool[1])))
@@ -129,7 +131,7 @@ class Attack:
         """Everything that, with target, images and seed, determines the result; as JSON values."""
         return {
             "attack": self.name,
-            "revision": _REVISION,
+            "revision": REVISION,
             "params": self.method.params,
             **dataclasses.asdict(self.threat),
         }

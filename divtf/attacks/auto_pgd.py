@@ -49,7 +49,8 @@ def auto_pgd(
     Raises:
         InputError: if a value does not fit, or ART is not installed.
 
-    Source: Croce & Hein (2020), Algorithm 1 and Equation 6.
+    Source: Croce & Hein (2020), Algorithm 1 and Equation 6. ART halves its steps sooner than Algorithm 1: it
+    counts the steps that beat the best loss so far, where the paper counts those that beat the last one.
     """
     x, y = checked(x, y, threat)
     _, classes = require_logits(as_target(target), tf.constant(x[:8]))
@@ -71,7 +72,7 @@ def traced(target: Any, image_shape: Sequence[int], loss: str) -> Callable[..., 
 
     One pass forth and back, without gradients of weights. Arguments and errors are those of `auto_pgd`.
     """
-    require(loss in _LOSSES, f"loss as one of {sorted(_LOSSES)}", f"loss={loss!r}")
+    require_loss(loss)
     target = as_target(target)
     classes = target(tf.zeros([1, *image_shape])).shape[-1]
     require(loss != "dlr" or classes >= 3, "3 classes or more for the loss dlr", f"{classes}")
@@ -86,6 +87,16 @@ def traced(target: Any, image_shape: Sequence[int], loss: str) -> Callable[..., 
         return Answers(scores, lead(scores, y), losses, tape.gradient(losses, x))
 
     return ask.get_concrete_function()
+
+
+def require_loss(loss: Any) -> None:
+    """Refuse what names no loss of `auto_pgd`.
+
+    Raises:
+        InputError: says which there are.
+    """
+    known = isinstance(loss, str) and loss in _LOSSES
+    require(known, f"loss as one of {sorted(_LOSSES)}", f"loss={loss!r}")
 
 
 def climb(
@@ -157,8 +168,10 @@ def _climbed(ask: Callable[..., Answers], x, y, threat: ThreatModel, steps: int,
 
     first = ask(x, y)
     images, leads = x.copy(), first.leads.numpy()
+    # As ART tells it: of two classes that are level the first one is predicted.
+    right = first.scores.numpy().argmax(axis=1) == y
     for _ in range(restarts):
-        standing = np.flatnonzero(leads <= 0)
+        standing = np.flatnonzero(right & (leads <= 0))
         if not len(standing):
             break
         best = _Best(ask, x[standing], y[standing])

@@ -15,7 +15,7 @@ from divtf.attacks.pieces import Gradient, is_count, within
 from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Momentum, repeat
 from divtf.errors import is_number, require
-from divtf.networks.logits import each_logits, member_logits
+from divtf.networks.logits import each_logits, log_mean_probability, member_logits
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 _MOMENTUM = Momentum()
@@ -33,8 +33,9 @@ class Recipe:
         step: their size in epsilons; None makes them epsilon / steps.
         shrink: whether they shrink, from that size on, to nothing as half a cosine.
         random_start: whether to begin anywhere in the ball, and not at the images.
-        restarts: number of random starts; for each image the one is kept that leaves the loss of the members'
-            mean probability greatest.
+        restarts: number of random starts; for each image the one is kept that leads furthest from the true
+            class (towards the given one, with `Towards`) by the members' mean probability. A greater loss may
+            leave an image in its class, by far, where the others share what is left.
 
     Raises:
         InputError: if a value is none of these.
@@ -190,7 +191,8 @@ class Recipe:
             begun = context.fold(number)
             start = ascent.project(x + within(context.threat.epsilon, x, begun.fold(0)))
             images = self._climb(ascent, start, begun.fold(1))
-            value = losses.MeanProbability()(logits(images), context.labels)
+            ahead = losses.lead(log_mean_probability(logits(images)), context.labels)
+            value = -ahead if isinstance(self.loss, losses.Towards) else ahead
             # What is not a number is kept, for the guard to find: nothing is greater.
             better = (value > greatest) | tf.math.is_nan(value)
             of_pixels = tf.reshape(better, [-1] + [1] * (x.shape.rank - 1))

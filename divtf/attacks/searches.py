@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from divtf.attacks import auto_pgd, outside
 from divtf.attacks.threat import ThreatModel
-from divtf.errors import require
+from divtf.errors import is_number, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Square(Search):
     queries: int = 5000
     initial: float = 0.8
 
+    def __post_init__(self):
+        outside.require_whole("queries", self.queries, 2)
+        holds = is_number(self.initial) and 0 < self.initial < 1
+        require(holds, "initial in (0, 1)", f"initial={self.initial!r}")
+
     def prepared(self, target, members, image_shape, threat):
         """As `Recipe.prepared`."""
         scores = outside.scores_of(target, image_shape)
@@ -77,6 +82,11 @@ class AutoPgd(Search):
     steps: int = 100
     restarts: int = 1
     loss: str = "cross_entropy"
+
+    def __post_init__(self):
+        outside.require_whole("steps", self.steps, 1)
+        outside.require_whole("restarts", self.restarts, 1)
+        auto_pgd.require_loss(self.loss)
 
     @property
     def gradients(self) -> int:

@@ -420,9 +420,42 @@ def test_start_that_ends_in_nan_is_not_hidden_by_a_later_one():
             list(attack.on_batches(ensemble, [batch], pool=(x, y), seed=SEED))
 
 
-def first_pixel(restart, number):
-    start = Draws.of([number]).fold(restart).fold(0).uniform(SHAPE, -EPSILON, EPSILON)
+def first_pixel(restart, number, seed=SEED):
+    start = Draws.of([number], seed).fold(restart).fold(0).uniform(SHAPE, -EPSILON, EPSILON)
     return start[0, 0, 0, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class EndsWhereItBegan(Once):
+    def move(self, ascent, x, kept, context):
+        return x, kept
+
+
+@pytest.mark.parametrize("towards", [False, True])
+def test_a_start_that_fools_is_kept_whatever_the_loss_is_elsewhere(towards):
+    """Where the first pixel is moved up, class 0 has 0.45 of the probability for 0.46 of class 1, else 0.40.
+
+    So its loss, 0.80 and 0.92, is greater where the image stands. Towards class 1 it is the other way round.
+    """
+    here, there = np.log([[0.40, 0.30, 0.30]]), np.log([[0.45, 0.46, 0.09]])
+
+    def target(images):
+        up = images[:, 0, 0, :1] > 0.5
+        return tf.cast(tf.where(up, there, here), tf.float32) + 0 * images[:, 0, 0, :1]
+
+    x, y = np.full((20, *SHAPE), 0.5, "float32"), np.full(20, int(towards))
+    loss = losses.Towards() if towards else "cross_entropy"
+    x_adv = own(EndsWhereItBegan(), random_start=True, restarts=3, loss=loss)(target, x, y)
+    up = [max(first_pixel(restart, i, seed=0) for restart in range(3)) > 0 for i in range(20)]
+    assert 0 < sum(up) < 20
+    assert (np.asarray(target(x_adv)).argmax(axis=1) == 1).tolist() == up
+
+
+@pytest.mark.parametrize("seed", [2**31, -(2**31) - 1, 2**40, 0.5])
+def test_seed_that_is_none_is_refused_in_one_line(seed):
+    ensemble, _ = linear_ensemble(2)
+    with pytest.raises(InputError, match=r"a seed of 32 bits, in \[-2\^31, 2\^31\)\. Received: seed="):
+        make_attack("pgd", ThreatModel(EPSILON))(ensemble, *images_and_labels(), seed=seed)
 
 
 @pytest.mark.parametrize("epsilon", [1, np.float32(0.25), np.int64(1)])

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import math
+import re
 import subprocess
 import sys
 
@@ -219,6 +220,36 @@ def test_later_restarts_attack_what_stands_and_keep_what_fell():
     before, after = (leads_of(np.asarray(ensemble(x)), y) for x in (one, three))
     assert (after >= before).all() and (after > before).any()
     np.testing.assert_array_equal(three[before > 0], one[before > 0])
+
+
+@needs_art
+def test_images_between_two_classes_are_attacked_as_the_library_tells_them():
+    """Of scores that are level the first class is predicted: it stands if that is the label."""
+
+    def level(x):
+        first = tf.reduce_mean(x, axis=[1, 2, 3])
+        return tf.stack([first, first, -first], axis=1)
+
+    x_adv = auto_pgd(level, X, np.arange(len(X)) % 2, ThreatModel(0.03), steps=3)
+    assert np.abs(x_adv - X).max() <= 0.03 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("square", {"queries": 1}, "whole queries >= 2"),
+        ("square", {"queries": 2.5}, "whole queries >= 2"),
+        ("square", {"initial": 1.0}, "initial in (0, 1)"),
+        ("square", {"initial": "half"}, "initial in (0, 1)"),
+        ("auto_pgd", {"steps": 0}, "whole steps >= 1"),
+        ("auto_pgd", {"restarts": 0}, "whole restarts >= 1"),
+        ("auto_pgd", {"loss": "foo"}, "loss as one of"),
+        ("auto_pgd", {"loss": ["dlr"]}, "loss as one of"),
+    ],
+)
+def test_search_that_cannot_be_is_refused_when_it_is_made(name, values, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        make_attack(name, ThreatModel(0.1), **values)
 
 
 def conv_ensemble():
