@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.attack import Attack, pool_numbers
+from divtf.attacks.attack import REVISION, Attack, pool_numbers
 from divtf.data.images import blocks, images_digest
 from divtf.errors import require
 from divtf.evaluation import surrogates
 from divtf.evaluation.model_digests import model_digest
-from divtf.evaluation.predictions import predictions
+from divtf.evaluation.predictions import all_member_logits, predictions
 from divtf.networks.logits import as_target, member_logits, true_class_margin
 from divtf.runtime import progress
 from divtf.runtime.devices import devices_of
@@ -25,6 +25,10 @@ from divtf.storage.digests import array_digest, digest
 from divtf.storage.kept import kept
 
 _LOG = get_logger(__name__)
+# What attacks hang on; the last one, of the extra `attacks`, if it is there.
+_LIBRARIES = ("divtf", "tensorflow", "keras", "cleverhans", "adversarial-robustness-toolbox")
+# As many images tell models apart that have the same layers and weights, but put them together otherwise.
+_ASKED = 64
 # Below this loss float32 gives a member's gradient few right digits, if the loss is not written with care.
 SATURATED_LOSS = 1e-7
 
@@ -33,7 +37,8 @@ class AdversarialSets:
     """Adversarial images of one surrogate, made once and kept in a directory.
 
     A set's name is a digest of all that it depends on: attack, threat model, surrogate, images, labels,
-    seed, batch size and library versions. Its manifest holds these and the SHA-256 of the file,
+    seed, batch size and library versions. A surrogate is known by its layers and weights, and by what its
+    members predict for the first images. Its manifest holds these and the SHA-256 of the file,
     which is checked whenever the set is read; a file that fails is made again. It also holds what tells the
     surrogate whole, by which no set is told from another. Processes may share the directory: one makes a set
     while the others wait for it.
@@ -69,6 +74,7 @@ class AdversarialSets:
         self._batch_size = batch_size
         self._settings = surrogates.settings(self.surrogate, settings)
         self._told: dict[str, dict[str, Any]] = {}
+        self._predicted: dict[str, str] = {}  # By the digest of the images.
         self._surrogate_digest = model_digest(self.surrogate) if directory else ""
 
     def images(
@@ -184,12 +190,7 @@ class AdversarialSets:
         """
         if self._directory is None:
             return make()
-        depends = {
-            **settings,
-            "model": self._surrogate_digest,
-            "images": images_digest(x),
-            "labels": array_digest(y),
-        }
+        depends = {**settings, "revision": REVISION, **self._attacked(x, y)}
         return kept(self._directory, name, depends, make)
 
     def saturated(self, x: Any, y: np.ndarray) -> float:
@@ -218,15 +219,33 @@ class AdversarialSets:
 
     def _manifest(self, attack, x, y, numbers, seed) -> dict[str, Any]:
         return attack.describe() | {
-            "surrogate": self._surrogate_digest,
-            "images": images_digest(x),
-            "labels": array_digest(y),
+            **self._attacked(x, y),
             "count": len(numbers),
             "numbers": array_digest(numbers),
             "seed": seed,
             "batch_size": self._batch_size,
-            **{name: metadata.version(name) for name in ("divtf", "tensorflow", "keras", "cleverhans")},
         }
+
+    def _attacked(self, x: Any, y: np.ndarray) -> dict[str, Any]:
+        """What tells the attacked model, the images, and the libraries."""
+        images = images_digest(x)
+        if images not in self._predicted:
+            logits = all_member_logits(self.surrogate, np.asarray(x[:_ASKED]), self._batch_size)
+            self._predicted[images] = array_digest(logits.argmax(axis=-1))
+        return {
+            "surrogate": self._surrogate_digest,
+            "predicted": self._predicted[images],
+            "images": images,
+            "labels": array_digest(y),
+            **{name: metadata.version(name) for name in _LIBRARIES if _is_installed(name)},
+        }
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _changes(x: Any, batches: Iterable[np.ndarray], epsilon: float) -> Iterator[np.ndarray]:

@@ -13,6 +13,7 @@ from divtf.evaluation.predictions import predictions
 from divtf.evaluation.query_counts import queries_taken
 from divtf.evaluation.stored import as_stored
 from divtf.runtime.logs import get_logger
+from divtf.storage.digests import digest
 from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, TrialResult, packed_at
 
 _LOG = get_logger(__name__)
@@ -24,6 +25,11 @@ class Attempt:
 
     attack: Attack
     versions: int = 1
+
+
+def draws(attack: Attack, version: int) -> int:
+    """The seed of what an attack draws: its own, lest all attacks of a protocol begin at the same places."""
+    return int(digest({"attack": attack.describe(), "version": version})[:7], 16)
 
 
 def result_of(attack: Attack, tried: str, hits: str, **told: Any) -> TrialResult:
@@ -140,13 +146,14 @@ class Standing:
         **told: Any,
     ) -> None:
         """Score some targets on an attack's images of these numbers."""
-        digest, hits = "", {name: np.zeros(0, bool) for name in scored}
+        sha256, hits = "", {name: np.zeros(0, bool) for name in scored}
         if len(numbers):
-            images, digest = sets.images(attack, self._x, self._y, numbers=numbers, seed=told["version"])
+            seed = draws(attack, told["version"])
+            images, sha256 = sets.images(attack, self._x, self._y, numbers=numbers, seed=seed)
             seen = as_stored(images, self._stored_as, attack.threat.clip_min, attack.threat.clip_max)
             hits = {name: predictions(self._targets[name], seen) == self._y[numbers] for name in hits}
         for name in hits:
-            self._keep(name, attack, numbers, hits[name], adversarial_set=digest, **told)
+            self._keep(name, attack, numbers, hits[name], adversarial_set=sha256, **told)
 
     def _keep(self, name: str, attack: Attack, numbers: np.ndarray, hits: np.ndarray, **told: Any) -> None:
         """Take down what an attack did to a target."""

@@ -15,7 +15,7 @@ from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.stored import require_storable
 from divtf.evaluation.surrogates import images_and_labels_digest
-from divtf.evaluation.trials import Attempt, Standing
+from divtf.evaluation.trials import Attempt, Standing, draws
 from divtf.pipeline import evaluation_checks, experiment, finished, shared_paths, trained
 from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
@@ -171,7 +171,8 @@ def _checked(
     for title, (source, attempt, trial) in made.items():
         numbers = np.flatnonzero(np.array(unpacked(trial.tried, len(y))))
         if len(numbers):
-            images, _ = source.images(attempt.attack, x, y, numbers=numbers, seed=trial.version)
+            seed = draws(attempt.attack, trial.version)
+            images, _ = source.images(attempt.attack, x, y, numbers=numbers, seed=seed)
             attacked[title] = images, y[numbers]
     checked = evaluation_checks.checked(record, sets, x, y)
     return evaluation_checks.detected(checked, sets, data.test_set(), attacked)

@@ -20,7 +20,8 @@ from divtf.storage.digests import array_digest
 from divtf.storage.evaluations import KINDS, QUERY, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
 
 _LOG = get_logger(__name__)
-_EFFORT = Effort(steps=15, times=3)
+# Of the steps of the white box's own ascents, so that three times as many are more than it had.
+_EFFORT = Effort(steps=40, times=3)
 # Of the attacker who evades detection: images, and what is tried on each.
 _EVADING_IMAGES, _EVADING_STEPS, _EVADING_WEIGHTS = 50, 20, (0.0, 0.3, 1.0)
 _EVADED = ("disagreement", "one_minus_confidence")

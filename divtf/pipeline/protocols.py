@@ -87,7 +87,8 @@ _STRONG = Protocol(
     ),
     white_box=(
         Trial("auto_pgd", {"steps": 25}),
-        Trial("pgd", {"steps": 40, "loss": "mean_probability"}),
+        Trial("pgd", {"steps": 40, "loss": "mean_probability"}, versions=2),
+        Trial("pgd", {"steps": 40, "loss": "cross_entropy"}),
         Trial("pgd", {"steps": 20, "loss": "margin"}),
         # On what is left, at the steps of AutoAttack: it fools most of what cross-entropy does not.
         Trial("auto_pgd", {"steps": 100, "loss": "dlr"}, classes=3),

@@ -611,6 +611,38 @@ def test_attacking_after_more_training_makes_a_new_set(calls, tmp_path):
     assert len(calls) == 2 * count
 
 
+def test_the_same_layers_put_together_otherwise_make_a_new_set(calls, tmp_path):
+    """Which of two outputs is taken from the other is in no layer's settings, nor in its weights."""
+
+    def difference(*, swapped):
+        images = keras.Input(SHAPE)
+        first, second = (
+            layers.Dense(CLASSES, kernel_initializer=keras.initializers.GlorotUniform(seed=n))(
+                layers.Flatten()(images)
+            )
+            for n in range(2)
+        )
+        pair = [second, first] if swapped else [first, second]
+        return keras.Model(images, layers.Subtract()(pair))
+
+    kept(tmp_path, difference(swapped=False))
+    count = len(calls)
+    kept(tmp_path, difference(swapped=False))
+    assert len(calls) == count
+    kept(tmp_path, difference(swapped=True))
+    assert len(calls) == 2 * count
+
+
+@pytest.mark.parametrize("name", ["REVISION", "_LIBRARIES"])
+def test_what_was_measured_by_other_attacks_or_libraries_is_measured_again(name, tmp_path, monkeypatch):
+    sets, (x, y) = AdversarialSets(made_ensemble(), tmp_path), images_and_labels()
+    assert sets.kept("it", {"of": 1}, x, y, lambda: "before") == "before"
+    assert sets.kept("it", {"of": 1}, x, y, lambda: "again") == "before"
+    other = {"REVISION": -1, "_LIBRARIES": ("numpy",)}[name]
+    monkeypatch.setattr(f"divtf.evaluation.adversarial_sets.{name}", other)
+    assert sets.kept("it", {"of": 1}, x, y, lambda: "again") == "again"
+
+
 def test_manifest_says_what_the_set_depends_on_and_its_hash(tmp_path):
     x, y = images_and_labels()
     images, digest = kept(tmp_path, seed=5)
@@ -621,7 +653,8 @@ def test_manifest_says_what_the_set_depends_on_and_its_hash(tmp_path):
     assert manifest["attack"] == "rfgsm" and manifest["epsilon"] == 0.1 and manifest["count"] == 10
     assert manifest["seed"] == 5 and manifest["batch_size"] == 4
     assert manifest["images"] == digests.array_digest(x) and manifest["labels"] == digests.array_digest(y)
-    assert {"surrogate", "params", "norm", "clip_min", "clip_max", "tensorflow", "cleverhans"} <= {*manifest}
+    told = {"surrogate", "predicted", "params", "norm", "clip_min", "clip_max", "tensorflow", "cleverhans"}
+    assert told <= {*manifest}
     np.testing.assert_array_equal(np.load(path), images)
     assert not list(tmp_path.glob(".partial*"))
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.threat import ThreatModel
 from divtf.evaluation.adversarial_sets import AdversarialSets
-from divtf.evaluation.trials import Attempt, Standing
+from divtf.evaluation.trials import Attempt, Standing, draws
 from divtf.networks.logits import MemberList
 from divtf.storage.evaluations import TRANSFER, WHITE_BOX
 from divtf.storage.records import unpacked
@@ -106,7 +106,8 @@ def test_what_stands_is_that_of_all_attacks_on_all_images(world, kind, stored_as
     for of, model in models.items():
         for each in attempts:
             for version in range(each.versions):
-                x_adv, _ = AdversarialSets(model).images(each.attack, world.x, world.y, seed=version)
+                seed = draws(each.attack, version)
+                x_adv, _ = AdversarialSets(model).images(each.attack, world.x, world.y, seed=seed)
                 for name in world.targets if transfer else [of]:
                     expected[name] &= world.classes(name, seen_of(x_adv, stored_as)) == world.y
     assert left(found[True].standing) == left(found[False].standing) == left(expected)
@@ -188,6 +189,14 @@ def test_versions_draw_otherwise(world, monkeypatch):
     world.standing(skip=False).by_gradients(world.sets(world.targets), attempts)
     assert len(made) == 3 * 2 * 2
     assert len({images.tobytes() for images in made}) == len(made)
+
+
+def test_attacks_begin_at_places_of_their_own():
+    """Two that differ in their loss alone would else try the same starts, and those of each version again."""
+    one, other = (make_attack("pgd", ThreatModel(EPSILON), loss=loss) for loss in ("margin", "mean_logit"))
+    assert draws(one, 0) == draws(make_attack("pgd", ThreatModel(EPSILON), loss="margin"), 0)
+    seeds = {draws(attack, version) for attack in (one, other) for version in range(3)}
+    assert len(seeds) == 6 and all(0 <= seed < 2**31 for seed in seeds)
 
 
 def test_nothing_left_to_attack_is_no_attack(world, monkeypatch):

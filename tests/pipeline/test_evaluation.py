@@ -19,7 +19,7 @@ from divtf.errors import InputError
 from divtf.evaluation import masking, masking_report, query_counts
 from divtf.pipeline import evaluation_checks, experiment, finished, shared_paths, trained
 from divtf.pipeline.evaluation import evaluate
-from divtf.pipeline.protocols import Protocol, Trial
+from divtf.pipeline.protocols import PROTOCOLS, Protocol, Trial
 from divtf.pipeline.surrogates import surrogate
 from divtf.storage import checked_json, run_directory
 from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, TrialResult
@@ -286,6 +286,15 @@ def test_checks_and_detection_are_of_the_smallest_epsilon(evaluated):
             tried, hits = len(numbers(trial.tried)), len(numbers(trial.hits))
             assert attacks[name] == {"images": tried, "fooled": tried - hits}
         assert record.detection["clean"]["images"] == 24, "all test images set the thresholds"
+
+
+def test_checks_go_further_than_the_white_box_whose_images_they_go_on_with():
+    """Or a target would pass by what was tried on it less than before."""
+    steps = [trial.params["steps"] for trial in PROTOCOLS["strong"].white_box if trial.attack == "pgd"]
+    further = evaluation_checks._EFFORT.further(ThreatModel(0.1))
+    (longer,), (restarted,) = further["more steps"], further["more restarts"]
+    assert longer.method.steps > 2 * max(steps)
+    assert restarted.method.steps >= max(steps) and restarted.method.restarts > 2
 
 
 def test_what_the_checks_fool_counts_in_the_white_box_and_in_everything(evaluated, tmp_path, monkeypatch):
