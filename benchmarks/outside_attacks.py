@@ -213,8 +213,16 @@ def percent(hits: np.ndarray) -> float:
     return 100 * float(np.mean(hits))
 
 
-def rows_of(others: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]) -> list[Row]:
-    """A table of the images that stay right under each attack, and under all of a side at once."""
+def rows_of(others: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], clean: np.ndarray) -> list[Row]:
+    """A table of the images that stay right under each attack, and under all of a side at once.
+
+    Args:
+        others: attack of another library -> which images are right under it, bool [n].
+        own: the same of divtf's attacks.
+        clean: which images are right before any attack, bool [n]; on both sides no other one counts, though
+            an attack may move it to its class.
+    """
+    others, own = ({name: hits & clean for name, hits in side.items()} for side in (others, own))
     rows = [Row(f"{name}, %", percent(hits)) for name, hits in [*others.items(), *own.items()]]
     theirs, ours = (np.all(list(side.values()), axis=0) for side in (others, own))
     rows += [Row("worst case of the other libraries, %", percent(theirs))]
@@ -242,13 +250,20 @@ def tables_of(
         for name, right in hits_of(transfer, model, targets, *images, threat, found).items():
             others[name] |= {f"{attack} from {surrogate}": hits for attack, hits in right.items()}
     for name, record in records.items():
-        own = {"divtf by transfer": np.array(record.standing_under(TRANSFER, threat.epsilon))}
-        tables[f"{name}, transfer, epsilon {threat.epsilon:g}"] = rows_of(others[name], own)
+        # Of the surrogates on which the others were tried: the record may have more.
+        standing = record.standing(
+            threat.epsilon, lambda trial: trial.kind == TRANSFER and trial.surrogate in surrogates
+        )
+        tables[f"{name}, transfer, epsilon {threat.epsilon:g}"] = rows_of(
+            others[name], {"divtf by transfer": np.array(standing)}, np.array(record.clean_hits)
+        )
     for name, record in records.items():
         own = {"divtf by all attacks": np.array(record.standing(threat.epsilon))}
         target = {name: targets[name]}
         others_here = hits_of(white_box, targets[name], target, *images, threat, found)[name]
-        tables[f"{name}, white box, epsilon {threat.epsilon:g}"] = rows_of(others_here, own)
+        tables[f"{name}, white box, epsilon {threat.epsilon:g}"] = rows_of(
+            others_here, own, np.array(record.clean_hits)
+        )
     return tables
 
 

@@ -177,7 +177,8 @@ def test_attacks_of_other_libraries_reach_a_linear_target(name):
 def test_worst_cases_of_the_libraries_are_compared_image_by_image():
     others = {"a": np.array([1, 1, 0, 0], bool), "b": np.array([1, 0, 1, 0], bool)}
     own = {"c": np.array([1, 1, 1, 0], bool), "d": np.array([0, 1, 1, 1], bool)}
-    rows = {row.name: row.value for row in outside_attacks.rows_of(others, own)}
+    clean = np.ones(4, bool)
+    rows = {row.name: row.value for row in outside_attacks.rows_of(others, own, clean)}
     assert rows == {
         **{"a, %": 50, "b, %": 50, "c, %": 75, "d, %": 75},
         "worst case of the other libraries, %": 25,
@@ -185,7 +186,14 @@ def test_worst_cases_of_the_libraries_are_compared_image_by_image():
         "worst case of all, %": 0,
         "divtf's worst case above theirs, points": 25,
     }
-    assert outside_attacks.rows_of(others, own)[-1].cells()[2] == "<= 2: MISSED"
+    assert outside_attacks.rows_of(others, own, clean)[-1].cells()[2] == "<= 2: MISSED"
+
+
+def test_images_that_are_wrong_when_clean_count_on_neither_side():
+    """Another library's attack moves the last one to its class: divtf gains nothing by that."""
+    others, own = {"a": np.array([1, 1, 0, 1], bool)}, {"b": np.array([1, 1, 0, 0], bool)}
+    rows = outside_attacks.rows_of(others, own, np.array([1, 1, 1, 0], bool))
+    assert [row.value for row in rows] == [50, 50, 50, 50, 50, 0]
 
 
 def test_outside_tables_have_transfer_from_each_surrogate_and_a_white_box():
@@ -195,7 +203,11 @@ def test_outside_tables_have_transfer_from_each_surrogate_and_a_white_box():
     def evaluated(target, standing):
         """A record of one attack by transfer, which leaves these images."""
         tried, hits = packed_at(range(12), standing, 12)
-        trial = TrialResult("dim", TRANSFER, 0.05, {}, 1, 0, tried, hits, surrogate="more")
+        trials = (
+            TrialResult("dim", TRANSFER, 0.05, {}, 1, 0, tried, hits, surrogate="more"),
+            # On a surrogate of its own an attack leaves none: the others are not tried there.
+            TrialResult("dim", TRANSFER, 0.05, {}, 1, 0, tried, packed([False] * 12), surrogate="same as it"),
+        )
         shared = {"surrogates": {}, "stored_as": "float32", "query_images": 0, "images_digest": "x"}
         clean = packed([True] * 12)
         return EvaluationRecord(
@@ -207,7 +219,7 @@ def test_outside_tables_have_transfer_from_each_surrogate_and_a_white_box():
             images=12,
             epsilons=(0.05,),
             clean=clean,
-            trials=(trial,),
+            trials=trials,
             **shared,
         )
 

@@ -16,7 +16,7 @@ from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.fields import nearest
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
-from divtf.pipeline.surrogates import FORMS, surrogate
+from divtf.pipeline.surrogates import FORMS, require_alike, surrogates
 from divtf.runtime import quiet_start
 from divtf.storage import files
 from divtf.storage.evaluations import EvaluationRecord
@@ -64,21 +64,27 @@ def protocol_from_flags(name: str, flag_values: flags.FlagValues = flags.FLAGS) 
 def require_possible(protocol: Protocol, configs: Iterable[RunConfig]) -> None:
     """Refuse a protocol whose surrogates are unknown, whose extra is not installed, or of too many images.
 
+    And targets that it would not attack alike, as those with other epsilons.
+
     Args:
         protocol: what is tried.
-        configs: of the targets.
+        configs: of the targets, trained or not; finished runs beside theirs are evaluated with them.
 
     Raises:
         InputError: says which.
     """
     if protocol.needs_art:
         require_installed(f"--protocol={protocol.name}", "attacks", ("art",))
+    configs = list(configs)
+    roots = dict.fromkeys(Path(config.run_dir).parent for config in configs)
+    for family in finished.families(path for root in roots for path in finished.directories(root)):
+        configs += family.values()
+    require_alike(configs)
     for config in configs:
         count = config.max_test_examples
         fits = count is None or count >= protocol.images
         require(fits, f"at most {count} images, as runs have", f"images={protocol.images}")
-        for name in protocol.surrogates:
-            surrogate(name, config)
+        surrogates(protocol.surrogates, [config])
 
 
 def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[EvaluationRecord]:
@@ -91,7 +97,7 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
 
     Raises:
         InputError: if there is no finished run, if two are of the same target and seed, or what the protocol
-            needs cannot be had; before anything is trained.
+            needs for any of them cannot be had; before anything is trained.
     """
     paths = finished.directories(root)
     require(bool(paths), f"finished runs below {root}", "none")
@@ -103,7 +109,7 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
     from divtf.reporting import published
     from divtf.reporting.evaluation import evaluation_text
 
-    records = [record for family in families for record in evaluation.evaluate(family, protocol)]
+    records = evaluation.evaluate_all(families, protocol)
     made = {"evaluation": records}
     directory = root / f"evaluation-{protocol.name}"
     report = f"# Evaluation\n\n{published.section(made)}\n"

@@ -1,7 +1,8 @@
 """The evaluation of trained targets by a protocol: surrogates, attacks in turn, and what is left."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import DataPart
 from divtf.pipeline.protocols import Protocol, Trial
-from divtf.pipeline.surrogate_sets import surrogate_sets
+from divtf.pipeline.surrogate_sets import SurrogatePlan
+from divtf.pipeline.surrogates import require_alike
 from divtf.storage import checked_json, environment, run_directory
 from divtf.storage.evaluations import KINDS, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
 from divtf.storage.records import WORST_CASE, packed, unpacked
@@ -45,6 +47,23 @@ class _Target:
     sets: AdversarialSets
 
 
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """Targets of one model, data set and seed, with all that their evaluation needs but trained surrogates.
+
+    Attributes:
+        data: training and test images.
+        attacks: epsilon, ascending -> what is tried at it.
+        targets: by their names.
+        surrogates: what is to be trained, and what was read.
+    """
+
+    data: ImageData
+    attacks: Mapping[float, _Attacks]
+    targets: Mapping[str, _Target]
+    surrogates: SurrogatePlan
+
+
 def evaluate(
     family: Mapping[Path, RunConfig], protocol: Protocol, *, skip: bool = True
 ) -> list[EvaluationRecord]:
@@ -61,20 +80,57 @@ def evaluate(
         InputError: if an attack, image, surrogate or target that it needs cannot be had, before anything is
             trained.
     """
+    return evaluate_all([family], protocol, skip=skip)
+
+
+def evaluate_all(
+    families: Iterable[Mapping[Path, RunConfig]], protocol: Protocol, *, skip: bool = True
+) -> list[EvaluationRecord]:
+    """The same for targets of several models, data sets or seeds, in their order.
+
+    Args:
+        families: each as `evaluate` takes it.
+        protocol: what is tried.
+        skip: as `evaluate` takes it.
+
+    Raises:
+        InputError: as in `evaluate`, before anything is trained for any of them.
+    """
+    families = list(families)
+    require_alike(config for family in families for config in family.values())
+    load_data = functools.cache(experiment.load_data)  # Seeds share their images.
+    waiting = [_prepared(family, protocol, load_data) for family in families]
+    records = []
+    while waiting:  # What is done leaves memory.
+        records += _evaluated(waiting.pop(0), protocol, skip)
+    return records
+
+
+def _prepared(
+    family: Mapping[Path, RunConfig], protocol: Protocol, load_data: Callable[[DataPart], ImageData]
+) -> _Prepared:
+    """All that an evaluation needs but trained surrogates.
+
+    Raises:
+        InputError: if something cannot be had.
+    """
     config = next(iter(family.values()))
-    for each in family.values():
-        same = (each.epsilons, each.surrogate_seed) == (config.epsilons, config.surrogate_seed)
-        asked = f"epsilons={config.epsilons} and surrogate_seed={config.surrogate_seed}"
-        received = f"epsilons={each.epsilons} and surrogate_seed={each.surrogate_seed} in {each.run_dir}"
-        require(same, f"runs of one kind, as {config.run_dir}, with {asked}", received)
-    epsilons = tuple(sorted(config.epsilons))
-    data = experiment.load_data(config.part(DataPart))
-    attacks = [_attacks(protocol, epsilon, data.spec.num_classes) for epsilon in epsilons]
-    x, y = data.test_set(protocol.images)
-    require(len(y) == protocol.images, f"at most {len(y)} images, as there are", f"images={protocol.images}")
-    require_storable(protocol.stored_as, x.shape)
+    data = load_data(config.part(DataPart))
+    epsilons = sorted(config.epsilons)
+    attacks = {epsilon: _attacks(protocol, epsilon, data.spec.num_classes) for epsilon in epsilons}
+    count = len(data.x_test)
+    require(count >= protocol.images, f"at most {count} images, as there are", f"images={protocol.images}")
+    require_storable(protocol.stored_as, (protocol.images, *data.spec.image_shape))
     targets = {each.target: _target(each, path, data) for path, each in family.items()}
-    surrogates = surrogate_sets(protocol.surrogates, list(family.values()), data)
+    surrogates = SurrogatePlan.of(protocol.surrogates, list(family.values()), data)
+    return _Prepared(data, attacks, targets, surrogates)
+
+
+def _evaluated(prepared: _Prepared, protocol: Protocol, skip: bool) -> list[EvaluationRecord]:
+    """Train the surrogates, attack the targets, and keep their records."""
+    data, targets, attacks = prepared.data, prepared.targets, list(prepared.attacks.values())
+    x, y = data.test_set(protocol.images)
+    surrogates = prepared.surrogates.sets()
     results: dict[str, list[TrialResult]] = {name: [] for name in targets}
     ensembles = {name: target.ensemble for name, target in targets.items()}
     clean = Standing(ensembles, x, y, stored_as=protocol.stored_as, skip=skip)
@@ -84,7 +140,7 @@ def evaluate(
                 results[name] += found
     told = {name: sets.told(x, y) for name, sets in surrogates.items()}
     records = [
-        _record(target, clean.standing[name], x, y, protocol, epsilons, results[name], told)
+        _record(target, clean.standing[name], x, y, protocol, tuple(prepared.attacks), results[name], told)
         for name, target in targets.items()
     ]
     if protocol.checks:

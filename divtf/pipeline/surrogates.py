@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from divtf.networks import names
 from divtf.pipeline import objective_fields
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
+from divtf.storage.digests import digest, file_digest
 
 FORMS = (
     "plain, plainN with N members, other for another architecture, a mode (div), a model (mix), same for one "
@@ -53,14 +54,17 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
         config: of a target.
 
     Raises:
-        InputError: if it is none of these.
+        InputError: if it is none of these, or names an ensemble twice.
     """
     parts = _parts(name)
     files = tuple(part for part in parts if part.endswith(".keras"))
     missing = [path for path in files if not Path(path).is_file()]
     require(not missing, "surrogates' .keras files that are there", ", ".join(missing))
     trained = tuple(_configuration(part, config) for part in parts if part not in files)
-    return Surrogate(name, trained, files)
+    made = Surrogate(name, trained, files)
+    ensembles = _ensembles(made)
+    require(len(set(ensembles)) == len(ensembles), "distinct ensembles in a surrogate a+b", name)
+    return made
 
 
 def _parts(name: str) -> list[str]:
@@ -83,6 +87,9 @@ def surrogates(names: Sequence[str], configs: Sequence[RunConfig]) -> list[Surro
     Args:
         names: as `surrogate` takes them.
         configs: of the targets, which differ in how they are trained only.
+
+    Raises:
+        InputError: if a name means nothing, or two are of one ensemble: neither would fool an image alone.
     """
     found: list[Surrogate] = []
     for name in names:
@@ -93,7 +100,45 @@ def surrogates(names: Sequence[str], configs: Sequence[RunConfig]) -> list[Surro
             made = Surrogate(f"same as {config.target}", (_configuration(name, config),), ())
             if _told(made) not in map(_told, found):
                 found.append(made)
+    names_of: dict[tuple[str, ...], str] = {}
+    for each in found:
+        first = names_of.setdefault(tuple(sorted(_ensembles(each))), each.name)
+        received = f"{first} and {each.name}, which are the same ensemble"
+        require(first == each.name, "distinct surrogates", received)
     return found
+
+
+def require_alike(configs: Iterable[RunConfig]) -> None:
+    """Refuse targets that are told in one table, but would be attacked unlike each other.
+
+    Args:
+        configs: of the targets; those of one model and data set have the same epsilons, and those that have
+            the same seed too share surrogates.
+
+    Raises:
+        InputError: says which.
+    """
+    of_table: dict[tuple[str, str], RunConfig] = {}
+    of_family: dict[tuple[str, str, int], RunConfig] = {}
+    for config in configs:
+        first = of_table.setdefault((config.model_name, config.dataset_name), config)
+        require(
+            sorted(config.epsilons) == sorted(first.epsilons),
+            f"runs of one model and data set with the same epsilons, as {first.run_dir} has {first.epsilons}",
+            f"epsilons={config.epsilons} in {config.run_dir}",
+        )
+        first = of_family.setdefault((config.model, config.dataset_name, config.seed), config)
+        require(
+            config.surrogate_seed == first.surrogate_seed,
+            "runs of one model, data set and seed with the same surrogate_seed, "
+            f"as {first.run_dir} has {first.surrogate_seed}",
+            f"surrogate_seed={config.surrogate_seed} in {config.run_dir}",
+        )
+
+
+def _ensembles(each: Surrogate) -> list[str]:
+    """What tells the ensembles of a surrogate from others: what they are trained by, or a file's content."""
+    return [*(digest(base.training()) for base in each.trained), *(file_digest(Path(f)) for f in each.files)]
 
 
 def _told(each: Surrogate) -> list[dict[str, Any]]:

@@ -133,6 +133,7 @@ def test_table_takes_no_options_of_a_protocol_without_one(option):
     [
         (["--surrogates=plane"], "Received: plane"),
         (["--surrogates=none.keras"], "that are there"),
+        (["--surrogates=other,conv4"], "other and conv4, which are the same ensemble"),
         (["--surrogates=plain4", "--seeds=0,1104"], "Expected a surrogate_seed S"),
         (["--max_test_examples=100"], r"Expected at most 100 images, as runs have\. Received: images=200"),
     ],
@@ -214,6 +215,31 @@ def test_two_runs_of_one_target_are_refused(runs, tmp_path):
     shutil.copytree(root / "base", root / "again")
     with pytest.raises(InputError, match="Expected one run of each target, model, data set and seed"):
         evaluate.main(root, SMALL)
+
+
+def test_runs_of_other_epsilons_are_refused_before_anything_is_done(runs, small, tmp_path, monkeypatch):
+    """Those below the root, and those that would be trained beside them."""
+    root = shutil.copytree(runs, tmp_path / "root")
+    budget = {"epochs": 1, "attacks": ("fgsm",), "batch_size": 24}
+    other = tiny.config(mode="base", seed=1, run_dir=str(root / "other"), epsilons=(0.2,), **budget)
+    alike = dataclasses.replace(other, epsilons=(0.1,))
+    evaluate.require_possible(SMALL, [alike])
+    words = r"one model and data set with the same epsilons, as .* has \(0\.\d,\)\. Received: epsilons="
+    with pytest.raises(InputError, match=words):
+        evaluate.require_possible(SMALL, [other])
+    experiment.run(other)
+    before = sorted(root.rglob("*"))
+    with pytest.raises(InputError, match=words) as refused:
+        evaluate.main(root, SMALL)
+    assert "\n" not in str(refused.value)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_seeds_are_evaluated_together(runs, tmp_path):
+    root = shutil.copytree(runs, tmp_path / "root")
+    budget = {"epochs": 1, "attacks": ("fgsm",), "epsilons": (0.1,), "batch_size": 24}
+    experiment.run(tiny.config(mode="base", seed=1, run_dir=str(root / "again"), **budget))
+    assert [record.seed for record in evaluate.main(root, SMALL)] == [0, 1]
 
 
 COMMAND = (

@@ -18,7 +18,7 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import InputError
 from divtf.evaluation import masking, masking_report, query_counts
 from divtf.pipeline import evaluation_checks, experiment, finished, shared_paths, trained
-from divtf.pipeline.evaluation import evaluate
+from divtf.pipeline.evaluation import evaluate, evaluate_all
 from divtf.pipeline.protocols import PROTOCOLS, Protocol, Trial
 from divtf.pipeline.surrogates import surrogate
 from divtf.storage import checked_json, run_directory
@@ -215,7 +215,8 @@ def test_several_surrogates_are_one_of_all_their_members(evaluated):
     np.testing.assert_allclose(image_file(root, trial).reshape(len(tried), -1), expected, atol=1e-6)
     accuracy = (predicted(weights, x) == y).mean()
     told = records["T_Base"].surrogates["plain1+noise"]
-    assert told == {"members": 3, "made of": "plain1+noise", "clean accuracy": pytest.approx(accuracy)}
+    assert told["clean accuracy"] == pytest.approx(accuracy)
+    assert (told["members"], told["made of"], told["seed"]) == (3, "plain1+noise", "1101 + 1005")
 
 
 def test_trials_are_those_of_the_protocol_in_order(evaluated):
@@ -526,6 +527,63 @@ def test_refused_before_anything_is_trained_or_written(runs, tmp_path, case):
     assert {path: path.is_dir() or path.read_bytes() for path in root.rglob("*")} == before
 
 
+OF_SECOND = {
+    "images": ({"max_test_examples": 12}, {}, r"Expected at most 12 images, as there are"),
+    "epsilons": (
+        {"seed": 1, "epsilons": (0.2,)},
+        {},
+        "Expected runs of one model and data set with the same",
+    ),
+    "checkpoint": ({"epochs": 3}, {}, "Expected a checkpoint of this run"),
+    "classes": ({"max_test_examples": 22}, {"num_classes": 4}, "Expected a surrogate of 4 classes"),
+}
+
+
+@pytest.mark.parametrize("case", OF_SECOND)
+def test_what_is_wrong_with_the_second_family_is_said_before_the_first_is_evaluated(
+    runs, tmp_path, case, monkeypatch
+):
+    change, of_data, words = OF_SECOND[case]
+    root = shutil.copytree(runs, tmp_path / "root")
+    first = family(root)
+    second = {path: dataclasses.replace(config, **change) for path, config in first.items()}
+
+    def load_data(part, load=experiment.load_data):
+        data = load(part)
+        spec = dataclasses.replace(data.spec, **of_data if part.max_test_examples else {})
+        return dataclasses.replace(data, spec=spec)
+
+    monkeypatch.setattr(experiment, "load_data", load_data)
+    protocol = dataclasses.replace(PROTOCOL, surrogates=("noise", model_file(tmp_path / "a.keras")))
+    before = sorted(root.rglob("*"))
+    with Work() as work, pytest.raises(InputError, match=words) as refused:
+        evaluate_all([first, second], protocol)
+    assert "\n" not in str(refused.value)
+    assert (work.done, sorted(root.rglob("*"))) == ([], before)
+
+
+def test_families_are_evaluated_as_each_alone_and_share_their_images(runs, tmp_path, monkeypatch):
+    loads = []
+    load = experiment.load_data
+    monkeypatch.setattr(experiment, "load_data", lambda part: loads.append(part) or load(part))
+    few = {"surrogates": ("plain",), "transfer": (Trial("fgsm"),), "white_box": ()}
+    protocol = dataclasses.replace(PROTOCOL, **few, queries=0, checks=False)
+    root = shutil.copytree(runs, tmp_path / "root")
+    again = dataclasses.replace(config_of(root, "base"), seed=1, run_dir=str(root / "again"), epochs=1)
+    experiment.run(again)
+    families = finished.families([root / name for name in ("base", "again", "div")])
+    loads.clear()
+    together = evaluate_all(families, protocol)
+    assert [(record.target, record.seed) for record in together] == [
+        ("T_Base", 0),
+        ("T_Div", 0),
+        ("T_Base", 1),
+    ]
+    assert len(loads) == 1
+    alone = [record for each in families for record in evaluate(each, protocol)]
+    assert list(map(without_analysis, together)) == list(map(without_analysis, alone))
+
+
 def test_without_art_it_is_refused(runs, tmp_path, monkeypatch):
     root = shutil.copytree(runs, tmp_path / "root")
     before = sorted(root.rglob("*"))
@@ -556,5 +614,7 @@ def test_targets_of_other_epsilons_or_surrogates_are_refused(evaluated, change):
     runs = family(root)
     last = list(runs)[-1]
     runs[last] = dataclasses.replace(runs[last], **change)
-    with pytest.raises(InputError, match=r"Expected runs of one kind, .* Received: epsilons="):
+    with pytest.raises(
+        InputError, match=r"Expected runs of one model.* with the same .* Received: .* in .*div"
+    ):
         evaluate(runs, PROTOCOL)

@@ -13,7 +13,7 @@ from divtf.pipeline import shared_paths
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.protocols import PROTOCOLS
-from divtf.pipeline.surrogates import surrogate, surrogates
+from divtf.pipeline.surrogates import require_alike, surrogate, surrogates
 
 CONV3 = RunConfig(model="conv3", mode="div", seed=3, num_members=3, run_dir="root/run")
 # name -> mode, model, members, and the seed less that of a run's surrogate.
@@ -101,7 +101,7 @@ def test_plain_of_the_targets_members_is_the_surrogate_of_the_run(members):
 def test_several_are_all_of_their_members(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.keras", "b.keras"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text(name)
     found = surrogate("a.keras+plain5+div+b.keras", CONV3)
     assert found.files == ("a.keras", "b.keras")
     assert found.trained == surrogate("plain5", CONV3).trained + surrogate("div", CONV3).trained
@@ -111,7 +111,7 @@ def test_several_are_all_of_their_members(tmp_path, monkeypatch):
 def test_a_plus_within_the_name_of_a_file_joins_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a+b.keras", "c.keras"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text(name)
     assert surrogate("a+b.keras", CONV3).files == ("a+b.keras",)
     found = surrogate("plain5+a+b.keras+c.keras", CONV3)
     assert found.files == ("a+b.keras", "c.keras")
@@ -184,6 +184,41 @@ def test_surrogates_of_the_protocols_are_known():
             surrogate(name, CONV3)
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["other", "conv4"], "other and conv4, which are the same ensemble"),
+        (["plain", "div", "plain3"], "plain and plain3, which are the same ensemble"),
+        (["plain+div", "div+plain3"], r"plain\+div and div\+plain3, which are the same ensemble"),
+        (["a.keras", "./a.keras"], r"a\.keras and \./a\.keras, which are the same ensemble"),
+        (["div+a.keras", "copy.keras+div"], r"div\+a\.keras and copy\.keras\+div, which are the same"),
+    ],
+)
+def test_two_names_of_one_ensemble_are_refused(names, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.keras", "copy.keras"):
+        (tmp_path / name).write_text("one content")
+    with pytest.raises(InputError, match=f"Expected distinct surrogates. Received: {words}"):
+        surrogates(names, [CONV3])
+
+
+@pytest.mark.parametrize("name", ["plain+plain", "plain3+div+plain", "a.keras+./a.keras"])
+def test_an_ensemble_twice_in_one_surrogate_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.keras").touch()
+    with pytest.raises(InputError, match="Expected distinct ensembles in a surrogate") as refused:
+        surrogate(name, CONV3)
+    assert str(refused.value).endswith(f"Received: {name}")
+
+
+def test_what_shares_a_part_is_another_surrogate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.keras", "b.keras"):
+        (tmp_path / name).write_text(name)
+    names = ["plain", "base", "plain+div", "div", "plain4", "plain+a.keras", "a.keras", "b.keras"]
+    assert [each.name for each in surrogates(names, [CONV3])] == names
+
+
 # Trained as each target is.
 
 
@@ -210,6 +245,33 @@ def test_same_alone_is_trained_as_its_targets():
         ("same as T_Div", "div"),
     ]
     assert {each.trained[0].seed for each in found}.isdisjoint({CONV3.seed, CONV3.static_seed})
+
+
+@pytest.mark.parametrize(
+    ("seed", "values", "words"),
+    [
+        (3, {"epsilons": (0.2,)}, "with the same epsilons, as root/run has"),
+        (4, {"epsilons": (0.2,)}, "with the same epsilons, as root/run has"),
+        (3, {"surrogate_seed": 77}, "with the same surrogate_seed, as root/run has 1000"),
+    ],
+)
+def test_targets_of_one_table_are_attacked_alike(seed, values, words):
+    other = dataclasses.replace(CONV3, seed=seed, mode="base", run_dir="root/other", **values)
+    with pytest.raises(InputError, match=f"Expected runs of one model.*{words}.*Received: .* in root/other"):
+        require_alike([CONV3, other])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": "conv4", "epsilons": (0.2,)},
+        {"dataset": "mnist5k", "epsilons": (0.2,)},
+        {"seed": 4, "surrogate_seed": 77},
+        {"epsilons": CONV3.epsilons[::-1]},
+    ],
+)
+def test_what_no_table_shows_together_may_differ(values):
+    require_alike([CONV3, dataclasses.replace(CONV3, **values)])
 
 
 def test_labels_are_no_other_training():
