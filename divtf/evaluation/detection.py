@@ -141,8 +141,8 @@ def evaluate_detection(
     Args:
         ensemble: an Ensemble or a list of members.
         clean_x: clean images [n, ...]; the more there are, the surer the thresholds.
-        attacked: by the attack's name its images [m, ...] and whether each fools the ensemble, bool [m].
-            Images made against a score, by `evasion.evade`, are such too.
+        attacked: by the attack's name its images [m, ...] and whether each fools the ensemble, bool [m]: one
+            that was wrong when clean does not. Images made against a score, by `evasion.evade`, are such too.
         clean_y: their labels, [n] or one-hot, for figures over those rightly classified too; None leaves
             these out.
         scores: names of `SCORES`.

@@ -17,14 +17,22 @@ from divtf.evaluation.stored import as_stored
 from divtf.evaluation.suspicion import SCORES
 from divtf.runtime.logs import get_logger
 from divtf.storage.digests import array_digest
-from divtf.storage.evaluations import KINDS, QUERY, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
+from divtf.storage.evaluations import (
+    KINDS,
+    QUERY,
+    SHOWN_SCORES,
+    TRANSFER,
+    WHITE_BOX,
+    EvaluationRecord,
+    TrialResult,
+)
 
 _LOG = get_logger(__name__)
 # Of the steps of the white box's own ascents, so that three times as many are more than it had.
 _EFFORT = Effort(steps=40, times=3)
 # Of the attacker who evades detection: images, and what is tried on each.
 _EVADING_IMAGES, _EVADING_STEPS, _EVADING_WEIGHTS = 50, 20, (0.0, 0.3, 1.0)
-_EVADED = ("disagreement", "one_minus_confidence")
+_EVADED = SHOWN_SCORES
 # Share of clean images that may be flagged where an attacker evades.
 _FALSE_ALARMS = 0.05
 
@@ -75,7 +83,7 @@ def detected(
     record: EvaluationRecord,
     sets: AdversarialSets,
     clean: tuple[Any, np.ndarray],
-    attacked: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    attacked: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> EvaluationRecord:
     """The record with how well the members' outputs give adversarial images away; section 6.
 
@@ -84,22 +92,24 @@ def detected(
         sets: of the target, beside which what was measured is kept.
         clean: clean images and their true classes, by which thresholds are set; the first of them are
             attacked by one who knows scores and thresholds, at the smallest epsilon.
-        attacked: name of an attack -> its images, and their true classes; they are stored as the record's
-            are, and so are those of who evades.
+        attacked: name of an attack -> its images, their true classes, and whether the clean image behind each
+            is classified as labelled, bool; they are stored as the record's are, and so are those of who
+            evades.
     """
     target, threat = sets.surrogate, ThreatModel(min(record.epsilons))
     x, y = clean
     images, labels = np.asarray(x[:_EVADING_IMAGES]), y[:_EVADING_IMAGES]
 
-    def stored(x_adv: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images as the target sees them, and which of them fool it."""
+    def stored(x_adv: np.ndarray, classes: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images as the target sees them, and which of them fool it: wrong now, and right when clean."""
         seen = np.asarray(as_stored(x_adv, record.stored_as)[:])
-        return seen, predictions(target, seen) != classes
+        return seen, right & (predictions(target, seen) != classes)
 
     def measured() -> dict[str, Any]:
         _LOG.info(f"measures detection for {record.target}, epsilon {threat.epsilon:g}")
         logits = all_member_logits(target, x)
-        tried = {name: stored(x_adv, classes) for name, (x_adv, classes) in attacked.items()}
+        tried = {name: stored(*of_attack) for name, of_attack in attacked.items()}
+        right = predictions(target, images) == labels
         for score in _EVADED:
             # Attacked images do not move the threshold.
             scores = SCORES[score](logits)
@@ -108,12 +118,13 @@ def detected(
                 continue  # A single member never disagrees: there is nothing to evade.
             known = (threat, score, threshold)
             found = evade(target, images, labels, *known, weights=_EVADING_WEIGHTS, steps=_EVADING_STEPS)
-            tried[f"evading {score}"] = stored(found.images, labels)
-        return evaluate_detection(target, x, tried, clean_y=y)
+            tried[f"evading {score}"] = stored(found.images, labels, right)
+        return evaluate_detection(target, x, tried, clean_y=y) | {"fooled_were_right": True}
 
     depends: dict[str, Any] = {
         "epsilon": threat.epsilon,
-        "attacked": {name: array_digest(x_adv) for name, (x_adv, _) in attacked.items()},
+        "attacked": {name: array_digest(x_adv) for name, (x_adv, _, _) in attacked.items()},
+        "right": {name: array_digest(right) for name, (_, _, right) in attacked.items()},
         "evading": [*_EVADED, _EVADING_IMAGES, _EVADING_STEPS, *_EVADING_WEIGHTS],
     }
     if record.stored_as != "float32":

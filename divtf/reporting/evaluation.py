@@ -1,6 +1,7 @@
 """What a protocol found, in Markdown: what is left of each target, and what each attack did."""
 
 import dataclasses
+import functools
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,15 @@ from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.plain_text import WIDTH, aligned
 from divtf.reporting.tables import Cell, Table, tables
-from divtf.storage.evaluations import KINDS, QUERY, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
+from divtf.storage.evaluations import (
+    KINDS,
+    QUERY,
+    SHOWN_SCORES,
+    TRANSFER,
+    WHITE_BOX,
+    EvaluationRecord,
+    TrialResult,
+)
 from divtf.storage.records import (
     CLEAN,
     WORST_CASE,
@@ -36,12 +45,11 @@ COLUMNS = {
 # Targets whose gain over another one is stated where both are there.
 _COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
 MARK = "†"
-# What exports give, the bar to beat, and what flagged most of what fools a diverse ensemble in trials.
-SHOWN_SCORES = ("disagreement", "one_minus_confidence", "pair_divergence")
 _ASKED = (
     "Square was also asked for each other image that the target withstood under all else: what it fooled "
     "there counts in everything, and neither in its own column nor in its curve"
 )
+_WRONG_TOO = "Images that fool include, in these records, those that are wrong when clean already"
 _PAPERS = "The paper's attacks were tried on as many images as the run itself was told to attack"
 
 
@@ -72,7 +80,7 @@ def evaluation_summaries(records: Iterable[EvaluationRecord]) -> list[str]:
         kept = []
         for row in table.rows:
             cells = [row.cell(WORST_CASE, epsilon) for epsilon in table.epsilons]
-            mark = _mark([record for record in group if record.target == row.target])
+            mark = mark_of(group, row.target)
             kept.append(f"{row.target} {' / '.join(f'{cell.accuracy:.1f}{mark}' for cell in cells if cell)}")
         tried = f"under everything that protocol {group[0].protocol} tries, on {group[0].images} images"
         sentences.append(f"{tried}: {', '.join(kept)}")
@@ -94,7 +102,7 @@ def _section(title: str, records: Sequence[EvaluationRecord]) -> str:
         "#### Attacks, in the order in which they were tried",
         _lines(attack_lines(records)),
         *(["#### Signs of masked gradients", *_checks(records)] if any(r.checks for r in records) else []),
-        *(["#### Detection", *_detection(records)] if any(r.detection for r in records) else []),
+        *(["#### Detection", *_detection(records)] if has_detection(records) else []),
     ]
     return "\n\n".join(parts)
 
@@ -134,7 +142,7 @@ def what_is_left(table: Table, records: Sequence[EvaluationRecord]) -> list[list
     lines = [["target", "epsilon", *(COLUMNS[name] for name in columns), "surrogate that hurts most"]]
     for row in table.rows:
         own = [record for record in records if record.target == row.target]
-        mark = _mark(own)
+        mark = mark_of(own, row.target)
         for epsilon in table.epsilons:
             cells = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in columns]
             shown = [_shown(cell, mark) for cell in cells]
@@ -142,9 +150,15 @@ def what_is_left(table: Table, records: Sequence[EvaluationRecord]) -> list[list
     return lines
 
 
-def _mark(records: Sequence[EvaluationRecord]) -> str:
+def mark_of(records: Sequence[EvaluationRecord], target: str) -> str:
     """The mark of a target whose records hold a failed check of masked gradients; "" of another."""
-    return MARK if any(not check["passed"] for record in records for check in record.checks) else ""
+    own = [record for record in records if record.target == target]
+    return MARK if any(not check["passed"] for record in own for check in record.checks) else ""
+
+
+def marked(records: Sequence[EvaluationRecord], target: str) -> str:
+    """The name of a target, with its mark if it has one."""
+    return f"{target} {mark_of(records, target)}".rstrip()
 
 
 def _shown(cell: Cell | None, mark: str) -> str:
@@ -184,7 +198,7 @@ def _only(record: EvaluationRecord, epsilon: float, counts: Callable[[TrialResul
 def surrogate_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     """A line for each surrogate, after a head: how it was trained, and whom its images fooled."""
     targets = list(dict.fromkeys(record.target for record in records))
-    lines = [["surrogate", "trained", *(f"{target}: fooled, only by it" for target in targets)]]
+    lines = [["surrogate", "trained", *_fooled_heads(records, targets)]]
     for name, told in records[0].surrogates.items():
         lines.append(
             [name, entries(told), *(_counts(records, target, on_surrogate(name)) for target in targets)]
@@ -192,20 +206,27 @@ def surrogate_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     return lines
 
 
+def _fooled_heads(records: Sequence[EvaluationRecord], targets: Sequence[str]) -> list[str]:
+    return [f"{marked(records, target)}: fooled, only by it" for target in targets]
+
+
 def _counts(records: Sequence[EvaluationRecord], target: str, counts: Callable[[TrialResult], bool]) -> str:
     """How many images some attacks fooled, and how many they alone, all seeds together, at each epsilon.
 
-    "-" where none of them was tried.
+    "-" where none of them was tried. Attacks on the target itself are each tried on the images that those
+    before left: the second number would repeat the first, and is "-".
     """
     own = [record for record in records if record.target == target]
-    at = {trial.epsilon for record in own for trial in record.trials if counts(trial)}
+    trials = [trial for record in own for trial in record.trials if counts(trial)]
+    at = {trial.epsilon for trial in trials}
+    is_transfer = all(trial.kind == TRANSFER for trial in trials)
     cells = []
     for epsilon in own[0].epsilons:
         if epsilon not in at:
             cells.append("-")
             continue
         fooled = sum(sum(_fooled_by(record, epsilon, counts)) for record in own)
-        only = sum(_only(record, epsilon, counts) for record in own)
+        only = str(sum(_only(record, epsilon, counts) for record in own)) if is_transfer else "-"
         cells.append(f"{fooled}, {only}")
     return " / ".join(cells)
 
@@ -213,8 +234,8 @@ def _counts(records: Sequence[EvaluationRecord], target: str, counts: Callable[[
 def attack_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     """A line for each attack in the order of the protocol, after a head: settings, cost, whom it fooled."""
     targets = list(dict.fromkeys(record.target for record in records))
-    heads = [f"{target}: fooled, only by it" for target in targets]
-    lines = [["attack", "on", "settings", "cost of an image", "images tried", *heads]]
+    heads = ["attack", "on", "settings", "cost of an image", "images tried"]
+    lines = [[*heads, *_fooled_heads(records, targets)]]
     trials = {_key(trial): trial for record in records for trial in record.trials}
     for key, trial in trials.items():
         cost = f"{trial.queries} queries" if trial.queries else f"{trial.gradients} gradients"
@@ -259,10 +280,15 @@ def _checks(records: Sequence[EvaluationRecord]) -> list[str]:
             lines.append([check["name"], "yes" if check["passed"] else f"**no** {MARK}", check["sentence"]])
         parts.append(_lines(lines))
     return [
-        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {MARK} at its figures above: "
-        "they may tell more of the attacks than of the target.",
+        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {MARK} at its figures, "
+        "or at its name where figures of it stand: they may tell more of the attacks than of the target.",
         *parts,
     ]
+
+
+def has_detection(records: Sequence[EvaluationRecord]) -> bool:
+    """Whether there is a curve to tell of: where no image stands, nothing is attacked."""
+    return any(record.detection.get("curves") for record in records)
 
 
 def _detection(records: Sequence[EvaluationRecord]) -> list[str]:
@@ -271,15 +297,14 @@ def _detection(records: Sequence[EvaluationRecord]) -> list[str]:
 
 def detection_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     """How many images that fool a target are flagged, by score; of the attacks, and of one who evades."""
-    lines = [
-        ["target", "attack", "score", "AUC", "flagged of all", "flagged of those that fool", "fool unseen"]
-    ]
+    heads = ["target", "attack", "score", "AUC", "images", "flagged of all, %"]
+    lines = [[*heads, "images that fool", "flagged of those that fool, %", "fool unseen"]]
     for record in records:
         curves = {(c["attack"], c["score"], c["images"]): c for c in record.detection.get("curves", ())}
         for (attack, score, images), curve in curves.items():
             if images == "all" and score in SHOWN_SCORES:
                 fooled = curves.get((attack, score, "fooled"))
-                lines.append([record.target, *_detected(attack, score, curve, fooled)])
+                lines.append([marked(records, record.target), *_detected(attack, score, curve, fooled)])
     return lines
 
 
@@ -287,19 +312,41 @@ def detection_note(records: Sequence[EvaluationRecord]) -> str:
     """What these lines mean."""
     first = next(curve for record in records for curve in record.detection.get("curves", ()))
     at = " / ".join(f"{100 * rate['false_alarms']:g} %" for rate in first["at"])
+    are_right = all(r.detection.get("fooled_were_right") for r in records if r.detection.get("curves"))
+    fool = "Images that fool are right when clean" if are_right else _WRONG_TOO
     return (
         f"At epsilon {min(records[0].epsilons):g}. Flagged are images whose score is above that of all but "
-        f"{at} of the clean test images; the AUC is over all attacked images. Who evades knows the score "
-        "and its threshold at 5 %. The records have more scores."
+        f"{at} of the clean test images; the AUC is over all attacked images. [ ]: 95 % Wilson interval, of "
+        f"the choice of attacked images at this threshold. {fool}. Who evades knows the score and its "
+        "threshold at 5 %. The records have more scores."
     )
 
 
 def _detected(
     attack: str, score: str, curve: Mapping[str, Any], fooled: Mapping[str, Any] | None
 ) -> list[str]:
-    rates = [" / ".join(f"{100 * at['tpr']:.1f}" for at in c["at"]) if c else "-" for c in (curve, fooled)]
-    unseen = " / ".join(str(at["missed"]) for at in fooled["at"]) if fooled else "0"
-    return [attack, score.replace("_", " "), f"{curve['auc']:.3f}", *rates, unseen]
+    of_fooled = ["0", "-", "0"]
+    if fooled:
+        unseen = " / ".join(str(at["missed"]) for at in fooled["at"])
+        of_fooled = [_total(fooled), _rates(fooled), unseen]
+    return [
+        *(attack, score.replace("_", " "), f"{curve['auc']:.3f}", _total(curve), _rates(curve)),
+        *of_fooled,
+    ]
+
+
+def _total(curve: Mapping[str, Any]) -> str:
+    """How many attacked images a curve is of."""
+    return str(curve["at"][0].get("total", "-"))
+
+
+def _rates(curve: Mapping[str, Any]) -> str:
+    """Flagged shares in percent, with their intervals where they are known."""
+    return " / ".join(
+        f"{100 * at['tpr']:.1f}"
+        + (f" <sub>[{100 * at['low']:.1f}-{100 * at['high']:.1f}]</sub>" if "low" in at else "")
+        for at in curve["at"]
+    )
 
 
 def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
@@ -308,13 +355,16 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     spread = "±: standard deviation over n seeds" if seeds else "[ ]: 95 % Wilson interval"
     stored = {record.stored_as for record in records} - {"float32"}
     names = {row.target for row in table.rows}
+    named = functools.partial(marked, records)
     asked = f", in the column Square the first {records[0].query_images}" if records[0].query_images else ""
     return [
         f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
         "counts only if it is classified as labelled when clean and under every attack of the column",
         "Images that have fooled every target are left out of further attacks on surrogates, those that have "
         "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by "
-        "it among those of its kind, with images that a later one might have fooled too",
+        "it among those of its kind, with images that a later one might have fooled too. Of attacks on the "
+        "target itself - stands in place of that number: what one of them fools is left out of the next, so "
+        "that it would repeat the number fooled",
         *([_ASKED] if any(map(_asked_for_more, records)) else []),
         *([_PAPERS] if any(record.paper for record in records) else []),
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),
@@ -323,8 +373,10 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
             for ours, theirs in _COMPARED
             if {ours, theirs} <= names
             for line in (
-                _gains(table, ours, theirs),
-                *paired_lines(table, ours, theirs, (TRANSFER, WORST_CASE)),
+                _gains(table, ours, theirs, named),
+                *paired_lines(
+                    table, ours, theirs, {name: COLUMNS[name] for name in _gained(table, ours, theirs)}, named
+                ),
             )
         ),
         *([captions.NOISE_ALONE] if {"T_Div", "T_Base"} <= names and "T_Noise" not in names else []),
@@ -333,18 +385,25 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     ]
 
 
-def _gains(table: Table, ours: str, theirs: str) -> str:
+def _gains(table: Table, ours: str, theirs: str, named: Callable[[str], str]) -> str:
     """A line on what a target gains over another: by the paper's protocol, and what is left of that."""
+    gained = _gained(table, ours, theirs)
+    parts = [f"{COLUMNS[name]} {' / '.join(map(signed, gains))}" for name, gains in gained.items()]
+    shown = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
+    return f"{named(ours)} over {named(theirs)}, points at epsilon {shown}: {', '.join(parts)}"
+
+
+def _gained(table: Table, ours: str, theirs: str) -> dict[str, list[float]]:
+    """What a target gains over another in each column that both have, in points at each epsilon."""
     rows = {row.target: row for row in table.rows}
-    parts = []
-    for name, head in COLUMNS.items():
+    gained = {}
+    for name in COLUMNS:
         at = [0.0] if name == CLEAN else table.epsilons
         pairs = [(rows[ours].cell(name, epsilon), rows[theirs].cell(name, epsilon)) for epsilon in at]
-        gains = [signed(mine.accuracy - other.accuracy) for mine, other in pairs if mine and other]
+        gains = [mine.accuracy - other.accuracy for mine, other in pairs if mine and other]
         if len(gains) == len(at):
-            parts.append(f"{head} {' / '.join(gains)}")
-    shown = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
-    return f"{ours} over {theirs}, points at epsilon {shown}: {', '.join(parts)}"
+            gained[name] = gains
+    return gained
 
 
 def _asked_for_more(record: EvaluationRecord) -> bool:

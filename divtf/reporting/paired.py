@@ -2,11 +2,11 @@
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from divtf.reporting.cells import heading, signed
 from divtf.reporting.tables import Row, Table
-from divtf.storage.records import TransferResult
+from divtf.storage.records import CLEAN, TransferResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,20 +61,36 @@ def paired_results(ours: TransferResult | None, theirs: TransferResult | None) -
     return paired(ours.outcomes, theirs.outcomes) if same else None
 
 
-def paired_lines(table: Table, target: str, base: str, columns: Sequence[str] = ()) -> list[str]:
+def paired_lines(
+    table: Table,
+    target: str,
+    base: str,
+    columns: Mapping[str, str] | None = None,
+    named: Callable[[str], str] = str,
+) -> list[str]:
     """Caption lines on what a target gains over another, at each epsilon: in the worst case, or in columns.
 
     One line compares image by image where both kept their outcomes, one seed by seed where both have
     several; targets of one seed are a pair.
+
+    Args:
+        table: that both are rows of.
+        target: whose gain it is.
+        base: the other one.
+        columns: name of a column -> what it is called; None is the worst cases, by their own names.
+        named: how the name of a target is written, as with a mark.
     """
     rows = {row.target: row for row in table.rows}
     ours, theirs = rows[target], rows[base]
     lines = []
-    for worst in columns or table.worst_cases:
-        pairs = {epsilon: _pairs(ours, theirs, worst, epsilon) for epsilon in table.epsilons}
-        by_image = [text for epsilon in pairs if (text := _by_image(pairs[epsilon], base, epsilon))]
+    if columns is None:
+        columns = {worst: heading(worst) for worst in table.worst_cases}
+    for column, head in columns.items():
+        epsilons = (0.0,) if column == CLEAN else table.epsilons
+        pairs = {epsilon: _pairs(ours, theirs, column, epsilon) for epsilon in epsilons}
+        by_image = [text for epsilon in pairs if (text := _by_image(pairs[epsilon], named(base), epsilon))]
         by_seed = [text for epsilon in pairs if (text := _by_seed(pairs[epsilon], epsilon))]
-        over = f"{target} over {base}, {heading(worst)}"
+        over = f"{named(target)} over {named(base)}, {head}"
         lines += [f"{over}, image by image: {'; '.join(by_image)}"] if by_image else []
         lines += [f"{over}, seed by seed, mean ± deviation: {'; '.join(by_seed)}"] if by_seed else []
     return lines
@@ -94,9 +110,9 @@ Pairs = Sequence[tuple[int, TransferResult, TransferResult]]
 """Seed, and the results of both targets of that seed."""
 
 
-def _pairs(ours: Row, theirs: Row, worst: str, epsilon: float) -> Pairs:
-    others = {record.seed: record.result(worst, epsilon) for record in theirs.records}
-    found = [(record.seed, record.result(worst, epsilon)) for record in ours.records]
+def _pairs(ours: Row, theirs: Row, column: str, epsilon: float) -> Pairs:
+    others = {record.seed: record.result(column, epsilon) for record in theirs.records}
+    found = [(record.seed, record.result(column, epsilon)) for record in ours.records]
     return [(seed, mine, other) for seed, mine in found if mine and (other := others.get(seed))]
 
 
@@ -110,7 +126,7 @@ def _by_image(pairs: Pairs, base: str, epsilon: float) -> str:
                 f"{of_seed}{signed(found.difference)} points, right where {base} is wrong {images}, the "
                 f"other way {found.theirs_only}, exact McNemar {in_words(found.p_value)}"
             )
-    return f"at epsilon {epsilon:g} {'; '.join(texts)}" if texts else ""
+    return f"{_at(epsilon)}{'; '.join(texts)}" if texts else ""
 
 
 def _by_seed(pairs: Pairs, epsilon: float) -> str:
@@ -121,9 +137,14 @@ def _by_seed(pairs: Pairs, epsilon: float) -> str:
     differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
     mean, deviation = signed(statistics.fmean(differences)), statistics.stdev(differences)
     return (
-        f"at epsilon {epsilon:g} {_spread(ours)} and {_spread(theirs)}, paired difference {mean} ± "
+        f"{_at(epsilon)}{_spread(ours)} and {_spread(theirs)}, paired difference {mean} ± "
         f"{deviation:.1f} points, n = {len(pairs)}"
     )
+
+
+def _at(epsilon: float) -> str:
+    """Clean images are of no epsilon."""
+    return f"at epsilon {epsilon:g} " if epsilon else ""
 
 
 def _spread(values: Sequence[float]) -> str:

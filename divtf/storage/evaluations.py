@@ -9,6 +9,9 @@ from divtf.storage.typed import as_tuples, checked
 
 TRANSFER, WHITE_BOX, QUERY = "transfer", "white box", "query"
 KINDS = (TRANSFER, WHITE_BOX, QUERY)
+# What exports give, the bar to beat, and what flagged most of what fools a diverse ensemble in trials.
+SHOWN_SCORES = ("disagreement", "one_minus_confidence", "pair_divergence")
+"""Scores of detection that reports show, each of which one who knows of it evades."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,8 @@ class EvaluationRecord(Record):
         images_digest: of the clean images and labels, by which results on the same ones are known.
         paper: the worst cases of the run's own evaluation, by the paper's protocol, one for each epsilon.
         checks: of masked gradients, as `evaluation.masking` tells them.
-        detection: as `evaluation.detection` tells it.
+        detection: as `evaluation.detection` tells it; "fooled_were_right" is true where images that fool are
+            right when clean. Earlier records lack it, and count images that were wrong then too.
         analysis: command, commit and versions of the evaluation.
     """
 

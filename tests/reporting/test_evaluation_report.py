@@ -140,10 +140,31 @@ def test_every_figure_of_a_target_with_a_failed_check_is_marked_and_no_other(bad
         assert all(re.fullmatch(r"[\d.]+†? <sub>\[[\d.-]+\]</sub>", cell) for cell in figures)
     assert left()[1] == {key: [cell.replace("†", "") for cell in cells] for key, cells in lines.items()}
     text = evaluation_markdown(records)
-    assert "At epsilon 0.1. A target that fails one has † at its figures above" in text
+    assert "At epsilon 0.1. A target that fails one has † at its figures, or at its name where" in text
     assert f"| {bad}, seed 0 | passed | what was found |" in text
     assert text.count("| gradients | **no** † | Half of them are zero. |") == 1
     assert text.count("| repeated | yes | They do not differ. |") == 2
+
+
+@pytest.mark.parametrize("bad", ["T_Div", "T_Base"])
+def test_the_mark_is_at_the_name_wherever_figures_of_it_stand(bad):
+    """Of two seeds one fails a check: heads, lines of detection, gains and pairs name the target, marked."""
+    curves = {"curves": [curve("pgd", "all", 0.5, 8, (2, 4))]}
+    records = [
+        made(name, *values, seed=seed, detection=curves, checks=[FAILED] if name == bad and seed else [])
+        for name, values in {"T_Div": (DIV, DIV_03), "T_Base": (BASE, BASE_03)}.items()
+        for seed in (0, 1)
+    ]
+    div, base = (f"{name} †" if name == bad else name for name in ("T_Div", "T_Base"))
+    _, surrogates, attacks, *_, detection = grids(records)
+    heads = [f"{div}: fooled, only by it", f"{base}: fooled, only by it"]
+    assert surrogates[0][2:] == heads and attacks[0][5:] == heads
+    assert [line[0] for line in detection[1:]] == [div, div, base, base]
+    for text in (evaluation_markdown(records), " ".join(evaluation_text(records).split())):
+        assert f"{div} over {base}, points at epsilon 0.1 / 0.3: clean +0.0" in text
+        assert f"{div} over {base}, transfer, image by image: at epsilon 0.1 seed 0, +25.0 points" in text
+        assert f"right where {base} is wrong 2 images" in text
+        assert f"{div} over {base}, transfer, seed by seed" in text
 
 
 def test_gains_by_the_papers_protocol_and_by_this_one_are_side_by_side():
@@ -214,7 +235,10 @@ def test_surrogates_fooled_and_only_by_hand():
 
 
 def test_attacks_fooled_and_only_by_hand():
-    """Versions of an attack are one; its images tried are the most that one of them was tried on."""
+    """Versions of an attack are one; its images tried are the most that one of them was tried on.
+
+    What an attack on the target itself alone fooled is not told: it is what it fooled.
+    """
     _, _, lines = grids(RECORDS)
     head = ["attack", "on", "settings", "cost of an image", "images tried"]
     assert lines == [
@@ -223,8 +247,8 @@ def test_attacks_fooled_and_only_by_hand():
         # T_Div at 0.1: 0, 1, 2, of which fgsm has 0 and other 1 and 2; at 0.3: 2, 3, which none of them has.
         ["pgd", "plain", "steps 20", "20 gradients", "8 / 8", "3, 0 / 2, 2", "2, 2 / 7, 0"],
         ["pgd", "other", "steps 20", "20 gradients", "8 / 8", "2, 0 / 3, 3", "1, 1 / 7, 0"],
-        ["pgd", "the target", "steps 20", "20 gradients", "7 / 7", "2, 2 / 3, 3", "6, 6 / 7, 7"],
-        ["square", "the target", "initial 0.8", "9 queries", "4 / 4", "1, 1 / 2, 2", "2, 2 / 4, 4"],
+        ["pgd", "the target", "steps 20", "20 gradients", "7 / 7", "2, - / 3, -", "6, - / 7, -"],
+        ["square", "the target", "initial 0.8", "9 queries", "4 / 4", "1, - / 2, -", "2, - / 4, -"],
     ]
 
 
@@ -239,7 +263,7 @@ def test_an_attack_of_one_epsilon_has_no_figures_at_the_other():
     """As those of the checks of masked gradients are; none fooled is another thing than none tried."""
     trials = [trial(WHITE_BOX, {1}, tried=[1, 2], attack="longer"), trial(WHITE_BOX, set(), epsilon=0.3)]
     _, _, (_, longer, pgd) = grids([record("T_Div", trials, epsilons=(0.1, 0.3))])
-    assert longer[4:] == ["2 / -", "1, 1 / -"] and pgd[4:] == ["- / 8", "- / 0, 0"]
+    assert longer[4:] == ["2 / -", "1, - / -"] and pgd[4:] == ["- / 8", "- / 0, -"]
 
 
 def test_seeds_become_mean_and_deviation():
@@ -266,7 +290,12 @@ def test_a_mark_of_one_seed_is_the_targets():
 
 
 def test_two_targets_are_paired_image_by_image():
-    """Under transfer at 0.1 T_Div keeps 3, 4, 5, 6 and T_Base 5, 6; together 4, 5, 6 and 6."""
+    """In each column that both have on the same images: the paper's results kept no outcomes.
+
+    Under transfer at 0.1 T_Div keeps 3, 4, 5, 6 and T_Base 5, 6; together 4, 5, 6 and 6; under the white box
+    0, 2, 4, 5, 6 and 6, at 0.3 3, 4, 5, 6 and none; of the first four Square leaves 0, 2, 3 and 2, 3, at 0.3
+    2, 3 and none. Of n images that one alone has right p is 2 / 2^n.
+    """
     text = evaluation_markdown(RECORDS)
     p_transfer, p_all = (scipy.stats.binomtest(n, n).pvalue for n in (2, 2))
     assert (p_transfer, p_all) == (0.5, 0.5)
@@ -275,8 +304,39 @@ def test_two_targets_are_paired_image_by_image():
         "wrong 2 images, the other way 0, exact McNemar p = 0.5; at epsilon 0.3 +0.0 points, right where "
         "T_Base is wrong 0 images, the other way 0, exact McNemar p = 1\n"
     ) in text
-    assert "- T_Div over T_Base, worst case, image by image: at epsilon 0.1 +25.0 points" in text
+
+    def pair(points, ours, p):
+        counts = f"{ours} image{'' if ours == 1 else 's'}, the other way 0"
+        return f"{points} points, right where T_Base is wrong {counts}, exact McNemar p = {p}"
+
+    pairs = {
+        "clean": pair("+0.0", 0, 1),
+        "transfer": f"at epsilon 0.1 {pair('+25.0', 2, 0.5)}; at epsilon 0.3 {pair('+0.0', 0, 1)}",
+        "white box": f"at epsilon 0.1 {pair('+50.0', 4, 0.12)}; at epsilon 0.3 {pair('+50.0', 4, 0.12)}",
+        "Square": f"at epsilon 0.1 {pair('+25.0', 1, 1)}; at epsilon 0.3 {pair('+50.0', 2, 0.5)}",
+        "everything": f"at epsilon 0.1 {pair('+25.0', 2, 0.5)}; at epsilon 0.3 {pair('+0.0', 0, 1)}",
+    }
+    assert [line for line in text.splitlines() if "image by image" in line] == [
+        f"- T_Div over T_Base, {name}, image by image: {told}" for name, told in pairs.items()
+    ]
     assert "over T_Noise" not in text
+
+
+def test_two_targets_are_paired_seed_by_seed():
+    """Under the white box at 0.1 T_Div keeps 5 and 4 of 8, T_Base 1 and 2: +50.0 and +25.0 points."""
+    seconds = DIV | {"white": {1, 3, 4}}, BASE | {"white": {0, 1, 2, 3, 4}}
+    records = [
+        *(made("T_Div", at, DIV_03, seed=seed) for seed, at in enumerate((DIV, seconds[0]))),
+        *(made("T_Base", at, BASE_03, seed=seed) for seed, at in enumerate((BASE, seconds[1]))),
+    ]
+    text = evaluation_markdown(records)
+    deviations = [statistics.stdev(100 * n / 8 for n in counts) for counts in ((5, 4), (1, 2), (4, 2))]
+    ours, theirs, paired = (f"{deviation:.1f}" for deviation in deviations)
+    assert (
+        f"- T_Div over T_Base, white box, seed by seed, mean ± deviation: at epsilon 0.1 56.2 ± {ours} % and "
+        f"18.8 ± {theirs} %, paired difference +37.5 ± {paired} points, n = 2; at epsilon 0.3 50.0 ± 0.0 %"
+    ) in text
+    assert "- T_Div over T_Base, clean, seed by seed, mean ± deviation: 87.5 ± 0.0 % and 87.5" in text
 
 
 def test_other_images_are_not_paired():
@@ -304,24 +364,67 @@ def test_sections_are_apart_by_protocol_model_and_data():
     assert titles == [f"conv3 on mnist, protocol {name}: what is left" for name in ("strong", "dverge")]
 
 
-def test_detection_by_hand():
-    def curve(attack, images, auc, tpr, missed):
-        at = [
-            {"false_alarms": level, "tpr": share, "missed": count}
-            for level, share, count in zip((0.01, 0.05), tpr, missed, strict=True)
-        ]
-        return {"attack": attack, "score": "one_minus_confidence", "images": images, "auc": auc, "at": at}
+def curve(attack, images, auc, total, flagged):
+    """Of so many attacked images, of which some are flagged at 1 % and at 5 % false alarms."""
+    at = []
+    for level, count in zip((0.01, 0.05), flagged, strict=True):
+        found = scipy.stats.binomtest(count, total).proportion_ci(0.95, method="wilson")
+        counts = {"flagged": count, "total": total, "missed": total - count}
+        at.append(
+            {"false_alarms": level, "tpr": count / total, "low": found.low, "high": found.high, **counts}
+        )
+    return {"attack": attack, "score": "one_minus_confidence", "images": images, "auc": auc, "at": at}
 
-    curves = [
-        curve("pgd", "all", 0.75, (0.25, 0.5), (3, 2)),
-        curve("pgd", "fooled", 0.875, (0.125, 1.0), (7, 0)),
-        curve("fgsm", "all", 0.5, (0.0, 0.0), (8, 8)),
+
+CURVES = [
+    curve("pgd", "all", 0.75, 8, (2, 4)),
+    curve("pgd", "fooled", 0.875, 4, (1, 4)),
+    curve("fgsm", "all", 0.5, 6, (0, 0)),
+]
+
+
+def test_detection_by_hand():
+    text = evaluation_markdown([made("T_Div", DIV, DIV_03, detection={"curves": CURVES})])
+    assert "that of all but 1 % / 5 % of the clean test images" in text.split("#### Detection")[1]
+    rates = {counts: percent(*counts) for counts in ((2, 8), (4, 8), (1, 4), (4, 4), (0, 6))}
+    assert grids([made("T_Div", DIV, DIV_03, detection={"curves": CURVES})])[-1] == [
+        [
+            *("target", "attack", "score", "AUC", "images", "flagged of all, %"),
+            *("images that fool", "flagged of those that fool, %", "fool unseen"),
+        ],
+        [
+            *("T_Div", "pgd", "one minus confidence", "0.750", "8", f"{rates[2, 8]} / {rates[4, 8]}"),
+            *("4", f"{rates[1, 4]} / {rates[4, 4]}", "3 / 0"),
+        ],
+        [
+            *("T_Div", "fgsm", "one minus confidence", "0.500", "6", f"{rates[0, 6]} / {rates[0, 6]}"),
+            *("0", "-", "0"),
+        ],
     ]
-    text = evaluation_markdown([made("T_Div", DIV, DIV_03, detection={"curves": curves})])
-    section = text.split("#### Detection")[1]
-    assert "that of all but 1 % / 5 % of the clean test images" in section
-    assert "| T_Div | pgd | one minus confidence | 0.750 | 25.0 / 50.0 | 12.5 / 100.0 | 7 / 0 |" in section
-    assert "| T_Div | fgsm | one minus confidence | 0.500 | 0.0 / 0.0 | - | 0 |" in section
+
+
+def test_curves_without_counts_are_shown_without():
+    rates = [{"false_alarms": 0.05, "tpr": 0.5, "missed": 1}]
+    old = {"attack": "pgd", "score": "disagreement", "auc": 0.5, "at": rates}
+    curves = [old | {"images": images} for images in ("all", "fooled")]
+    *_, (_, line) = grids([made("T_Div", DIV, DIV_03, detection={"curves": curves})])
+    assert line == ["T_Div", "pgd", "disagreement", "0.500", "-", "50.0", "-", "50.0", "1"]
+
+
+def test_detection_says_whether_images_that_fool_were_right():
+    """One record of before is enough to say that they were not."""
+    old, new = {"curves": CURVES}, {"curves": CURVES, "fooled_were_right": True}
+    for found, are_right in (([new, new], True), ([old, new], False), ([new, {}], True)):
+        text = evaluation_markdown(
+            [made("T_Div", DIV, DIV_03, seed=seed, detection=each) for seed, each in enumerate(found)]
+        )
+        assert ("Images that fool are right when clean." in text) == are_right
+        assert ("include, in these records, those that are wrong when clean already." in text) != are_right
+
+
+@pytest.mark.parametrize("detection", [{}, {"clean": {"images": 8}, "attacks": {}, "curves": []}])
+def test_where_nothing_stands_there_is_no_detection(detection):
+    assert "Detection" not in evaluation_markdown([made("T_Div", DIV, DIV_03, detection=detection)])
 
 
 def test_console_shows_what_the_report_does():

@@ -374,6 +374,21 @@ class TestTables:
         assert [row["passed"]["text"].strip() for row in rows] == ["yes", "no †"]
         assert rows[1]["what was found"]["text"] == "It fools & wins."
 
+    def test_detection(self, seen):
+        """A line with a mark at its target's name is that target's still: the switch hides it."""
+        _, rows = seen.grid("Images that are flagged")
+        names = [row["target"]["text"].strip() for row in rows]
+        assert names == ["T_Base †", "T_Base †", "T_Div", "T_Div"]
+        assert rows[0]["flagged of all, %"]["text"] == "50.0 [40.0-60.0] / 62.5 [52.5-72.5]"
+        blocks = [block for section in sections(RESULT) for block in section.blocks]
+        (block,) = [block for block in blocks if block.title == "Protocol strong: detection"]
+        assert [line.target for line in block.grids[0].lines] == ["T_Base"] * 2 + ["T_Div"] * 2
+
+    def test_detection_of_nothing_is_not_there(self):
+        nothing = {"clean": {"images": 8, "right": 0}, "attacks": {}, "curves": []}
+        records = [dataclasses.replace(each, detection=nothing) for each in RESULT.records["evaluation"]]
+        assert "detection" not in Page(page(Result("t", {"evaluation": records}))).words
+
     def test_transfer_matrix(self, seen):
         _, rows = seen.grid("epsilon 0.1")
         corner = "images of ↓, accuracy of →"

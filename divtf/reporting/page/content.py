@@ -8,11 +8,11 @@ from divtf.data.paper import TARGETS
 from divtf.reporting import captions
 from divtf.reporting.comparison import comparison_notes, comparison_tables
 from divtf.reporting.evaluation import (
-    SHOWN_SCORES,
     as_target_record,
     attack_lines,
     detection_lines,
     detection_note,
+    has_detection,
     notes_on,
     surrogate_lines,
 )
@@ -27,7 +27,7 @@ from divtf.reporting.page.strips import strips
 from divtf.reporting.report import READING
 from divtf.reporting.tables import Table, in_order, tables
 from divtf.reporting.under_attack import under_attack
-from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
+from divtf.storage.evaluations import SHOWN_SCORES, ComparisonRecord, EvaluationRecord
 from divtf.storage.records import GaasRecord, SparsityRecord, TargetRecord, TransferMatrixRecord, grouped
 
 
@@ -194,7 +194,7 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord], looks: Looks
             grids=grids.check_grids(records),
         ),
     ]
-    if any(record.detection for record in records):
+    if has_detection(records):
         found = grids.text_grid("Images that are flagged", detection_lines(records), targets)
         drawn = charts.roc_charts(records, SHOWN_SCORES)
         blocks.append(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from divtf.reporting import comparison
 from divtf.reporting.cells import heading, percent, signed, spread
 from divtf.reporting.classes import class_counts
-from divtf.reporting.evaluation import COLUMNS, MARK, as_target_record, worst_surrogate
+from divtf.reporting.evaluation import COLUMNS, MARK, as_target_record, mark_of, worst_surrogate
 from divtf.reporting.leaking import MARK as LEAKING
 from divtf.reporting.leaking import leaks
 from divtf.reporting.page.elements import Cell, Grid, Line
@@ -61,9 +61,11 @@ def _epsilon_cell(epsilon: float) -> Cell:
 def text_grid(caption: str, grid: Sequence[Sequence[str]], targets: Sequence[str] = ()) -> Grid:
     """A grid of texts, its head first; lines that begin with the name of a target are that target's."""
     head, *lines = grid
-    made = [
-        Line(tuple(map(text_cell, map(plain, line))), line[0] if line[0] in targets else "") for line in lines
-    ]
+    made = []
+    for line in lines:
+        name = line[0].removesuffix(f" {MARK}")
+        cells = tuple(map(text_cell, map(plain, line)))
+        made.append(Line(cells, name if name in targets else ""))
     return Grid(caption, tuple(head), tuple(made))
 
 
@@ -80,7 +82,7 @@ def evaluation_grid(records: Sequence[EvaluationRecord]) -> Grid:
     lines = []
     for row in table.rows:
         own = [record for record in records if record.target == row.target]
-        mark = MARK if any(not check["passed"] for record in own for check in record.checks) else ""
+        mark = mark_of(records, row.target)
         for epsilon in table.epsilons:
             found = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in columns]
             cells = [measured_cell(cell, mark=mark) for cell in found]
