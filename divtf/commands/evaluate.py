@@ -15,7 +15,7 @@ from divtf.errors import require, require_installed
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.fields import nearest
-from divtf.pipeline.protocols import PROTOCOLS, Protocol
+from divtf.pipeline.protocols import GIVEN, PROTOCOLS, Protocol
 from divtf.pipeline.surrogates import FORMS, require_alike, surrogates
 from divtf.runtime import quiet_start
 from divtf.storage import files
@@ -51,7 +51,7 @@ def protocol_from_flags(name: str, flag_values: flags.FlagValues = flags.FLAGS) 
     """
     known = f"--protocol as one of {{{', '.join(PROTOCOLS)}}}"
     require(name in PROTOCOLS, known, f"protocol={name}{nearest(name, PROTOCOLS)}")
-    values = {key: flag_values[key].value for key in ("images", "queries", "query_images", "stored_as")}
+    values = {key: flag_values[key].value for key in GIVEN if key != "surrogates"}
     given = {key: value for key, value in values.items() if value is not None}
     if flag_values.surrogates is not None:
         given["surrogates"] = tuple(flag_values.surrogates)

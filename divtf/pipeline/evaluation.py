@@ -204,6 +204,7 @@ def _record(
         images_digest=images_and_labels_digest(x, y),
         paper=tuple(result for result in run.results if result.attack == WORST_CASE),
         analysis=environment.environment(),
+        changed=protocol.changed,
     )
 
 
@@ -229,7 +230,7 @@ def _checked(
         if len(numbers):
             seed = draws(attempt.attack, trial.version)
             images, _ = source.images(attempt.attack, x, y, numbers=numbers, seed=seed)
-            attacked[title] = images, y[numbers]
+            attacked[title] = images, y[numbers], np.array(record.clean_hits)[numbers]
     checked = evaluation_checks.checked(record, sets, x, y)
     return evaluation_checks.detected(checked, sets, data.test_set(), attacked)
 

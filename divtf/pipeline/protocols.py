@@ -7,6 +7,9 @@ from typing import Any
 from divtf.errors import require
 from divtf.storage.records import STORED_AS
 
+GIVEN = ("surrogates", "images", "queries", "query_images", "stored_as")
+"""What flags may change of a protocol."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
@@ -66,6 +69,13 @@ class Protocol:
             "attacks by transfer and white-box ones to check",
             f"checks=True with {len(self.transfer)} by transfer and {len(self.white_box)} white-box ones",
         )
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Values that are not those of the protocol of this name, as flags give them, by their names."""
+        own = PROTOCOLS.get(self.name, self)
+        values = {name: getattr(self, name) for name in GIVEN}
+        return {name: value for name, value in values.items() if value != getattr(own, name)}
 
     @property
     def needs_art(self) -> bool:

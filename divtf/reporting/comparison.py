@@ -122,7 +122,7 @@ def comparison_notes(table: Table, records: Sequence[ComparisonRecord]) -> list[
     """What the table says of itself: images, marks, surrogates, budgets, commands."""
     own = [record for record in records if record.subject == table.title]
     return [
-        f"Accuracy in percent, protocol {own[0].protocol}; images: the first {own[0].images} test images, "
+        f"Accuracy in percent, protocol {own[0].tried_by}; images: the first {own[0].images} test images, "
         f"in the column {QUERY} the first {own[0].query_images}. An image counts only if it is right when "
         "clean and under every attack of a column",
         "[ ]: 95 % Wilson interval of one seed; ±: standard deviation over n seeds",

@@ -55,13 +55,13 @@ _PAPERS = "The paper's attacks were tried on as many images as the run itself wa
 
 def evaluation_markdown(records: Iterable[EvaluationRecord]) -> str:
     """The report of evaluations, a section for each protocol, model and data set."""
-    groups = grouped(list(records), lambda record: f"{record.subject}, protocol {record.protocol}")
+    groups = grouped(list(records), lambda record: f"{record.subject}, protocol {record.tried_by}")
     return "\n\n".join(_section(title, group) for title, group in groups.items()) + "\n"
 
 
 def evaluation_text(records: Iterable[EvaluationRecord]) -> str:
     """The same for the console: plain text, what is left alone."""
-    groups = grouped(list(records), lambda record: f"{record.subject}, protocol {record.protocol}")
+    groups = grouped(list(records), lambda record: f"{record.subject}, protocol {record.tried_by}")
     blocks = []
     for title, group in groups.items():
         (table,) = tables(map(as_target_record, group))
@@ -75,14 +75,14 @@ def evaluation_text(records: Iterable[EvaluationRecord]) -> str:
 def evaluation_summaries(records: Iterable[EvaluationRecord]) -> list[str]:
     """A sentence for each protocol, model and data set: what each target keeps under everything."""
     sentences = []
-    for group in grouped(list(records), lambda record: f"{record.subject}, {record.protocol}").values():
+    for group in grouped(list(records), lambda record: f"{record.subject}, {record.tried_by}").values():
         (table,) = tables(map(as_target_record, group))
         kept = []
         for row in table.rows:
             cells = [row.cell(WORST_CASE, epsilon) for epsilon in table.epsilons]
             mark = mark_of(group, row.target)
             kept.append(f"{row.target} {' / '.join(f'{cell.accuracy:.1f}{mark}' for cell in cells if cell)}")
-        tried = f"under everything that protocol {group[0].protocol} tries, on {group[0].images} images"
+        tried = f"under everything that protocol {group[0].tried_by} tries, on {group[0].images} images"
         sentences.append(f"{tried}: {', '.join(kept)}")
     return sentences
 

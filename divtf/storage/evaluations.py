@@ -79,6 +79,7 @@ class EvaluationRecord(Record):
         detection: as `evaluation.detection` tells it; "fooled_were_right" is true where images that fool are
             right when clean. Earlier records lack it, and count images that were wrong then too.
         analysis: command, commit and versions of the evaluation.
+        changed: values that were given in place of the protocol's own, by their names.
     """
 
     protocol: str
@@ -94,6 +95,17 @@ class EvaluationRecord(Record):
     checks: tuple[Mapping[str, Any], ...] = ()
     detection: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    changed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def tried_by(self) -> str:
+        """The protocol in words: its name, and what was changed, as "strong, changed: queries 0"."""
+        values = {
+            name: "+".join(value) if isinstance(value, list | tuple) else value
+            for name, value in self.changed.items()
+        }
+        parts = [f"{name.replace('_', ' ')} {value}" for name, value in values.items()]
+        return f"{self.protocol}, changed: {'; '.join(parts)}" if parts else self.protocol
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""

@@ -55,6 +55,10 @@ def runs(tmp_path_factory, tiny_world):
     return root
 
 
+def own_value(name, key):
+    return getattr(PROTOCOLS[name], key)
+
+
 @pytest.mark.parametrize(
     ("arguments", "changes"),
     [
@@ -72,6 +76,8 @@ def runs(tmp_path_factory, tiny_world):
 def test_what_is_not_given_is_the_protocols(name, arguments, changes):
     protocol = evaluate.protocol_from_flags(name, parsed(*arguments))
     assert protocol == dataclasses.replace(PROTOCOLS[name], **changes)
+    # What is its own value is no change.
+    assert protocol.changed == {key: changes[key] for key in changes if changes[key] != own_value(name, key)}
 
 
 @pytest.mark.parametrize("table", [False, True])
@@ -187,7 +193,7 @@ def test_report_is_written_and_printed(runs, small, tmp_path, capsys):
     assert f"report         {directory / 'README.md'}" in printed
     page = directory.parent / "report.html"
     assert f"page           {page}" in printed
-    assert "Under everything that the strong protocol tries" in page.read_text()
+    assert "Under everything that protocol strong tries" in page.read_text()
     (collected,) = evaluate.collect(root, "strong")
     assert collected.trials == record.trials
     assert evaluate.collect(root, "dverge") == []

@@ -94,8 +94,7 @@ def test_the_page_of_a_table_has_all_runs_below_it(tmp_path):
     assert command(root) == 0
     text = (root / "report.html").read_text()
     assert (
-        "Under everything that the strong protocol tries, T_Div keeps 50.0" in text
-        and "Side by side" not in text
+        "Under everything that protocol strong tries, T_Div keeps 50.0" in text and "Side by side" not in text
     )
 
 

@@ -117,6 +117,16 @@ def test_summary_is_what_everything_leaves_by_hand():
     assert evaluation_summaries([]) == []
 
 
+def test_a_protocol_that_was_changed_is_told_so():
+    """Or a weak attacker would go by the name of a strong one."""
+    weak = dataclasses.replace(RECORDS[0], changed={"surrogates": ("plain", "div"), "query_images": 9})
+    called = "strong, changed: surrogates plain+div; query images 9"
+    assert weak.tried_by == called and RECORDS[0].tried_by == "strong"
+    assert f"### conv3 on mnist, protocol {called}: what is left" in evaluation_markdown([weak])
+    assert evaluation_text([weak]).startswith(f"conv3 on mnist, protocol {called}\n")
+    assert evaluation_summaries([weak])[0].startswith(f"under everything that protocol {called} tries")
+
+
 def test_intervals_are_wilsons():
     """(p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n), of 4 in 8."""
     z, n, p = 1.959963984540054, 8, 0.5

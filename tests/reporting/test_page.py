@@ -228,7 +228,7 @@ class TestFinding:
         }
         div, base = told["T_Div"], told["T_Base"]
         assert found == (
-            "Under everything that the strong protocol tries, T_Div keeps "
+            "Under everything that protocol strong tries, T_Div keeps "
             f"{div.format(f'95{NBSP}% interval ')} of 8 images right at epsilon 0.1, T_Base "
             f"{base.format('')} (exact McNemar p = {p:.2g}); at 0.3, T_Div {div.format('')} and "
             f"T_Base {base.format('')}."

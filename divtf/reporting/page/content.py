@@ -1,6 +1,7 @@
 """What a page says of a result: records -> sections of blocks, in the order of reading."""
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -159,14 +160,14 @@ def _notes(table: Table) -> list[str]:
 
 
 def _evaluations(records: Sequence[EvaluationRecord], looks: Looks) -> list[Block]:
-    groups = grouped(records, lambda record: record.protocol)
+    groups = grouped(records, lambda record: record.tried_by)
     return [block for protocol, group in groups.items() for block in _evaluation(protocol, group, looks)]
 
 
 def _evaluation(protocol: str, records: Sequence[EvaluationRecord], looks: Looks) -> list[Block]:
     (table,) = tables(map(as_target_record, records))
     targets = table.targets
-    name = f"evaluation-{protocol}"
+    name = re.sub(r"\W+", "-", f"evaluation-{protocol}")
     # In this order the counts stand in each cell.
     at = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
     counts = f"images at epsilon {at}"

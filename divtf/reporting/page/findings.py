@@ -42,14 +42,14 @@ def table_finding(records: Sequence[TargetRecord], reference: str = _PLAIN) -> s
 def evaluation_finding(records: Sequence[EvaluationRecord], reference: str = _PLAIN) -> str:
     """The same, under everything that a protocol tries."""
     (table,) = tables(map(as_target_record, records))
-    what = f"under everything that the {records[0].protocol} protocol tries"
+    what = f"under everything that protocol {records[0].tried_by} tries"
     return _sentence(table, WORST_CASE, table.epsilons, what, reference)
 
 
 def comparison_finding(records: Sequence[ComparisonRecord]) -> str:
     """The same, beside the reference of a comparison."""
     (table,) = comparison_tables(records)
-    what = f"under everything that the {records[0].protocol} protocol tries"
+    what = f"under everything that protocol {records[0].tried_by} tries"
     return _sentence(table, WORST_CASE, table.epsilons, what, records[0].reference)
 
 

@@ -89,7 +89,7 @@ def evaluation_grid(records: Sequence[EvaluationRecord]) -> Grid:
             worst = text_cell(worst_surrogate(own, epsilon))
             lines.append(Line((Cell(row.target), _epsilon_cell(epsilon), *cells, worst), row.target))
     head = ("target", "epsilon", *(COLUMNS[name] for name in columns), "surrogate that hurts most")
-    return Grid(f"What is left under protocol {records[0].protocol}, in percent", head, tuple(lines))
+    return Grid(f"What is left under protocol {records[0].tried_by}, in percent", head, tuple(lines))
 
 
 def comparison_grid(table: Table, records: Sequence[ComparisonRecord]) -> Grid:
