@@ -30,13 +30,14 @@ def test_detection_is_of_the_images_as_stored(stored_as, tiny_members, rng, monk
 
     record = EvaluationRecord("T_Base", "m", "d", 0, "strong", 12, (0.1,), "", (), {}, stored_as, 0, "x")
     sets = types.SimpleNamespace(surrogate=target, kept=keep)
-    tried = evaluation_checks.detected(record, sets, (clean, y), {"fgsm": (attacked, y)}).detection
+    right = predictions(target, clean) == y
+    tried = evaluation_checks.detected(record, sets, (clean, y), {"fgsm": (attacked, y, right)}).detection
     expected = {"fgsm": attacked} | {f"evading {score}": evading for score in evaluation_checks._EVADED}
-    assert tried.keys() == expected.keys()
+    assert tried.keys() == expected.keys() | {"fooled_were_right"}
     for name, images in expected.items():
         seen = np.asarray(as_stored(images, stored_as)[:])
         np.testing.assert_array_equal(tried[name][0], seen, err_msg=name)
-        np.testing.assert_array_equal(tried[name][1], predictions(target, seen) != y, err_msg=name)
+        np.testing.assert_array_equal(tried[name][1], right & (predictions(target, seen) != y), err_msg=name)
     # What was measured of images as they are is kept under the name that it had.
     assert kept[0].get("stored_as", "float32") == stored_as and ("stored_as" in kept[0]) == (
         stored_as != "float32"
