@@ -195,7 +195,7 @@ def test_defaults_are_those_of_section_4_1_and_of_the_others_papers():
     }
     assert described["mifgsm"] == {
         "attack": "mifgsm",
-        "revision": 3,
+        "revision": 4,
         "params": _OWN
         | _MI
         | {"parts": ["Momentum(decay=1.0, nesterov=False)", repr(losses.LOSSES["cross_entropy"])]},
