@@ -1,4 +1,4 @@
-"""Small architectures of one's own, for comparisons on two cores: a step takes a tenth of Conv-3's or less.
+"""Small architectures of one's own, for comparisons on two cores: a seventh of Conv-3's operations or less.
 
     python -m divtf.main --model=examples.small_members:strided --dataset=mnist --epochs=10
 

@@ -1,7 +1,6 @@
 """What a protocol found, in Markdown: what is left of each target, and what each attack did."""
 
 import dataclasses
-import functools
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -355,7 +354,7 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     spread = "±: standard deviation over n seeds" if seeds else "[ ]: 95 % Wilson interval"
     stored = {record.stored_as for record in records} - {"float32"}
     names = {row.target for row in table.rows}
-    named = functools.partial(marked, records)
+    written = {name: marked(records, name) for name in names}
     asked = f", in the column Square the first {records[0].query_images}" if records[0].query_images else ""
     return [
         f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
@@ -372,12 +371,7 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
             line
             for ours, theirs in _COMPARED
             if {ours, theirs} <= names
-            for line in (
-                _gains(table, ours, theirs, named),
-                *paired_lines(
-                    table, ours, theirs, {name: COLUMNS[name] for name in _gained(table, ours, theirs)}, named
-                ),
-            )
+            for line in _gains(table, ours, theirs, written)
         ),
         *([captions.NOISE_ALONE] if {"T_Div", "T_Base"} <= names and "T_Noise" not in names else []),
         *captions.analyses(records),
@@ -385,12 +379,17 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     ]
 
 
-def _gains(table: Table, ours: str, theirs: str, named: Callable[[str], str]) -> str:
-    """A line on what a target gains over another: by the paper's protocol, and what is left of that."""
+def _gains(table: Table, ours: str, theirs: str, written: Mapping[str, str]) -> list[str]:
+    """Lines on what a target gains over another: in points, in each column that both have, then in pairs."""
     gained = _gained(table, ours, theirs)
     parts = [f"{COLUMNS[name]} {' / '.join(map(signed, gains))}" for name, gains in gained.items()]
     shown = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
-    return f"{named(ours)} over {named(theirs)}, points at epsilon {shown}: {', '.join(parts)}"
+    over = f"{written[ours]} over {written[theirs]}"
+    heads = {name: COLUMNS[name] for name in gained}
+    return [
+        f"{over}, points at epsilon {shown}: {', '.join(parts)}",
+        *paired_lines(table, ours, theirs, heads, written),
+    ]
 
 
 def _gained(table: Table, ours: str, theirs: str) -> dict[str, list[float]]:
