@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from divtf.errors import require
 from divtf.reporting import captions, report
 from divtf.reporting.comparison import comparison_csv, comparison_markdown
-from divtf.reporting.evaluation import evaluation_markdown, evaluation_summaries
+from divtf.reporting.evaluation import evaluation_markdown, evaluation_summaries, marked
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
@@ -114,7 +114,8 @@ def _has_detection(records: Sequence[EvaluationRecord]) -> bool:
 
 
 def _roc_of_targets(records: Sequence[EvaluationRecord]) -> Figure:
-    return roc_figure({f"{r.target}, seed {r.seed}": r.detection for r in records if r.detection})
+    detected = [record for record in records if record.detection]
+    return roc_figure({f"{marked([r], r.target)}, seed {r.seed}": r.detection for r in detected})
 
 
 KINDS = {

@@ -1,11 +1,15 @@
 """Accuracy against queries: the curve by hand and by counting, and the picture's lines."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from evaluation_records import IMAGES, record, trial
 
 from divtf.reporting.figures.queries import queries_figure, query_curve
 from divtf.reporting.figures.style import target_style
+from divtf.reporting.page.charts import query_charts
+from divtf.reporting.page.specs import series_styles
 from divtf.storage.evaluations import QUERY, TRANSFER
 
 
@@ -85,6 +89,17 @@ def test_picture_has_a_line_for_each_target():
         assert line.get_drawstyle() == "steps-post"
     (legend,) = band.legends
     assert [text.get_text() for text in legend.get_texts()] == ["T_Base", "T_Div"]
+
+
+def test_a_failed_check_is_a_mark_in_the_picture_and_in_the_chart_of_the_page():
+    failed = dataclasses.replace(asked("T_Base", [1, 2, 10]), checks=({"passed": False},))
+    records = [failed, asked("T_Div", [4, 10, 10])]
+    (band,) = queries_figure(records).subfigs
+    assert [text.get_text() for text in band.legends[0].get_texts()] == ["T_Base †", "T_Div"]
+    (chart,) = query_charts(records, series_styles(["T_Base", "T_Div"]))
+    assert "T_Base †, T_Div" in chart.words
+    told = [point["words"] for point in chart.spec["data"]["values"]]
+    assert {words.split(",")[0] for words in told} == {"T_Base †", "T_Div"}
 
 
 def test_picture_of_nothing_is_refused():

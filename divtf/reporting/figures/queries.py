@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from divtf.data.paper import TARGETS
+from divtf.reporting.evaluation import marked
 from divtf.reporting.figures.style import STYLE, panels, shared_legend, target_style
 from divtf.reporting.tables import in_order
 from divtf.storage.evaluations import QUERY, EvaluationRecord
@@ -37,10 +38,13 @@ def queries_figure(records: Iterable[EvaluationRecord]) -> Figure:
             axes.set(title=f"epsilon {epsilon:g}", xscale="symlog", xlabel="queries", ylim=(-3, 103))
             axes.set_xlim(0, None)
         axes_row[0].set_ylabel(f"accuracy on the first {group[0].query_images}, %")
-        shared_legend(
-            band, [Line2D([], [], color=target_style(target, targets)[0], label=target) for target in targets]
-        )
+        shared_legend(band, [_entry(target, targets, group) for target in targets])
     return figure
+
+
+def _entry(target: str, targets: Sequence[str], records: Sequence[EvaluationRecord]) -> Line2D:
+    """The target's entry in the legend."""
+    return Line2D([], [], color=target_style(target, targets)[0], label=marked(records, target))
 
 
 def query_curve(records: Sequence[EvaluationRecord], epsilon: float) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def roc_figure(results: Mapping[str, Mapping[str, Any]], images: str = "fooled")
                 _draw(axes, curve, scores, least)
             count = results[target]["attacks"][attack]["fooled" if images == "fooled" else "images"]
             axes.set(
-                title=f"{attack}: {count} {IMAGES[images]}",
+                title=f"{attack.replace('_', ' ')}: {count} {IMAGES[images]}",
                 xlabel="false alarms, share of clean images",
                 xscale="log",
                 xlim=(least, 1.0),

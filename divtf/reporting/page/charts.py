@@ -8,6 +8,7 @@ import numpy as np
 
 from divtf.data.paper import TARGETS
 from divtf.reporting.cells import heading
+from divtf.reporting.evaluation import marked
 from divtf.reporting.figures.coherence import coherence_bins
 from divtf.reporting.figures.gaas import pooled
 from divtf.reporting.figures.queries import query_curve
@@ -64,17 +65,18 @@ def query_charts(records: Sequence[EvaluationRecord], looks: Looks) -> list[Char
     asked = [record for record in records if any(trial.kind == QUERY for trial in record.trials)]
     by_target = grouped(asked, lambda record: record.target)
     targets = in_order(by_target, TARGETS)
+    names = [marked(asked, target) for target in targets]
     charts = []
     for epsilon in asked[0].epsilons if asked else ():
         points, grid = [], [["target", "queries", "accuracy, %"]]
-        for target in targets:
+        for target, name in zip(targets, names, strict=True):
             for count, accuracy in zip(*query_curve(by_target[target], epsilon), strict=True):
-                words = f"{target}, epsilon {epsilon:g}: {accuracy:.1f} % left after {count} queries"
+                words = f"{name}, epsilon {epsilon:g}: {accuracy:.1f} % left after {count} queries"
                 point = {"target": target, "series": target, "x": int(count), "y": round(float(accuracy), 3)}
                 points.append(point | {"words": words})
                 grid.append([target, str(count), f"{accuracy:.1f}"])
         title = f"epsilon {epsilon:g}"
-        words = f"Accuracy of {', '.join(targets)} against the queries of Square, {title}."
+        words = f"Accuracy of {', '.join(names)} against the queries of Square, {title}."
         spec = lines(
             points,
             chosen(looks, targets),
