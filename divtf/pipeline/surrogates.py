@@ -13,6 +13,7 @@ from divtf.pipeline import objective_fields
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.storage.digests import digest, file_digest
+from divtf.storage.evaluations import SAME_AS
 
 FORMS = (
     "plain, plainN with N members, other for another architecture, a mode (div), a model (mix), same for one "
@@ -97,7 +98,7 @@ def surrogates(names: Sequence[str], configs: Sequence[RunConfig]) -> list[Surro
             found.append(surrogate(name, configs[0]))
             continue
         for config in configs:
-            made = Surrogate(f"same as {config.target}", (_configuration(name, config),), ())
+            made = Surrogate(f"{SAME_AS} {config.target}", (_configuration(name, config),), ())
             if _told(made) not in map(_told, found):
                 found.append(made)
     names_of: dict[tuple[str, ...], str] = {}

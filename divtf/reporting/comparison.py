@@ -1,7 +1,7 @@
 """Defences side by side: what is left of each under a protocol, by surrogate and in all, and what it cost."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from divtf.reporting import captions
 from divtf.reporting.cells import signed
@@ -12,11 +12,12 @@ from divtf.reporting.leaking import leaks
 from divtf.reporting.paired import differences, in_words
 from divtf.reporting.plain_text import aligned
 from divtf.reporting.tables import Cell, Row, Table, tables
-from divtf.storage.evaluations import KINDS, QUERY, ComparisonRecord
+from divtf.storage.evaluations import KINDS, QUERY, SAME_AS, TRANSFER, ComparisonRecord, TrialResult
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
 _EVERYTHING = "everything"
 _MASKED = "†"
+_OWN = "on own surrogates"
 
 
 def comparison_markdown(records: Sequence[ComparisonRecord]) -> str:
@@ -63,12 +64,21 @@ def _by_surrogate(record: ComparisonRecord) -> TargetRecord:
     """The record as one of a table, in which each surrogate, too, stands for an attack."""
     kinds = as_target_record(record)
     kept = tuple(result for result in kinds.results if result.attack in (CLEAN, *KINDS, WORST_CASE))
+    sources = {f"on {name}": on_surrogate(name) for name in record.surrogates}
+    if any(name.startswith(SAME_AS) for name in record.surrogates):
+        sources[_OWN] = _on_own_surrogates(record)
     on = [
-        result_of(record, f"on {name}", epsilon, record.standing(epsilon, on_surrogate(name)))
+        result_of(record, column, epsilon, record.standing(epsilon, counts))
         for epsilon in record.epsilons
-        for name in record.surrogates
+        for column, counts in sources.items()
     ]
     return TargetRecord(**record.common(), results=(*kept, *on))
+
+
+def _on_own_surrogates(record: ComparisonRecord) -> Callable[[TrialResult], bool]:
+    """Tells whether a trial's images were made on a surrogate that is trained as no other target is."""
+    others = {name for name in record.surrogates if name.startswith(SAME_AS)} - {f"{SAME_AS} {record.target}"}
+    return lambda trial: trial.kind == TRANSFER and trial.surrogate not in others
 
 
 def comparison_columns(table: Table) -> list[str]:
@@ -126,6 +136,11 @@ def comparison_notes(table: Table, records: Sequence[ComparisonRecord]) -> list[
         f"in the column {QUERY} the first {own[0].query_images}. An image counts only if it is right when "
         "clean and under every attack of a column",
         "[ ]: 95 % Wilson interval of one seed; ±: standard deviation over n seeds",
+        *(
+            [f"{_OWN}: all but those that are trained as another target is"]
+            if any(name.startswith(SAME_AS) for name in own[0].surrogates)
+            else []
+        ),
         f"Against {own[0].reference}: difference in everything, in points, and p of McNemar's exact test, "
         "image by image, of each seed; over several seeds mean ± deviation of the paired difference",
         f"{_MASKED}: shows signs of masked gradients; {LEAKING}: leaks labels",

@@ -9,6 +9,8 @@ from divtf.storage.typed import as_tuples, checked
 
 TRANSFER, WHITE_BOX, QUERY = "transfer", "white box", "query"
 KINDS = (TRANSFER, WHITE_BOX, QUERY)
+SAME_AS = "same as"
+"""What the names of surrogates begin with that are trained as a target is, before that target's."""
 # What exports give, the bar to beat, and what flagged most of what fools a diverse ensemble in trials.
 SHOWN_SCORES = ("disagreement", "one_minus_confidence", "pair_divergence")
 """Scores of detection that reports show, each of which one who knows of it evades."""

@@ -83,6 +83,16 @@ def test_columns_are_what_is_left_by_surrogate_by_kind_and_in_all():
     assert float(found["T_Ens+Div", WORST_CASE]["coherence"]) == pytest.approx(0.3)
 
 
+def test_own_surrogates_are_all_but_those_that_are_trained_as_another_target():
+    fooled = {"plain": {0}, "same as T_Ens+Div": {1, 2}, "same as T_Div": {3, 4, 5}}
+    tried = [trial(TRANSFER, numbers, surrogate=name) for name, numbers in fooled.items()]
+    found = values(compared(RUNS, [record("T_Ens+Div", tried), record("T_Div", tried)]))
+    own = {name: float(found[name, "on own surrogates"]["accuracy"]) for name in ("T_Ens+Div", "T_Div")}
+    assert own == {"T_Ens+Div": left({0, 1, 2}), "T_Div": left({0, 3, 4, 5})}
+    assert float(found["T_Div", "on own surrogates"]["difference"]) == own["T_Div"] - own["T_Ens+Div"]
+    assert float(found["T_Div", WORST_CASE]["accuracy"]) == left({0, 1, 2, 3, 4, 5})
+
+
 def test_difference_is_paired_with_the_reference():
     ours, theirs = set().union(*OURS.values()), set().union(*THEIRS.values()) | {7}
     worse, better = len(theirs - ours), len(ours - theirs)

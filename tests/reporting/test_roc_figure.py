@@ -1,11 +1,14 @@
 """The picture of ROC curves: what its lines, titles and legends say."""
 
+import dataclasses
 import struct
 
 import pytest
+from evaluation_records import record
 
 from divtf.reporting.figures import style
 from divtf.reporting.figures.roc import roc_figure
+from divtf.reporting.published import OUTPUTS
 
 
 def curve(attack, score, images, auc, points):
@@ -15,13 +18,13 @@ def curve(attack, score, images, auc, points):
 
 RESULTS = {
     "clean": {"images": 100, "right": None},
-    "attacks": {"pgd": {"images": 20, "fooled": 8}, "square": {"images": 20, "fooled": 0}},
+    "attacks": {"pgd": {"images": 20, "fooled": 8}, "evading_none": {"images": 20, "fooled": 0}},
     "curves": [
         curve("pgd", "disagreement", "all", 0.75, [[0.0, 0.25], [0.1, 0.5], [1.0, 1.0]]),
         curve("pgd", "one_minus_confidence", "all", 0.5, [[0.0, 0.0], [1.0, 1.0]]),
         curve("pgd", "disagreement", "fooled", 0.875, [[0.02, 0.5], [1.0, 1.0]]),
         curve("pgd", "one_minus_confidence", "fooled", 0.625, [[0.0, 0.125], [1.0, 1.0]]),
-        curve("square", "disagreement", "all", 0.25, [[0.0, 0.0], [1.0, 1.0]]),
+        curve("evading_none", "disagreement", "all", 0.25, [[0.0, 0.0], [1.0, 1.0]]),
     ],
 }
 
@@ -46,7 +49,7 @@ def test_curves_of_all_images_and_several_targets():
     for band in figure.subfigs:
         assert [axes.get_title() for axes in band.axes] == [
             "pgd: 20 attacked images",
-            "square: 20 attacked images",
+            "evading none: 20 attacked images",
         ]
         (legend,) = band.legends
         assert [text.get_text() for text in legend.get_texts()] == ["disagreement", "one minus confidence"]
@@ -68,3 +71,10 @@ def test_equal_pictures_have_equal_bytes():
     one, other = (style.png(roc_figure({"T_Div": RESULTS})) for _ in range(2))
     assert one == other
     assert min(struct.unpack(">II", one[16:24])) > 200
+
+
+def test_a_failed_check_is_a_mark_at_the_title():
+    detected = [record(name, [], detection=RESULTS) for name in ("T_Base", "T_Div")]
+    detected[0] = dataclasses.replace(detected[0], checks=({"passed": False},))
+    figure = OUTPUTS["roc.png"].make(detected)
+    assert [band.get_suptitle() for band in figure.subfigs] == ["T_Base †, seed 0", "T_Div, seed 0"]
