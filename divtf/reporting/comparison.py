@@ -131,10 +131,11 @@ def _markdown(table: Table, records: Sequence[ComparisonRecord]) -> str:
 def comparison_notes(table: Table, records: Sequence[ComparisonRecord]) -> list[str]:
     """What the table says of itself: images, marks, surrogates, budgets, commands."""
     own = [record for record in records if record.subject == table.title]
+    asked = f", in the column {QUERY} the first {own[0].query_images}" if own[0].query_images else ""
     return [
-        f"Accuracy in percent, protocol {own[0].tried_by}; images: the first {own[0].images} test images, "
-        f"in the column {QUERY} the first {own[0].query_images}. An image counts only if it is right when "
-        "clean and under every attack of a column",
+        f"Accuracy in percent, protocol {own[0].tried_by}; images: "
+        f"the first {own[0].images} test images{asked}. "
+        "An image counts only if it is right when clean and under every attack of a column",
         "[ ]: 95 % Wilson interval of one seed; ±: standard deviation over n seeds",
         *(
             [f"{_OWN}: all but those that are trained as another target is"]

@@ -233,7 +233,8 @@ def index_section(results: Mapping[str, Published], titles: Mapping[str, str]) -
 
 def _summary(published: Published) -> str:
     by_the_paper = [captions.summary(table) for table in tables(published["table"])]
-    return "; ".join([*by_the_paper, *evaluation_summaries(published.get("evaluation", ()))])
+    evaluated = [*published.get("evaluation", ()), *published.get("comparison", ())]
+    return "; ".join([*by_the_paper, *evaluation_summaries(evaluated)])
 
 
 def _first_picture(published: Published) -> tuple[str, Output]:

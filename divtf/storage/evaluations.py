@@ -101,13 +101,13 @@ class EvaluationRecord(Record):
 
     @property
     def tried_by(self) -> str:
-        """The protocol in words: its name, and what was changed, as "strong, changed: queries 0"."""
+        """The protocol in words: its name, and what was changed, as "strong (changed: queries 0)"."""
         values = {
             name: "+".join(value) if isinstance(value, list | tuple) else value
             for name, value in self.changed.items()
         }
         parts = [f"{name.replace('_', ' ')} {value}" for name, value in values.items()]
-        return f"{self.protocol}, changed: {'; '.join(parts)}" if parts else self.protocol
+        return f"{self.protocol} (changed: {'; '.join(parts)})" if parts else self.protocol
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""

@@ -289,6 +289,7 @@ def test_comparison_is_published_as_markdown_csv_and_json(repository):
     readme, directory = page_of(), publish_pages.RESULTS / "mine"
     alone = (directory / "comparison.md").read_text()
     assert alone.startswith("### conv3 on mnist: what is left of each\n") and alone.strip() in readme
+    assert "under everything that protocol strong tries, on " in index()
     assert "against T_Base" in alone and "| T_Div | 0.1 | 100.0 [67.6-100.0] |" in alone
     assert (directory / "comparison.csv").read_text().startswith("model,dataset,target,epsilon,column")
     for link in ("[the comparison as CSV](comparison.csv)", "[records: comparison](comparison.json)"):

@@ -134,6 +134,8 @@ def test_marks_and_notes_say_what_stands_behind():
     ):
         assert told in text
     assert "secret" not in text
+    (unasked,) = compared(RUNS[1:], [record("T_Div", trials(THEIRS)[:-1], query_images=0)])
+    assert "the first 8 test images. An image" in comparison_markdown([unasked])
 
 
 def test_records_travel_as_json_without_detection():

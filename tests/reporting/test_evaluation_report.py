@@ -120,7 +120,7 @@ def test_summary_is_what_everything_leaves_by_hand():
 def test_a_protocol_that_was_changed_is_told_so():
     """Or a weak attacker would go by the name of a strong one."""
     weak = dataclasses.replace(RECORDS[0], changed={"surrogates": ("plain", "div"), "query_images": 9})
-    called = "strong, changed: surrogates plain+div; query images 9"
+    called = "strong (changed: surrogates plain+div; query images 9)"
     assert weak.tried_by == called and RECORDS[0].tried_by == "strong"
     assert f"### conv3 on mnist, protocol {called}: what is left" in evaluation_markdown([weak])
     assert evaluation_text([weak]).startswith(f"conv3 on mnist, protocol {called}\n")
