@@ -15,7 +15,6 @@ from divtf.reporting.tables import Cell, Row, Table, tables
 from divtf.storage.evaluations import KINDS, QUERY, SAME_AS, TRANSFER, ComparisonRecord, TrialResult
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
-_EVERYTHING = "everything"
 _MASKED = "†"
 _OWN = "on own surrogates"
 
@@ -88,6 +87,11 @@ def comparison_columns(table: Table) -> list[str]:
     return [*on, *(kind for kind in KINDS if kind in measured), WORST_CASE]
 
 
+def column_heading(column: str) -> str:
+    """What a column is called."""
+    return "everything" if column == WORST_CASE else column
+
+
 def cell_of(row: Row, column: str, epsilon: float) -> Cell | None:
     """What a target has in a column at an epsilon; clean images have none."""
     return row.cell(column, 0.0 if column == CLEAN else epsilon)
@@ -95,7 +99,7 @@ def cell_of(row: Row, column: str, epsilon: float) -> Cell | None:
 
 def _grid(table: Table, records: Sequence[ComparisonRecord]) -> list[list[str]]:
     columns, reference = comparison_columns(table), records[0].reference
-    heads = [_EVERYTHING if column == WORST_CASE else column for column in columns]
+    heads = map(column_heading, columns)
     lines = [["target", "epsilon", CLEAN, *heads, f"against {reference}", "coherence", "hours"]]
     for row in table.rows:
         for epsilon in table.epsilons:

@@ -14,6 +14,7 @@ from divtf.reporting.evaluation import evaluation_markdown, evaluation_summaries
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
+from divtf.reporting.figures.comparison import comparison_figure
 from divtf.reporting.figures.gaas import gaas_figure
 from divtf.reporting.figures.pair_cosines import pair_cosine_figure
 from divtf.reporting.figures.queries import queries_figure
@@ -129,6 +130,7 @@ KINDS = {
 
 # File name -> what it is, in the order of the page.
 OUTPUTS = {
+    "comparison.png": Output("comparison", "what is left of each", comparison_figure),
     "accuracy.png": Output(
         "table", "accuracy against epsilon", accuracy_figure, has_values=report.has_attacks
     ),

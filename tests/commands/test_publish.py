@@ -277,7 +277,7 @@ def compare_runs(root, *, weights=None):
     checked_json.write_json(root / "comparison.json", records)
 
 
-COMPARISON = {"comparison.json", "comparison.md", "comparison.csv"}
+COMPARISON = {"comparison.json", "comparison.png", "comparison.md", "comparison.csv"}
 
 
 def test_comparison_is_published_as_markdown_csv_and_json(repository):

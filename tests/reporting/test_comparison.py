@@ -4,11 +4,20 @@ import csv
 import json
 import statistics
 
+import numpy as np
 import pytest
 import scipy.stats
 from evaluation_records import IMAGES, record, trial
 
-from divtf.reporting.comparison import comparison_csv, comparison_markdown, comparison_text
+from divtf.reporting.comparison import (
+    cell_of,
+    comparison_columns,
+    comparison_csv,
+    comparison_markdown,
+    comparison_tables,
+    comparison_text,
+)
+from divtf.reporting.figures.comparison import comparison_figure
 from divtf.storage.evaluations import QUERY, TRANSFER, WHITE_BOX, ComparisonRecord
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord, TransferResult
 
@@ -151,3 +160,21 @@ def test_records_travel_as_json_without_detection():
 def test_console_has_the_tables_alone():
     text = comparison_text(COMPARED)
     assert text.startswith("conv3 on mnist: what is left, %\n") and len(text.splitlines()) == 4
+
+
+def test_picture_has_every_cell_and_its_bars():
+    """One panel; of each target a marker at its accuracy in every column, with its interval."""
+    (band,) = comparison_figure(COMPARED).subfigs
+    (axes,) = band.axes
+    assert (band.get_suptitle(), axes.get_title()) == ("conv3 on mnist", "epsilon 0.1")
+    columns = [label.get_text() for label in axes.get_yticklabels()]
+    assert columns == [CLEAN, "on plain", "on div", TRANSFER, WHITE_BOX, QUERY, "everything"]
+    assert [text.get_text() for text in band.legends[0].get_texts()] == ["T_Div † ‡", "T_Ens+Div"]
+    (table,) = comparison_tables(COMPARED)
+    for drawn, row in zip(axes.containers, table.rows, strict=True):
+        markers, _, (bars,) = drawn.lines
+        cells = [cell_of(row, name, 0.1) for name in (CLEAN, *comparison_columns(table))]
+        assert markers.get_xdata() == pytest.approx([cell.accuracy for cell in cells])
+        assert [round(place) for place in markers.get_ydata()] == list(range(len(columns)))
+        ends = [segment[:, 0].tolist() for segment in bars.get_segments()]
+        assert np.array(ends) == pytest.approx(np.array([cell.bounds for cell in cells]))

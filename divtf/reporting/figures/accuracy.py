@@ -8,7 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from divtf.reporting.cells import heading
-from divtf.reporting.figures.style import STYLE, legend_entry, panels, shared_legend, target_style
+from divtf.reporting.figures.style import (
+    STYLE,
+    legend_entry,
+    panels,
+    points_with_bars,
+    shared_legend,
+    target_style,
+)
 from divtf.reporting.tables import Row, Table, tables
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
@@ -48,11 +55,8 @@ def _accuracy_line(axes: Axes, table: Table, row: Row, attack: str, shift: float
     if not points:
         return
     x = [epsilon + shift for epsilon, _ in points]
-    y = np.array([cell.accuracy for _, cell in points])
-    low, high = np.array([cell.bounds for _, cell in points]).T
+    y, bars = points_with_bars([cell for _, cell in points])
     colour, marker = target_style(row.target, table.targets)
-    # Rounding can put a bound 1e-14 on the wrong side of its accuracy, which errorbar refuses.
-    bars = np.maximum([y - low, high - y], 0)
     axes.errorbar(x, y, bars, color=colour, marker=marker, capsize=2, elinewidth=1)
 
 

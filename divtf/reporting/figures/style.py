@@ -8,13 +8,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from divtf.data.paper import TARGETS
-from divtf.reporting.tables import Table, tables
+from divtf.reporting.tables import Cell, Table, tables
 from divtf.storage.records import TargetRecord
 
 # Okabe and Ito's colours, apart for colour-blind readers too; the paper's targets keep theirs everywhere.
@@ -85,6 +86,14 @@ def panels(
 def shared_legend(band: SubFigure, handles: Sequence[Line2D]) -> None:
     """One legend below all panels of the band."""
     band.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
+
+
+def points_with_bars(cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of cells in percent [n], and how far their bars reach below and above it [2, n]."""
+    accuracy = np.array([cell.accuracy for cell in cells])
+    low, high = np.array([cell.bounds for cell in cells]).T
+    # Rounding can put a bound 1e-14 on the wrong side of its accuracy, which errorbar refuses.
+    return accuracy, np.maximum([accuracy - low, high - accuracy], 0)
 
 
 def legend_entry(target: str, table: Table) -> Line2D:

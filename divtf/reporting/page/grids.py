@@ -13,7 +13,7 @@ from divtf.reporting.page.elements import Cell, Grid, Line
 from divtf.reporting.tables import Cell as Measured
 from divtf.reporting.tables import Row, Table, tables
 from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
-from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
+from divtf.storage.records import CLEAN, TargetRecord
 
 
 def table_grid(table: Table) -> Grid:
@@ -107,7 +107,7 @@ def comparison_grid(table: Table, records: Sequence[ComparisonRecord]) -> Grid:
             last = [against, _number(coherence, ".2f"), _number(hours, ".2g")]
             cells = [*map(measured_cell, found), *map(text_cell, last)]
             lines.append(Line((Cell(row.target + marks), _epsilon_cell(epsilon), *cells), row.target))
-    heads = ["everything" if column == WORST_CASE else column for column in columns]
+    heads = map(comparison.column_heading, columns)
     head = ("target", "epsilon", CLEAN, *heads, f"against {reference}", "coherence", "hours")
     return Grid(f"What is left of each, in percent, beside {reference}", head, tuple(lines))
 
