@@ -81,7 +81,8 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protoc
     """Train and evaluate every target that is not done yet; write and print the comparison."""
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
     from divtf.pipeline import results
-    from divtf.reporting import comparison
+    from divtf.reporting import published
+    from divtf.reporting.comparison import comparison_text
 
     root = Path(configs[0].run_dir).parent
     runs = many_runs.run(configs, cluster)
@@ -92,16 +93,13 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protoc
         for run, evaluation in zip(runs, found, strict=True)
         if evaluation
     ]
-    written = {
-        "comparison.md": comparison.comparison_markdown(records),
-        "comparison.csv": comparison.comparison_csv(records),
-        run_directory.COMPARISON: json.dumps([record.to_json() for record in records], indent=1) + "\n",
-    }
-    for name, text in written.items():
-        files.write_file(root / name, text.encode())
+    as_json = json.dumps([record.to_json() for record in records], indent=1) + "\n"
+    written = {**published.contents({"comparison": records}), run_directory.COMPARISON: as_json.encode()}
+    for name, content in written.items():
+        files.write_file(root / name, content)
     page = results.try_page(root)
     print()
-    print(comparison.comparison_text(records))
+    print(comparison_text(records))
     for name in written:
         print(f"  {name:<15} {root / name}")
     if page:

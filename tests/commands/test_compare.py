@@ -18,7 +18,7 @@ from divtf.storage.records import WORST_CASE
 
 SMALL = Protocol("strong", ("plain",), (Trial("fgsm"),), (Trial("pgd", {"steps": 2}),), 0, 0, False, 12)
 
-WRITTEN = ("comparison.md", "comparison.csv", "comparison.json")
+WRITTEN = ("comparison.png", "comparison.md", "comparison.csv", "comparison.json")
 
 pytestmark = pytest.mark.usefixtures("tiny_world")
 
