@@ -87,7 +87,7 @@ def table_record(target, seed=0, **changes):
 def roc(attack, score, images):
     points = ((0.0, 0.0), (0.0, 0.5), (0.25, 0.75), (1.0, 1.0))
     at = [
-        {"false_alarms": share, "tpr": rate, "low": rate - 0.1, "high": rate + 0.1, "missed": 2}
+        {"false_alarms": share, "tpr": rate, "low": rate - 0.1, "high": rate + 0.1, "missed": 2, "total": 8}
         for share, rate in ((0.01, 0.5), (0.05, 0.625))
     ]
     return {"attack": attack, "score": score, "images": images, "auc": 0.8125, "points": points, "at": at}

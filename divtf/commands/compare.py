@@ -1,6 +1,5 @@
 """The command for comparisons of recipes; `--help` shows the words at its door."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.pipeline.recipes import RECIPES
 from divtf.runtime import quiet_start
-from divtf.storage import files, run_directory
+from divtf.storage import checked_json, files, run_directory
 from divtf.storage.evaluations import ComparisonRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
@@ -93,14 +92,14 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protoc
         for run, evaluation in zip(runs, found, strict=True)
         if evaluation
     ]
-    as_json = json.dumps([record.to_json() for record in records], indent=1) + "\n"
-    written = {**published.contents({"comparison": records}), run_directory.COMPARISON: as_json.encode()}
+    written = published.contents({"comparison": records})
     for name, content in written.items():
         files.write_file(root / name, content)
+    checked_json.write_json(root / run_directory.COMPARISON, [record.to_json() for record in records])
     page = results.try_page(root)
     print()
     print(comparison_text(records))
-    for name in written:
+    for name in (*written, run_directory.COMPARISON):
         print(f"  {name:<15} {root / name}")
     if page:
         print(f"  {'page':<15} {page}")

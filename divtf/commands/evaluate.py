@@ -1,7 +1,6 @@
 """The command for evaluations by a protocol; `--help` shows the words at its door."""
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from divtf.pipeline.fields import nearest
 from divtf.pipeline.protocols import GIVEN, PROTOCOLS, Protocol
 from divtf.pipeline.surrogates import FORMS, require_alike, surrogates
 from divtf.runtime import quiet_start
-from divtf.storage import files
+from divtf.storage import checked_json, files, run_directory
 from divtf.storage.evaluations import EvaluationRecord
 
 flags.disclaim_key_flags()  # They are those of the command at the door.
@@ -113,9 +112,10 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
     made = {"evaluation": records}
     directory = root / f"evaluation-{protocol.name}"
     report = f"# Evaluation\n\n{published.section(made)}\n"
-    written = {**published.contents(made), "evaluation.json": _json(records), "README.md": report.encode()}
-    for name, content in written.items():
+    for name, content in published.contents(made).items():
         files.write_file(directory / name, content)
+    files.write_file(directory / "README.md", report)
+    checked_json.write_json(directory / "evaluation.json", [record.to_json() for record in records])
     page = results.try_page(root)
     print()
     print(evaluation_text(records))
@@ -125,14 +125,18 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
     return records
 
 
-def _json(records: list[EvaluationRecord]) -> bytes:
-    return (json.dumps([record.to_json() for record in records], indent=1) + "\n").encode()
-
-
 def collect(root: Path, protocol: str) -> list[EvaluationRecord]:
-    """The evaluations by a protocol that this command has left in the run directories below `root`."""
-    records = [finished.read_evaluation(path, protocol) for path in finished.directories(root)]
-    return [record for record in records if record]
+    """The evaluations by a protocol that this command has left in the run directories below `root`.
+
+    Raises:
+        InputError: if a target was trained anew since.
+    """
+    evaluations = {path: finished.read_evaluation(path, protocol) for path in finished.directories(root)}
+    records = {path: record for path, record in evaluations.items() if record}
+    for path, record in records.items():
+        file = path / run_directory.evaluation(protocol)
+        finished.require_current(record, finished.read_record(path), file)
+    return list(records.values())
 
 
 def launch() -> None:

@@ -32,8 +32,7 @@ def collect(root: Path) -> list[GaasRecord]:
     analyses = {path: finished.read_gaas(path) for path in finished.directories(root)}
     records = {path: record for path, record in analyses.items() if record}
     for path, record in records.items():
-        current = finished.read_record(path).provenance.get("weights") == record.provenance.get("weights")
-        require(current, f"an analysis of the weights in {path}", "one of others: give divtf.figure5 again")
+        finished.require_current(record, finished.read_record(path), path / run_directory.GAAS)
     return list(records.values())
 
 

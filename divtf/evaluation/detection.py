@@ -205,8 +205,9 @@ def detection_results(
             clean_scores, attacked_scores = SCORES[score](clean), SCORES[score](logits)
             parts = {"all": attacked_scores, **({"fooled": attacked_scores[fooled]} if fooled.any() else {})}
             for images, part in parts.items():
-                curve = _curve(roc(clean_scores, part), false_alarms)
-                curve["points"] = [list(point) for point in roc(clean_scores, part).points()]
+                found = roc(clean_scores, part)
+                curve = _curve(found, false_alarms)
+                curve["points"] = [list(point) for point in found.points()]
                 if right is not None and right.any():
                     curve["right"] = _curve(roc(clean_scores[right], part), false_alarms)
                 curves.append({"attack": name, "score": score, "images": images, **curve})

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from divtf.errors import require
-from divtf.storage.typed import checked
 
 # What an accuracy may be wrong by before it matters, a share: one point.
 TOLERANCE = 0.01
@@ -39,17 +38,6 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """All attributes."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, check: Mapping[str, Any]) -> "Check":
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: if a value is missing or of another type.
-        """
-        names = [field.name for field in dataclasses.fields(cls)]
-        require(set(names) <= set(check), f"a check with {names}", f"{sorted(check)}")
-        return checked(cls(**{name: check[name] for name in names}))
 
 
 def judge_single_step(single: np.ndarray, iterated: np.ndarray) -> Check:

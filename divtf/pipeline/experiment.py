@@ -1,5 +1,6 @@
 """One target from training to report: section 4 of the paper, stage by stage."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,14 +159,8 @@ def load_data(part: DataPart) -> ImageData:
     Raises:
         InputError: if they cannot be had.
     """
-    return load_dataset(
-        part.dataset,
-        data_dir=part.data_dir,
-        image_size=part.image_size,
-        flips=part.flips,
-        max_train_examples=part.max_train_examples,
-        max_test_examples=part.max_test_examples,
-    )
+    settings = dataclasses.asdict(part)
+    return load_dataset(settings.pop("dataset"), **settings)
 
 
 def _seed(config: RunConfig) -> None:

@@ -38,7 +38,6 @@ def one_of(names: Collection[str]) -> Check:
 
 # Training is in single precision, where larger numbers are infinite.
 _LARGEST = 3.4e38
-ANY_TEXT = Check(lambda value: True, "text")
 LABEL = Check(
     lambda text: re.fullmatch(r"\w[\w +().,-]{0,39}", text) is not None,
     "1 to 40 letters, digits and of _+-.,() and space, the first a letter, digit or _",

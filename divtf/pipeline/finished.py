@@ -149,6 +149,21 @@ def read_comparison(root: Path) -> list[ComparisonRecord]:
     return records
 
 
+def require_current(analysis: Record, target: TargetRecord, path: Path) -> None:
+    """Refuse an analysis of a target that was trained anew since.
+
+    Args:
+        analysis: the record of it.
+        target: the run's record.
+        path: of the analysis.
+
+    Raises:
+        InputError: if it is of other weights.
+    """
+    current = analysis.provenance.get("weights") == target.provenance.get("weights")
+    require(current, f"an analysis of the run's weights in {path}", "one of others: make it again")
+
+
 def require_distinct(records: Sequence[Record], root: Path) -> None:
     """Refuse two records of one target, model, data set and seed, which pictures could not tell apart.
 

@@ -10,7 +10,6 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.evaluation.predictions import predictions
 from divtf.pipeline import shared_paths, trained
 from divtf.pipeline.config import RunConfig
-from divtf.pipeline.parts import AttackPart
 from divtf.pipeline.static_images import static_attack, static_sets
 from divtf.pipeline.surrogates import static_models
 from divtf.runtime.logs import get_logger
@@ -29,7 +28,7 @@ def on_static_models(config: RunConfig, data: ImageData, target: Ensemble) -> tu
     """
     if not config.defence.adversarial:
         return ()
-    x, y = data.test_set(config.part(AttackPart).max_attack_examples)
+    x, y = data.test_set(config.max_attack_examples)
     clean = predictions(target, x, shared_paths.BATCH) == y
     entries = []
     for name, base in zip(config.static_models, static_models(config), strict=True):

@@ -35,16 +35,6 @@ class EnsemblePart:
 
 
 @dataclasses.dataclass(frozen=True)
-class AttackPart:
-    """Attacked how."""
-
-    attacks: tuple[str, ...]
-    epsilons: tuple[float, ...]
-    max_attack_examples: int | None
-    stored_as: str | None
-
-
-@dataclasses.dataclass(frozen=True)
 class OutputPart:
     """Kept where."""
 

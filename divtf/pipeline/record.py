@@ -1,5 +1,6 @@
 """What a run measures on its target: accuracy under attack, and the alignment of the input gradients."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from divtf.pipeline.budget import budget, settings
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.examples import examples, strongest
 from divtf.pipeline.leaking import on_static_models
-from divtf.pipeline.parts import AttackPart
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, run_directory
 from divtf.storage.examples import ExamplesRecord
@@ -55,12 +55,11 @@ def attack(
     config: RunConfig, data: ImageData, targets: Mapping[str, Ensemble], shown_in: Path | None = None
 ) -> list[TransferResult]:
     """Attack the surrogate, and score each target; without targets this makes the adversarial sets only."""
-    part, test_set = config.part(AttackPart), data.test_set()
-    x, y = test_set
-    attacked = x[: part.max_attack_examples], y[: part.max_attack_examples]
-    if not part.attacks:
+    test_set, attacked = data.test_set(), data.test_set(config.max_attack_examples)
+    if not config.attacks:
         return evaluate_transfer(None, targets, attacked, [], clean=test_set, batch_size=shared_paths.BATCH)
-    attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon in part.epsilons for name in part.attacks]
+    places = itertools.product(config.epsilons, config.attacks)
+    attacks = [make_attack(name, ThreatModel(epsilon)) for epsilon, name in places]
     base = config.base(config.surrogate_seed)
     surrogate, directory = shared_ensembles.ensemble(base, data)
     sets = shared_ensembles.adversarial_sets(surrogate, directory, settings(base, data))
@@ -71,7 +70,7 @@ def attack(
         attacks,
         clean=test_set,
         surrogate_name=directory.name,
-        stored_as=part.stored_as or "float32",
+        stored_as=config.stored_as or "float32",
         batch_size=shared_paths.BATCH,
     )
     if shown_in:

@@ -114,13 +114,14 @@ def require_alike(configs: Iterable[RunConfig]) -> None:
 
     Args:
         configs: of the targets; those of one model and data set have the same epsilons, and those that have
-            the same seed too share surrogates.
+            the same seed too share surrogates, and the images that these are trained on.
 
     Raises:
         InputError: says which.
     """
     of_table: dict[tuple[str, str], RunConfig] = {}
     of_family: dict[tuple[str, str, int], RunConfig] = {}
+    shared = ("surrogate_seed", "flips", "image_size", "max_train_examples", "max_test_examples")
     for config in configs:
         first = of_table.setdefault((config.model_name, config.dataset_name), config)
         require(
@@ -129,12 +130,13 @@ def require_alike(configs: Iterable[RunConfig]) -> None:
             f"epsilons={config.epsilons} in {config.run_dir}",
         )
         first = of_family.setdefault((config.model, config.dataset_name, config.seed), config)
-        require(
-            config.surrogate_seed == first.surrogate_seed,
-            "runs of one model, data set and seed with the same surrogate_seed, "
-            f"as {first.run_dir} has {first.surrogate_seed}",
-            f"surrogate_seed={config.surrogate_seed} in {config.run_dir}",
-        )
+        for name in shared:
+            value, received = getattr(first, name), getattr(config, name)
+            require(
+                received == value,
+                f"runs of one model, data set and seed with the same {name}, as {first.run_dir} has {value}",
+                f"{name}={received} in {config.run_dir}",
+            )
 
 
 def _ensembles(each: Surrogate) -> list[str]:

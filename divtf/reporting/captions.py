@@ -7,9 +7,11 @@ from typing import Any
 
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import entries
+from divtf.reporting.leaking import leaking_lines
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.tables import Row, Table, gains
 from divtf.reporting.transfer_matrix import TransferMatrix
+from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import (
     CLEAN,
     GaasRecord,
@@ -198,6 +200,25 @@ def _lowest(table: Table, row: Row) -> str:
         cells = [cell for name in names if (cell := row.cell(name, epsilon))]
         lowest.append(f"{min(cell.accuracy for cell in cells):.1f}" if cells else "-")
     return " / ".join(lowest)
+
+
+def notes(table: Table, origin: Callable[[Sequence[Record]], Sequence[str]] = provenance) -> list[str]:
+    """All that Table 2 says of itself below its figures, but what they are and how they are marked.
+
+    Args:
+        table: of targets.
+        origin: lines on what made its records.
+    """
+    records = table.records
+    return [
+        *under_attack(table),
+        *budgets(records),
+        *origin(records),
+        *hours(records),
+        *coherence(table),
+        *gain(table),
+        *leaking_lines(table),
+    ]
 
 
 NOISE_ALONE = (

@@ -336,16 +336,13 @@ def _detected(
 
 def _total(curve: Mapping[str, Any]) -> str:
     """How many attacked images a curve is of."""
-    return str(curve["at"][0].get("total", "-"))
+    return str(curve["at"][0]["total"])
 
 
 def _rates(curve: Mapping[str, Any]) -> str:
-    """Flagged shares in percent, with their intervals where they are known."""
-    return " / ".join(
-        f"{100 * at['tpr']:.1f}"
-        + (f" <sub>[{100 * at['low']:.1f}-{100 * at['high']:.1f}]</sub>" if "low" in at else "")
-        for at in curve["at"]
-    )
+    """Flagged shares in percent, with their intervals."""
+    shares = [[100 * at[name] for name in ("tpr", "low", "high")] for at in curve["at"]]
+    return " / ".join(f"{tpr:.1f} <sub>[{low:.1f}-{high:.1f}]</sub>" for tpr, low, high in shares)
 
 
 def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from divtf.data import paper
-from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity
+from divtf.reporting import captions
+from divtf.reporting.captions import measure, quantity
 from divtf.reporting.cells import heading, percent, signed, spread
-from divtf.reporting.leaking import MARK, leaking_lines, leaks
+from divtf.reporting.leaking import MARK, leaks
 from divtf.reporting.tables import Row, Table, tables
-from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import CLEAN, TargetRecord
 
 
@@ -34,17 +34,7 @@ def _markdown_block(table: Table, against_paper: bool) -> str:
         notes += [
             f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
         ]
-    records = table.records
-    notes += [
-        *under_attack(table),
-        *budgets(records),
-        *provenance(records),
-        *hours(records),
-        *coherence(table),
-        *gain(table),
-        *leaking_lines(table),
-    ]
-    caption = "\n".join(f"- {note}" for note in notes)
+    caption = "\n".join(f"- {note}" for note in [*notes, *captions.notes(table)])
     return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
 
 

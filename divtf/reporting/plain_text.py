@@ -3,19 +3,10 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from divtf.reporting.captions import (
-    budgets,
-    coherence,
-    commits,
-    gain,
-    hours,
-    measure,
-    quantity,
-)
+from divtf.reporting import captions
 from divtf.reporting.cells import heading, percent, spread
-from divtf.reporting.leaking import MARK, leaking_lines, leaks
+from divtf.reporting.leaking import MARK, leaks
 from divtf.reporting.tables import Row, Table, tables
-from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import CLEAN, TargetRecord
 
 WIDTH = 118
@@ -37,18 +28,7 @@ def table_text(records: Iterable[TargetRecord]) -> str:
 
 
 def _text_block(table: Table) -> str:
-    records = table.records
-    notes = [
-        measure(table),
-        *under_attack(table),
-        *budgets(records),
-        *commits(records),
-        *hours(records),
-        *coherence(table),
-        *gain(table),
-        *leaking_lines(table),
-    ]
-    return "\n".join(table_lines(table, notes))
+    return "\n".join(table_lines(table, [captions.measure(table), *captions.notes(table, captions.commits)]))
 
 
 def table_lines(table: Table, notes: Sequence[str]) -> list[str]:
@@ -57,7 +37,7 @@ def table_lines(table: Table, notes: Sequence[str]) -> list[str]:
     lines = aligned([["target", CLEAN, *map(heading, table.columns)], *rows])
     rule = "-" * max(map(len, lines))
     wrapped = [line for note in notes for line in textwrap.wrap(note, WIDTH, subsequent_indent="  ")]
-    return [f"{table.title}: {quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped]
+    return [f"{table.title}: {captions.quantity(table)}", rule, lines[0], rule, *lines[1:], rule, *wrapped]
 
 
 def _text_lines(table: Table, row: Row) -> Iterator[list[str]]:

@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from divtf.reporting.captions import budgets, coherence, gain, hours, measure, provenance, quantity
+from divtf.reporting.captions import measure, notes, quantity
 from divtf.reporting.entries import entries
 from divtf.reporting.tables import Row, Table, only_fooled, tables
-from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import TargetRecord, TransferResult
 
 if TYPE_CHECKING:
@@ -74,7 +73,6 @@ def table_json(records: Iterable[TargetRecord]) -> str:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    notes = [quantity(table), measure(table, '"strongest"'), *under_attack(table), *budgets(table.records)]
     rows = []
     for row in table.rows:
         cells = [_cell(table, row, attack, epsilon) for attack, epsilon in table.places]
@@ -85,13 +83,7 @@ def _table(table: Table) -> dict[str, Any]:
         "dataset": table.dataset,
         "epsilons": table.epsilons,
         "attacks": table.attacks,
-        "caption": [
-            *notes,
-            *provenance(table.records),
-            *hours(table.records),
-            *coherence(table),
-            *gain(table),
-        ],
+        "caption": [quantity(table), measure(table, '"strongest"'), *notes(table)],
         "rows": rows,
     }
 

@@ -128,7 +128,7 @@ def finished_run(root, mode, *, analysed=False, matrix=False, evaluated=False, *
 
 def evaluation(config):
     """One that fooled image 0 by transfer and image 1 by queries, with a curve of each picture."""
-    at = [{"false_alarms": 0.05, "tpr": 0.5, "missed": 1}]
+    at = [{"false_alarms": 0.05, "tpr": 0.5, "missed": 1, "total": 2, "low": 0.1, "high": 0.9}]
     curve = {
         "attack": "pgd",
         "score": "disagreement",
@@ -303,6 +303,17 @@ def test_comparison_is_published_as_markdown_csv_and_json(repository):
     assert not COMPARISON & files_of()
 
 
+def test_evaluation_of_other_weights_is_refused(repository):
+    finished_run(repository / "runs/a", "div", evaluated=True)
+    (directory,) = finished.directories(Path("runs/a"))
+    found = directory / run_directory.evaluation("strong")
+    record = checked_json.read_checked(found)
+    record["provenance"] = record["provenance"] | {"weights": "others"}
+    checked_json.write_json(found, record)
+    with pytest.raises(InputError, match=r"weights in .*evaluation-strong\.json\. Received: one of others"):
+        publish.main(Path("runs/a"), "mine", anew=False)
+
+
 def test_comparison_of_other_weights_or_of_no_comparison_is_refused(repository):
     for mode in ("base", "div"):
         finished_run(repository / "runs/a", mode)
@@ -357,7 +368,7 @@ def test_analysis_of_weights_that_are_gone_is_refused(repository):
     path = repository / "runs/a/mnist-conv3-base-seed0" / run_directory.RESULTS
     record = json.loads(path.read_text())
     checked_json.write_json(path, record | {"provenance": record["provenance"] | {"weights": "others"}})
-    with pytest.raises(InputError, match=r"give divtf.figure5 again"):
+    with pytest.raises(InputError, match=r"weights in .*gaas\.json\. Received: one of others"):
         publish.main(Path("runs/a"), "mine", anew=False)
 
 

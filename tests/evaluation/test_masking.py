@@ -1,7 +1,5 @@
 """Checks of an evaluation: each judge at its boundary, and targets that hide their gradients."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from divtf.attacks.attack import make_attack
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import InputError
 from divtf.evaluation import masking
-from divtf.evaluation.masking import Check
 from divtf.evaluation.masking_report import (
     Effort,
     Guarded,
@@ -84,15 +81,6 @@ class TestJudges:
             masking.judge_black_box(first(3), {})
         with pytest.raises(InputError, match="gradients of at least one loss"):
             masking.judge_gradients({})
-
-
-def test_checks_travel_as_json():
-    for check in (Check("unbounded", True, 0.25, "Some."), Check("gradients", False, "none", "Other.")):
-        assert Check.from_json(json.loads(json.dumps(check.to_json()))) == check
-    with pytest.raises(ValueError, match="Expected passed as"):
-        Check.from_json({"name": "unbounded", "passed": 1, "figure": 0.5, "sentence": ""})
-    with pytest.raises(ValueError, match="Expected a check with"):
-        Check.from_json({"name": "unbounded", "passed": True})
 
 
 THREAT = ThreatModel(0.05)

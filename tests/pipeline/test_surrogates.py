@@ -253,6 +253,10 @@ def test_same_alone_is_trained_as_its_targets():
         (3, {"epsilons": (0.2,)}, "with the same epsilons, as root/run has"),
         (4, {"epsilons": (0.2,)}, "with the same epsilons, as root/run has"),
         (3, {"surrogate_seed": 77}, "with the same surrogate_seed, as root/run has 1000"),
+        (3, {"max_train_examples": 70}, "with the same max_train_examples, as root/run has None"),
+        (3, {"max_test_examples": 70}, "with the same max_test_examples, as root/run has None"),
+        (3, {"image_size": (9, 9)}, "with the same image_size, as root/run has None"),
+        (3, {"flips": True}, "with the same flips, as root/run has None"),
     ],
 )
 def test_targets_of_one_table_are_attacked_alike(seed, values, words):

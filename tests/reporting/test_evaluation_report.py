@@ -413,14 +413,6 @@ def test_detection_by_hand():
     ]
 
 
-def test_curves_without_counts_are_shown_without():
-    rates = [{"false_alarms": 0.05, "tpr": 0.5, "missed": 1}]
-    old = {"attack": "pgd", "score": "disagreement", "auc": 0.5, "at": rates}
-    curves = [old | {"images": images} for images in ("all", "fooled")]
-    *_, (_, line) = grids([made("T_Div", DIV, DIV_03, detection={"curves": curves})])
-    assert line == ["T_Div", "pgd", "disagreement", "0.500", "-", "50.0", "-", "50.0", "1"]
-
-
 def test_detection_says_whether_images_that_fool_were_right():
     """One record of before is enough to say that they were not."""
     old, new = {"curves": CURVES}, {"curves": CURVES, "fooled_were_right": True}

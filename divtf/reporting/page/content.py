@@ -19,7 +19,6 @@ from divtf.reporting.evaluation import (
 )
 from divtf.reporting.figures.gaas import BUDGETS_NOTE, ORDERS_NOTE
 from divtf.reporting.figures.sparsity import SHARES
-from divtf.reporting.leaking import leaking_lines
 from divtf.reporting.page import charts, findings, grids, heats
 from divtf.reporting.page.elements import Block, Grid
 from divtf.reporting.page.origins import origin_grids
@@ -27,7 +26,6 @@ from divtf.reporting.page.specs import Looks, Style, chosen, styles
 from divtf.reporting.page.strips import strips
 from divtf.reporting.report import READING
 from divtf.reporting.tables import Table, in_order, tables
-from divtf.reporting.under_attack import under_attack
 from divtf.storage.evaluations import SHOWN_SCORES, ComparisonRecord, EvaluationRecord
 from divtf.storage.records import GaasRecord, SparsityRecord, TargetRecord, TransferMatrixRecord, grouped
 
@@ -149,13 +147,7 @@ def _notes(table: Table) -> list[str]:
     return [
         f"{quantity[0].upper()}{quantity[1:]}",
         captions.measure(table, "bold with ▾"),
-        *under_attack(table),
-        *captions.budgets(table.records),
-        *captions.provenance(table.records),
-        *captions.hours(table.records),
-        *captions.coherence(table),
-        *captions.gain(table),
-        *leaking_lines(table),
+        *captions.notes(table),
     ]
 
 

@@ -22,28 +22,28 @@ _BUDGETS = {
 }
 
 
-def table_finding(records: Sequence[TargetRecord], reference: str = _PLAIN) -> str:
-    """What is left of the target that fares best, and of the reference, of one model and data set.
+def table_finding(records: Sequence[TargetRecord]) -> str:
+    """What is left of the target that fares best, and of T_Base, of one model and data set.
+
+    Where T_Base is the best itself, or is not there, it is the next best that is set beside.
 
     Args:
         records: of one model and data set, at least one.
-        reference: the target that it is set beside; where it is the best itself, or there is none of the
-            name, that is the next best.
     """
     (table,) = tables(records)
     if not table.attacks:
-        return _sentence(table, CLEAN, (0.0,), "on clean images", reference)
+        return _sentence(table, CLEAN, (0.0,), "on clean images", _PLAIN)
     count = f"all {len(table.attacks)} attacks" if len(table.attacks) > 1 else table.attacks[0]
     column = table.worst_cases[0] if table.worst_cases else table.attacks[-1]
     what = f"under {count} from a surrogate" if table.worst_cases else f"under {column} from a surrogate"
-    return _sentence(table, column, table.epsilons, what, reference)
+    return _sentence(table, column, table.epsilons, what, _PLAIN)
 
 
-def evaluation_finding(records: Sequence[EvaluationRecord], reference: str = _PLAIN) -> str:
+def evaluation_finding(records: Sequence[EvaluationRecord]) -> str:
     """The same, under everything that a protocol tries."""
     (table,) = tables(map(as_target_record, records))
     what = f"under everything that protocol {records[0].tried_by} tries"
-    return _sentence(table, WORST_CASE, table.epsilons, what, reference)
+    return _sentence(table, WORST_CASE, table.epsilons, what, _PLAIN)
 
 
 def comparison_finding(records: Sequence[ComparisonRecord]) -> str:
