@@ -64,37 +64,22 @@ class _Prepared:
     surrogates: SurrogatePlan
 
 
-def evaluate(
-    family: Mapping[Path, RunConfig], protocol: Protocol, *, skip: bool = True
+def evaluate_all(
+    families: Iterable[Mapping[Path, RunConfig]], protocol: Protocol, *, skip: bool = True
 ) -> list[EvaluationRecord]:
-    """Attack the targets of one model, data set and seed by a protocol; each record is kept in its directory.
+    """Attack targets by a protocol; each one's record is kept in its directory.
 
     Interrupted and called again, it finds what is done.
 
     Args:
-        family: run directory -> configuration of each target, with that directory in it.
+        families: of each model, data set and seed the targets: run directory -> configuration, with that
+            directory in it.
         protocol: what is tried.
-        skip: whether images that have fooled every target are left out of further attacks.
+        skip: whether images that have fooled every target of a family are left out of further attacks.
 
     Raises:
         InputError: if an attack, image, surrogate or target that it needs cannot be had, before anything is
-            trained.
-    """
-    return evaluate_all([family], protocol, skip=skip)
-
-
-def evaluate_all(
-    families: Iterable[Mapping[Path, RunConfig]], protocol: Protocol, *, skip: bool = True
-) -> list[EvaluationRecord]:
-    """The same for targets of several models, data sets or seeds, in their order.
-
-    Args:
-        families: each as `evaluate` takes it.
-        protocol: what is tried.
-        skip: as `evaluate` takes it.
-
-    Raises:
-        InputError: as in `evaluate`, before anything is trained for any of them.
+            trained for any of them.
     """
     families = list(families)
     require_alike(config for family in families for config in family.values())

@@ -41,8 +41,7 @@ def class_counts(record: TargetRecord) -> tuple[list[str], list[tuple[str, tuple
     columns = _columns(record)
     if not columns:
         return [], []
-    heads = [CLEAN if result.attack == CLEAN else f"worst case at {result.epsilon:g}" for result in columns]
-    return heads, [(row.name, row.counts) for row in _worst_first(record, columns)[:_SHOWN]]
+    return _heads(columns), [(row.name, row.counts) for row in _worst_first(record, columns)[:_SHOWN]]
 
 
 def classes_markdown(records: Sequence[TargetRecord]) -> str:
@@ -57,13 +56,16 @@ def _columns(record: TargetRecord) -> list[TransferResult]:
     return [result for result in results if result and result.total_by_class and record.class_names]
 
 
+def _heads(columns: Sequence[TransferResult]) -> list[str]:
+    return [CLEAN if result.attack == CLEAN else f"worst case at {result.epsilon:g}" for result in columns]
+
+
 def _block(record: TargetRecord) -> str:
     columns = _columns(record)
-    heads = [CLEAN if result.attack == CLEAN else f"worst case at {result.epsilon:g}" for result in columns]
     worst_first = _worst_first(record, columns)
     lines = [
         f"### {record.subject}, {record.target}, seed {record.seed}: percent of images, worst first\n",
-        f"| {' | '.join(['class', *heads])} |",
+        f"| {' | '.join(['class', *_heads(columns)])} |",
         f"| {' | '.join(['---', *['---:'] * len(columns)])} |",
         *(row.line for row in worst_first[:_SHOWN]),
     ]

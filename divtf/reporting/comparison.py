@@ -1,7 +1,7 @@
 """Defences side by side: what is left of each under a protocol, by surrogate and in all, and what it cost."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from divtf.reporting import captions
 from divtf.reporting.cells import signed
@@ -43,7 +43,7 @@ def comparison_csv(records: Sequence[ComparisonRecord]) -> str:
             **{"column": column, "accuracy": cell.accuracy, "deviation": cell.deviation},
             **{"seeds": len(cell.results), "images": cell.results[0].total},
             **_difference_values(table, row, records[0].reference, column, epsilon),
-            **{"coherence": coherence_of(records, table, row), "hours": hours_of(records, table, row)},
+            **{"coherence": _coherence(records, table, row), "hours": _hours(records, table, row)},
         }
         for table in comparison_tables(records)
         for row in table.rows
@@ -97,24 +97,30 @@ def cell_of(row: Row, column: str, epsilon: float) -> Cell | None:
     return row.cell(column, 0.0 if column == CLEAN else epsilon)
 
 
-def _grid(table: Table, records: Sequence[ComparisonRecord]) -> list[list[str]]:
-    columns, reference = comparison_columns(table), records[0].reference
-    heads = map(column_heading, columns)
-    lines = [["target", "epsilon", CLEAN, *heads, f"against {reference}", "coherence", "hours"]]
+def comparison_head(table: Table, reference: str) -> list[str]:
+    """What stands above the lines of `comparison_lines`."""
+    columns = map(column_heading, comparison_columns(table))
+    return ["target", "epsilon", CLEAN, *columns, f"against {reference}", "coherence", "hours"]
+
+
+def comparison_lines(
+    table: Table, records: Sequence[ComparisonRecord]
+) -> Iterator[tuple[Row, float, list[Cell | None], list[str]]]:
+    """For each target and epsilon what is in the columns, clean images first, and the texts behind them."""
+    reference = records[0].reference
     for row in table.rows:
+        told = [(_coherence(records, table, row), ".2f"), (_hours(records, table, row), ".2g")]
+        last = ["-" if value is None else f"{value:{form}}" for value, form in told]
         for epsilon in table.epsilons:
-            cells = [cell_of(row, column, epsilon) for column in (CLEAN, *columns)]
-            coherence, hours = coherence_of(records, table, row), hours_of(records, table, row)
-            lines.append(
-                [
-                    row.target + marks(records, table, row),
-                    f"{epsilon:g}",
-                    *("-" if cell is None else f"{cell.accuracy:.1f} {cell.spread}" for cell in cells),
-                    difference_in_words(table, row, reference, epsilon),
-                    "-" if coherence is None else f"{coherence:.2f}",
-                    "-" if hours is None else f"{hours:.2g}",
-                ]
-            )
+            cells = [cell_of(row, column, epsilon) for column in (CLEAN, *comparison_columns(table))]
+            yield row, epsilon, cells, [_difference_in_words(table, row, reference, epsilon), *last]
+
+
+def _grid(table: Table, records: Sequence[ComparisonRecord]) -> list[list[str]]:
+    lines = [comparison_head(table, records[0].reference)]
+    for row, epsilon, cells, last in comparison_lines(table, records):
+        shown = ["-" if cell is None else f"{cell.accuracy:.1f} {cell.spread}" for cell in cells]
+        lines.append([row.target + marks(records, table, row), f"{epsilon:g}", *shown, *last])
     return lines
 
 
@@ -167,13 +173,13 @@ def _of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> list[Com
     return [record for record in records if (record.subject, record.target) == (table.title, row.target)]
 
 
-def coherence_of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float | None:
+def _coherence(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float | None:
     """Mean coherence of a target over images and seeds; None where it was not measured."""
     values = [value for record in _of(records, table, row) for value in record.coherence]
     return statistics.fmean(values) if values else None
 
 
-def hours_of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float | None:
+def _hours(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float | None:
     """Of training, in the mean over the seeds."""
     own = _of(records, table, row)
     known = [record.provenance["hours"] for record in own if "hours" in record.provenance]
@@ -188,7 +194,7 @@ def _difference_values(
     return {"difference": mean, "p": found[0].p_value if len(found) == 1 else None}
 
 
-def difference_in_words(table: Table, row: Row, reference: str, epsilon: float) -> str:
+def _difference_in_words(table: Table, row: Row, reference: str, epsilon: float) -> str:
     """In everything, from the reference, with its test; "-" where there is none."""
     if row.target == reference:
         return "-"

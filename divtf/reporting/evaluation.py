@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from divtf.reporting import captions
@@ -10,7 +10,7 @@ from divtf.reporting.cells import signed
 from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.plain_text import WIDTH, aligned
-from divtf.reporting.tables import Cell, Table, tables
+from divtf.reporting.tables import Cell, Row, Table, tables
 from divtf.storage.evaluations import (
     KINDS,
     QUERY,
@@ -32,7 +32,7 @@ from divtf.storage.records import (
 
 PAPER = "paper"
 """The column of the run's own worst case."""
-COLUMNS = {
+_COLUMNS = {
     CLEAN: "clean",
     PAPER: "five attacks, one plain surrogate (the paper)",
     TRANSFER: "transfer",
@@ -136,17 +136,33 @@ def result_of(record: EvaluationRecord, attack: str, epsilon: float, hits: Seque
 
 def what_is_left(table: Table, records: Sequence[EvaluationRecord]) -> list[list[str]]:
     """The lines of the main table, its head first: what is left of each target at each epsilon."""
-    measured = {result.attack for record in table.records for result in record.results}
-    columns = [name for name in COLUMNS if name in measured]
-    lines = [["target", "epsilon", *(COLUMNS[name] for name in columns), "surrogate that hurts most"]]
+    lines = [left_head(table)]
+    for row, epsilon, cells, worst in left_lines(table, records):
+        mark = mark_of(records, row.target)
+        lines.append([row.target, f"{epsilon:g}", *(_shown(cell, mark) for cell in cells), worst])
+    return lines
+
+
+def left_head(table: Table) -> list[str]:
+    """What stands above the lines of `left_lines`."""
+    return ["target", "epsilon", *(_COLUMNS[name] for name in _measured(table)), "surrogate that hurts most"]
+
+
+def left_lines(
+    table: Table, records: Sequence[EvaluationRecord]
+) -> Iterator[tuple[Row, float, list[Cell | None], str]]:
+    """For each target and epsilon what is left in the columns, and the surrogate that hurts most."""
     for row in table.rows:
         own = [record for record in records if record.target == row.target]
-        mark = mark_of(own, row.target)
         for epsilon in table.epsilons:
-            cells = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in columns]
-            shown = [_shown(cell, mark) for cell in cells]
-            lines.append([row.target, f"{epsilon:g}", *shown, worst_surrogate(own, epsilon)])
-    return lines
+            cells = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in _measured(table)]
+            yield row, epsilon, cells, _worst_surrogate(own, epsilon)
+
+
+def _measured(table: Table) -> list[str]:
+    """The columns that the records have."""
+    measured = {result.attack for record in table.records for result in record.results}
+    return [name for name in _COLUMNS if name in measured]
 
 
 def mark_of(records: Sequence[EvaluationRecord], target: str) -> str:
@@ -164,7 +180,7 @@ def _shown(cell: Cell | None, mark: str) -> str:
     return "-" if cell is None else f"{cell.accuracy:.1f}{mark} <sub>{cell.spread}</sub>"
 
 
-def worst_surrogate(records: Sequence[EvaluationRecord], epsilon: float) -> str:
+def _worst_surrogate(records: Sequence[EvaluationRecord], epsilon: float) -> str:
     """The surrogates whose images fool a target most often, all seeds together, and how often."""
     counts = {
         name: sum(sum(_fooled_by(record, epsilon, on_surrogate(name))) for record in records)
@@ -379,10 +395,10 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
 def _gains(table: Table, ours: str, theirs: str, written: Mapping[str, str]) -> list[str]:
     """Lines on what a target gains over another: in points, in each column that both have, then in pairs."""
     gained = _gained(table, ours, theirs)
-    parts = [f"{COLUMNS[name]} {' / '.join(map(signed, gains))}" for name, gains in gained.items()]
+    parts = [f"{_COLUMNS[name]} {' / '.join(map(signed, gains))}" for name, gains in gained.items()]
     shown = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
     over = f"{written[ours]} over {written[theirs]}"
-    heads = {name: COLUMNS[name] for name in gained}
+    heads = {name: _COLUMNS[name] for name in gained}
     return [
         f"{over}, points at epsilon {shown}: {', '.join(parts)}",
         *paired_lines(table, ours, theirs, heads, written),
@@ -393,7 +409,7 @@ def _gained(table: Table, ours: str, theirs: str) -> dict[str, list[float]]:
     """What a target gains over another in each column that both have, in points at each epsilon."""
     rows = {row.target: row for row in table.rows}
     gained = {}
-    for name in COLUMNS:
+    for name in _COLUMNS:
         at = [0.0] if name == CLEAN else table.epsilons
         pairs = [(rows[ours].cell(name, epsilon), rows[theirs].cell(name, epsilon)) for epsilon in at]
         gains = [mine.accuracy - other.accuracy for mine, other in pairs if mine and other]

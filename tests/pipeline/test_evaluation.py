@@ -18,7 +18,7 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import InputError
 from divtf.evaluation import masking, masking_report, query_counts
 from divtf.pipeline import evaluation_checks, experiment, finished, shared_paths, trained
-from divtf.pipeline.evaluation import evaluate, evaluate_all
+from divtf.pipeline.evaluation import evaluate_all
 from divtf.pipeline.protocols import PROTOCOLS, Protocol, Trial
 from divtf.pipeline.surrogates import surrogate
 from divtf.storage import checked_json, run_directory
@@ -45,6 +45,10 @@ MODES = ("base", "div")
 def config_of(root, mode, **values):
     budget = {"epochs": 2, "attacks": ("fgsm",), "epsilons": EPSILONS, "batch_size": 24}
     return tiny.config(mode=mode, run_dir=str(root / mode), **budget | values)
+
+
+def evaluate(family, protocol, **options):
+    return evaluate_all([family], protocol, **options)
 
 
 def family(root):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from divtf.reporting import comparison
 from divtf.reporting.cells import heading, percent, signed, spread
 from divtf.reporting.classes import class_counts
-from divtf.reporting.evaluation import COLUMNS, MARK, as_target_record, mark_of, worst_surrogate
+from divtf.reporting.evaluation import MARK, as_target_record, left_head, left_lines, mark_of
 from divtf.reporting.leaking import MARK as LEAKING
 from divtf.reporting.leaking import leaks
 from divtf.reporting.page.elements import Cell, Grid, Line
@@ -77,43 +77,25 @@ def plain(text: str) -> str:
 def evaluation_grid(records: Sequence[EvaluationRecord]) -> Grid:
     """What a protocol leaves of each target: a line for each target and epsilon."""
     (table,) = tables(map(as_target_record, records))
-    measured = {result.attack for record in table.records for result in record.results}
-    columns = [name for name in COLUMNS if name in measured]
     lines = []
-    for row in table.rows:
-        own = [record for record in records if record.target == row.target]
+    for row, epsilon, found, worst in left_lines(table, records):
         mark = mark_of(records, row.target)
-        for epsilon in table.epsilons:
-            found = [row.cell(name, 0.0 if name == CLEAN else epsilon) for name in columns]
-            cells = [measured_cell(cell, mark=mark) for cell in found]
-            worst = text_cell(worst_surrogate(own, epsilon))
-            lines.append(Line((Cell(row.target), _epsilon_cell(epsilon), *cells, worst), row.target))
-    head = ("target", "epsilon", *(COLUMNS[name] for name in columns), "surrogate that hurts most")
-    return Grid(f"What is left under protocol {records[0].tried_by}, in percent", head, tuple(lines))
+        cells = [*(measured_cell(cell, mark=mark) for cell in found), text_cell(worst)]
+        lines.append(Line((Cell(row.target), _epsilon_cell(epsilon), *cells), row.target))
+    caption = f"What is left under protocol {records[0].tried_by}, in percent"
+    return Grid(caption, tuple(left_head(table)), tuple(lines))
 
 
 def comparison_grid(table: Table, records: Sequence[ComparisonRecord]) -> Grid:
     """Defences of one model and data set beside a reference, by surrogate and in all, with their cost."""
     reference = records[0].reference
-    columns = comparison.comparison_columns(table)
     lines = []
-    for row in table.rows:
-        coherence = comparison.coherence_of(records, table, row)
-        hours = comparison.hours_of(records, table, row)
-        marks = comparison.marks(records, table, row)
-        for epsilon in table.epsilons:
-            found = [comparison.cell_of(row, column, epsilon) for column in (CLEAN, *columns)]
-            against = comparison.difference_in_words(table, row, reference, epsilon)
-            last = [against, _number(coherence, ".2f"), _number(hours, ".2g")]
-            cells = [*map(measured_cell, found), *map(text_cell, last)]
-            lines.append(Line((Cell(row.target + marks), _epsilon_cell(epsilon), *cells), row.target))
-    heads = map(comparison.column_heading, columns)
-    head = ("target", "epsilon", CLEAN, *heads, f"against {reference}", "coherence", "hours")
+    for row, epsilon, found, last in comparison.comparison_lines(table, records):
+        name = row.target + comparison.marks(records, table, row)
+        cells = [*map(measured_cell, found), *map(text_cell, last)]
+        lines.append(Line((Cell(name), _epsilon_cell(epsilon), *cells), row.target))
+    head = tuple(comparison.comparison_head(table, reference))
     return Grid(f"What is left of each, in percent, beside {reference}", head, tuple(lines))
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else f"{value:{form}}"
 
 
 def class_grids(records: Sequence[TargetRecord]) -> list[Grid]:
