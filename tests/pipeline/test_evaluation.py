@@ -533,14 +533,14 @@ def test_refused_before_anything_is_trained_or_written(runs, tmp_path, case):
 
 
 OF_SECOND = {
-    "images": ({"max_test_examples": 12}, {}, r"Expected at most 12 images, as there are"),
+    "images": ({"seed": 1, "max_test_examples": 12}, {}, r"Expected at most 12 images, as there are"),
     "epsilons": (
         {"seed": 1, "epsilons": (0.2,)},
         {},
         "Expected runs of one model and data set with the same",
     ),
     "checkpoint": ({"epochs": 3}, {}, "Expected a checkpoint of this run"),
-    "classes": ({"max_test_examples": 22}, {"num_classes": 4}, "Expected a surrogate of 4 classes"),
+    "classes": ({"data_dir": "elsewhere"}, {"num_classes": 4}, "Expected a surrogate of 4 classes"),
 }
 
 
@@ -555,7 +555,7 @@ def test_what_is_wrong_with_the_second_family_is_said_before_the_first_is_evalua
 
     def load_data(part, load=experiment.load_data):
         data = load(part)
-        spec = dataclasses.replace(data.spec, **of_data if part.max_test_examples else {})
+        spec = dataclasses.replace(data.spec, **of_data if part.data_dir else {})
         return dataclasses.replace(data, spec=spec)
 
     monkeypatch.setattr(experiment, "load_data", load_data)
