@@ -25,7 +25,7 @@ from divtf.errors import InputError
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.pipeline import budget, experiment, exports, finished, shared_ensembles, shared_paths
 from divtf.pipeline.modes import MODES
-from divtf.pipeline.parts import OutputPart
+from divtf.pipeline.parts import DataPart, OutputPart
 from divtf.reporting.plain_text import table_text
 from divtf.storage import checked_json, digests, run_directory
 from divtf.storage.records import CLEAN, WORST_CASE
@@ -175,7 +175,7 @@ def test_surrogate_is_told_whole_with_one_number_in_record_manifest_and_caption(
 
     config = settings(runs["root"], "div")
     surrogate, static = shared(runs["root"])
-    data = experiment.load_data(config)
+    data = experiment.load_data(config.part(DataPart))
     ensemble = trained.restore(config.base(config.surrogate_seed), data.spec, surrogate)
     accuracy = (ensemble.predict(data.test_set()[0], verbose=0).argmax(-1) == data.y_test).mean()
     expected = {
@@ -226,7 +226,7 @@ def test_recorded_accuracy_is_that_of_the_kept_images_and_checkpoint(runs):
     from divtf.pipeline import trained
 
     root, config = runs["root"], settings(runs["root"], "div")
-    data = experiment.load_data(config)
+    data = experiment.load_data(config.part(DataPart))
     target = trained.restore(config, data.spec, root / "div")
     record = finished.read_record(root / "div")
     for result in record.results:
@@ -454,7 +454,7 @@ def test_run_in_the_current_directory_shares_its_surrogate_beside_it(tmp_path, m
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     config = tiny.config(mode="base", run_dir=".", **BUDGET | {"attacks": ("fgsm",), "epsilons": (0.1,)})
-    data = experiment.load_data(config)
+    data = experiment.load_data(config.part(DataPart))
     _, directory = shared_ensembles.ensemble(config.base(1000), data)
     assert directory.parent == tmp_path / shared_paths.SHARED
 
