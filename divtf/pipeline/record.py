@@ -55,7 +55,8 @@ def attack(
     config: RunConfig, data: ImageData, targets: Mapping[str, Ensemble], shown_in: Path | None = None
 ) -> list[TransferResult]:
     """Attack the surrogate, and score each target; without targets this makes the adversarial sets only."""
-    test_set, attacked = data.test_set(), data.test_set(config.max_attack_examples)
+    x, y = test_set = data.test_set()
+    attacked = x[: config.max_attack_examples], y[: config.max_attack_examples]
     if not config.attacks:
         return evaluate_transfer(None, targets, attacked, [], clean=test_set, batch_size=shared_paths.BATCH)
     places = itertools.product(config.epsilons, config.attacks)

@@ -1,11 +1,14 @@
 """Label leaking in tables: when it is told, and in what words."""
 
+import json
+
 import pytest
 import scipy.stats
 
 from divtf.reporting.leaking import MARK, leaks
 from divtf.reporting.markdown import table_markdown
 from divtf.reporting.plain_text import table_text
+from divtf.reporting.table_data import table_json
 from divtf.storage.records import CLEAN, TargetRecord, TransferResult
 
 
@@ -58,6 +61,12 @@ def test_table_marks_who_leaks_and_says_why():
             in words
         )
         assert words.count("label leaking:") == 1 and "T_Base on test images" not in words
+
+
+def test_json_tells_of_leaking_in_its_caption():
+    (table,) = json.loads(table_json([record(entry(40, 0)), record(target="T_Base")]))
+    assert any(f"fgsm on plain at 0.3 95.0 (clean 75.0) {MARK}" in line for line in table["caption"])
+    assert any(line.startswith(f"{MARK} label leaking:") for line in table["caption"])
 
 
 def test_table_without_leaking_explains_no_mark():
