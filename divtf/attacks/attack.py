@@ -15,7 +15,13 @@ from divtf.attacks.recipe import Recipe
 from divtf.attacks.searches import Search
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import require, require_installed
-from divtf.networks.logits import as_target, class_indices, require_logits
+from divtf.networks.logits import (
+    as_target,
+    class_indices,
+    require_labels,
+    require_logits,
+    require_one_label_each,
+)
 from divtf.runtime.devices import map_batches
 
 # A float32 image plus its perturbation may round to just outside the ball: by so much of its largest value.
@@ -106,7 +112,7 @@ class Attack:
                 self._check_input(x, y)
                 if target not in self._prepared:
                     self._prepared[target] = self._prepare(target, x)
-                _check_labels(y, self._prepared[target].classes)
+                require_labels(y, self._prepared[target].classes)
                 under_way.append(x)
                 yield x, tf.constant(y), tf.cast(numbers, tf.int32), *shared
 
@@ -141,17 +147,8 @@ class Attack:
         return _Prepared(self.method.prepared(target, members, x.shape[1:], self.threat), classes)
 
     def _check_input(self, x, y):
-        require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
-        low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-        require(
-            self._in_range(low, high),
-            f"images in [{self.threat.clip_min}, {self.threat.clip_max}]",
-            f"values from {low:g} to {high:g}",
-        )
-
-    def _in_range(self, low: float, high: float) -> bool:
-        """Whether float32 images from low to high are in the image range, its ends rounded like them."""
-        return bool(np.float32(self.threat.clip_min) <= low and high <= np.float32(self.threat.clip_max))
+        require_one_label_each(x, y)
+        self.threat.require_in_range(float(tf.reduce_min(x)), float(tf.reduce_max(x)))
 
     def _check_result(self, x, x_adv):
         threat = self.threat
@@ -165,7 +162,7 @@ class Attack:
         )
         largest = max(1.0, abs(threat.clip_min), abs(threat.clip_max))
         within = change <= threat.epsilon + _ROUNDING * largest
-        if not (within and self._in_range(low, high)):
+        if not (within and threat.in_range(low, high)):
             raise FloatingPointError(
                 f"Expected {self.name} images within {threat}. Received: a change of {change:g} and "
                 f"values from {low:g} to {high:g}"
@@ -214,8 +211,3 @@ def compose_attack(name: str, threat: ThreatModel, recipe: Recipe | Search) -> A
     if isinstance(recipe, Search):
         require_installed(name, "attacks", ("art",))
     return Attack(name, threat, recipe)
-
-
-def _check_labels(y: np.ndarray, classes: int) -> None:
-    low, high = int(y.min()), int(y.max())
-    require(low >= 0 and high < classes, f"labels in [0, {classes})", f"labels from {low} to {high}")

@@ -15,7 +15,13 @@ from divtf.attacks.losses import lead
 from divtf.attacks.outside import BATCH, checked, load_art, require_whole, seeded
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import require
-from divtf.networks.logits import as_target, at_least_float32, require_logits, true_class_margin
+from divtf.networks.logits import (
+    as_target,
+    at_least_float32,
+    require_labels,
+    require_logits,
+    true_class_margin,
+)
 
 
 def auto_pgd(
@@ -54,7 +60,7 @@ def auto_pgd(
     """
     x, y = checked(x, y, threat)
     _, classes = require_logits(as_target(target), tf.constant(x[:8]))
-    require(bool(y.max() < classes), f"labels in [0, {classes})", f"labels up to {y.max()}")
+    require_labels(y, classes)
     return climb(traced(target, x.shape[1:], loss), x, y, threat, steps=steps, restarts=restarts, seed=seed)
 
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import is_number, require, require_installed
-from divtf.networks.logits import as_target, class_indices
+from divtf.networks.logits import as_target, class_indices, require_labels, require_one_label_each
 
 BATCH = 250
 """Images that a target is asked for at a time."""
@@ -86,7 +86,7 @@ def square(
     asked = _Remembered(logits)
     scores = asked(x)
     classes = scores.shape[-1]
-    require(bool(y.max() < classes), f"labels in [0, {classes})", f"labels up to {y.max()}")
+    require_labels(y, classes)
     images, taken = x.copy(), np.zeros(len(x), int)
     (standing,) = np.nonzero(scores.argmax(axis=1) == y)
     if not len(standing):
@@ -190,12 +190,8 @@ def checked(x: Any, y: Any, threat: ThreatModel) -> tuple[np.ndarray, np.ndarray
         InputError: if they do not fit together, or to the image range.
     """
     x, y = np.array(x, "float32"), class_indices(y)
-    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
-    low, high = float(x.min()), float(x.max())
-    in_range = np.float32(threat.clip_min) <= low and high <= np.float32(threat.clip_max)
-    expected = f"images in [{threat.clip_min}, {threat.clip_max}]"
-    require(bool(in_range), expected, f"values from {low:g} to {high:g}")
-    require(bool(y.min() >= 0), "labels >= 0", f"labels from {y.min()}")
+    require_one_label_each(x, y)
+    threat.require_in_range(float(x.min()), float(x.max()))
     return x, y
 
 

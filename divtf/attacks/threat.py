@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from divtf.errors import is_number, require
 
 
@@ -40,3 +42,16 @@ class ThreatModel:
         # CleverHans computes in the type that it is given, and JSON knows no NumPy.
         for name in ("epsilon", "clip_min", "clip_max"):
             object.__setattr__(self, name, float(getattr(self, name)))
+
+    def in_range(self, low: float, high: float) -> bool:
+        """Whether float32 pixels from low to high are in the image range, its ends rounded like them."""
+        return bool(np.float32(self.clip_min) <= low and high <= np.float32(self.clip_max))
+
+    def require_in_range(self, low: float, high: float) -> None:
+        """Refuse pixels from low to high that are not.
+
+        Raises:
+            InputError: says which they are.
+        """
+        expected = f"images in [{self.clip_min}, {self.clip_max}]"
+        require(self.in_range(low, high), expected, f"values from {low:g} to {high:g}")

@@ -11,7 +11,14 @@ import tensorflow as tf
 from divtf.data.images import as_images, blocks
 from divtf.ensembles import alignment
 from divtf.errors import require
-from divtf.networks.logits import MemberList, as_target, class_indices, require_logits
+from divtf.networks.logits import (
+    MemberList,
+    as_target,
+    class_indices,
+    require_labels,
+    require_logits,
+    require_one_label_each,
+)
 from divtf.runtime import devices, progress
 
 
@@ -47,10 +54,9 @@ def gradient_statistics(ensemble, x: Any, y: np.ndarray, *, batch_size: int = 25
     several = len(getattr(ensemble, "members", ())) >= 2
     require(several, "an Ensemble or a list of at least 2 members", f"{ensemble!r:.80}")
     x, y = as_images(x), class_indices(y)
-    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+    require_one_label_each(x, y)
     _, classes = require_logits(MemberList(ensemble.members), tf.constant(np.asarray(x[:1])))
-    inside = bool(y.min() >= 0 and y.max() < classes)
-    require(inside, f"labels in [0, {classes})", f"labels from {y.min()} to {y.max()}")
+    require_labels(y, classes)
     measure = _measure_of(ensemble.members)
     pairs = zip(blocks(x, batch_size), blocks(y, batch_size), strict=True)
     batches = ((tf.constant(images), tf.constant(labels)) for images, labels in pairs)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import LazyImages, as_images, blocks, value_range
 from divtf.errors import require
-from divtf.networks.logits import as_target, member_logits
+from divtf.networks.logits import as_target, member_logits, require_labels, require_one_label_each
 from divtf.runtime.devices import devices_of, map_batches
 
 _PREDICTIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -56,14 +56,9 @@ def require_fitting(target, x: Any, y: np.ndarray, threat: ThreatModel) -> None:
     Raises:
         InputError: says what does not fit.
     """
-    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
-    low, high = value_range(x)
-    in_range = bool(np.float32(threat.clip_min) <= low and high <= np.float32(threat.clip_max))
-    bounds = f"[{threat.clip_min}, {threat.clip_max}]"
-    require(in_range, f"images in {bounds}", f"values from {low:g} to {high:g}")
-    classes = all_member_logits(target, x[:1]).shape[-1]
-    first, last = int(y.min()), int(y.max())
-    require(first >= 0 and last < classes, f"labels in [0, {classes})", f"labels from {first} to {last}")
+    require_one_label_each(x, y)
+    threat.require_in_range(*value_range(x))
+    require_labels(y, all_member_logits(target, x[:1]).shape[-1])
 
 
 def _prediction(model: keras.Model, image_shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:

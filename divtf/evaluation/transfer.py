@@ -16,7 +16,14 @@ from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
 from divtf.evaluation.stored import as_stored, require_storable
 from divtf.evaluation.surrogates import images_and_labels_digest
-from divtf.networks.logits import MemberList, as_target, class_indices, require_logits
+from divtf.networks.logits import (
+    MemberList,
+    as_target,
+    class_indices,
+    require_labels,
+    require_logits,
+    require_one_label_each,
+)
 from divtf.runtime.logs import get_logger
 from divtf.storage.records import CLEAN, WORST_CASE, TransferResult, packed
 
@@ -216,9 +223,9 @@ def _arrays(dataset) -> tuple[Any, np.ndarray]:
         require(not unbatched, "a dataset of batches, as .batch(250) makes them", "one of single images")
         require(len(batches) > 0, "a dataset with at least one batch", "none")
         dataset = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
-    x, y = as_images(dataset[0]), np.asarray(dataset[1])
-    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
-    return x, class_indices(y)
+    x, y = as_images(dataset[0]), class_indices(dataset[1])
+    require_one_label_each(x, y)
+    return x, y
 
 
 def _pair(batch) -> tuple[Any, Any]:
@@ -232,12 +239,10 @@ def _pair(batch) -> tuple[Any, Any]:
 
 
 def _check(attacks: Sequence[Attack], models: Sequence[Any], x: Any, y: np.ndarray) -> None:
-    """Hold images to the attacks' range, or [0, 1], and the models' shape, and labels to their classes."""
+    """Hold images to the attacks' ranges and the models' shape, and labels to their classes."""
     low, high = value_range(x)
-    least = min((attack.threat.clip_min for attack in attacks), default=0.0)
-    most = max((attack.threat.clip_max for attack in attacks), default=1.0)
-    in_range = bool(np.float32(least) <= low and high <= np.float32(most))
-    require(in_range, f"images in [{least}, {most}]", f"values from {low:g} to {high:g}")
+    for attack in attacks:
+        attack.threat.require_in_range(low, high)
     # Callables and subclassed models do not tell their shapes.
     telling = [plain for plain in map(_plain, models) if isinstance(getattr(plain, "input_shape", 0), tuple)]
     for shape in (plain.input_shape[1:] for plain in telling):
@@ -246,9 +251,7 @@ def _check(attacks: Sequence[Attack], models: Sequence[Any], x: Any, y: np.ndarr
         )
         require(fits, f"images of the models' shape {shape}", f"images of shape {x.shape[1:]}")
     classes = min((plain.output_shape[-1] for plain in telling), default=None)
-    first, last = int(y.min()), int(y.max())
-    inside = first >= 0 and (classes is None or last < classes)
-    require(inside, f"labels in [0, {classes or 'classes'})", f"labels from {first} to {last}")
+    require_labels(y, classes)
 
 
 def _plain(model):

@@ -153,6 +153,26 @@ def class_indices(y: Any) -> np.ndarray:
     return y.reshape(-1).astype("int64")
 
 
+def require_one_label_each(x: Any, y: np.ndarray) -> None:
+    """Refuse class indices [n] that are not as many as the images, or none at all.
+
+    Raises:
+        InputError: says how many there are.
+    """
+    require(len(x) == len(y) > 0, "as many images as labels, at least one", f"{len(x)} and {len(y)}")
+
+
+def require_labels(y: np.ndarray, classes: int | None) -> None:
+    """Refuse class indices [n >= 1] of classes that a target lacks; None where it does not tell them.
+
+    Raises:
+        InputError: says which there are.
+    """
+    low, high = int(y.min()), int(y.max())
+    inside = low >= 0 and (classes is None or high < classes)
+    require(inside, f"labels in [0, {classes or 'classes'})", f"labels from {low} to {high}")
+
+
 def at_least_float32(tensor: tf.Tensor) -> tf.Tensor:
     """The tensor, cast to float32 where it is narrower: losses and cosines need the precision."""
     return tf.cast(tensor, tf.float32) if tensor.dtype.size < 4 else tensor
