@@ -174,9 +174,14 @@ def feature_gradient(member, images, wanted, layer):
     return (chosen * (1 - hidden**2)) @ member.weight1.T
 
 
+def neighbours(count):
+    """Of an odd number of images: the other one of each pair, and for the last one the first."""
+    return [*(place for first in range(0, count - 1, 2) for place in (first + 1, first)), 0]
+
+
 def distilled(member, x, layer, **steps):
-    """Equation 1: images near x with the features of the image before each in the batch; momentum 1."""
-    wanted = np.concatenate([x[-1:], x[:-1]])
+    """Equation 1: images near x with the features of the image beside each in the batch; momentum 1."""
+    wanted = x[neighbours(len(x))]
     return sign_steps(x, lambda images: -feature_gradient(member, images, wanted, layer), decay=1.0, **steps)
 
 

@@ -196,14 +196,14 @@ def test_a_process_that_has_imported_no_objective_loads_each(ensemble, batch, tm
 
 # Replicas
 
-# Which images make a batch of 4, 2 for each of two replicas. Where an objective ties images together, they
-# are such that the halves are alike: TRS moves the second half of what a replica has.
+# Which images make a batch of 4, 2 for each of two replicas. PARL's correlations are of a replica's images:
+# they are those of the batch where the halves are alike.
 ARRANGED = {
     "adp": [0, 1, 2, 3],
     "adversarial": [0, 1, 2, 3],
-    "trs": [0, 1, 1, 2],
+    "trs": [0, 1, 2, 3],
     "parl": [0, 1, 0, 1],
-    "dverge": [0, 1, 0, 1],
+    "dverge": [0, 1, 2, 3],
 }
 
 

@@ -20,7 +20,8 @@ class VulnerabilityDiversity(Perturbed):
     """Cross-entropy of each member on the images that were distilled from every other one: DVERGE.
 
     An image distilled from a member looks as an image of the batch, within epsilon, and has the features of
-    another image, the one before it in the batch, at a layer drawn anew for each image and step; the authors
+    another image, the one beside it in the batch, at a layer that is drawn from the image's own pixels: anew
+    where training changes them, as noise and augmentation do, and else the same in each epoch. The authors
     draw one for an epoch, and pair the images of two loaders. The loss is the mean over members and the
     others' images, theirs the sum. They begin with members that were trained before.
 
@@ -39,7 +40,7 @@ class VulnerabilityDiversity(Perturbed):
     def require_members(self, members: Sequence[keras.Model], num_classes: int) -> None:
         """Refuse members into whose layers one cannot look."""
         for member in members:
-            with_outputs(member, weighted_layers(member))
+            weighted_layers(member)
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`."""
@@ -52,10 +53,11 @@ class VulnerabilityDiversity(Perturbed):
 
     def _distilled(self, member: keras.Model, x: tf.Tensor) -> tf.Tensor:
         """Images that look as x and have, in a member, the features of others of the batch, [B, ...]."""
-        layers = weighted_layers(member)
-        features = with_outputs(member, layers)
-        chosen = tf.one_hot(layer_numbers(x, len(layers)), len(layers), dtype=x.dtype)
-        wanted = [as_rows(output) for output in features(tf.roll(x, 1, axis=0), training=False)[:-1]]
+        layers = len(weighted_layers(member))
+        features = with_outputs(member)
+        chosen = tf.one_hot(layer_numbers(x, layers), layers, dtype=x.dtype)
+        others = tf.gather(x, neighbours(tf.shape(x)[0]))
+        wanted = [as_rows(output) for output in features(others, training=False)[:-1]]
 
         def nearer(images):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -72,6 +74,16 @@ def _on_others(members: Members, distilled: Sequence[tf.Tensor], place: int) -> 
     """Logits of one member in training on the images of the others, [N - 1, B, C]."""
     others = [images for other, images in enumerate(distilled) if other != place]
     return tf.stack([at_least_float32(members[place](images, training=True)) for images in others])
+
+
+def neighbours(count: tf.Tensor) -> tf.Tensor:
+    """For each of so many images another one's number, int32 [count]: 1, 0, 3, 2, ...; a last one's, 0.
+
+    Within pairs, so that replicas, which have an even number of a batch's images each, pair them alike.
+    """
+    numbers = tf.range(count)
+    beside = tf.bitwise.bitwise_xor(numbers, 1)
+    return tf.where(beside < count, beside, 0)
 
 
 def layer_numbers(x: tf.Tensor, layers: int) -> tf.Tensor:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles import alignment
-from divtf.ensembles.objectives.features import as_rows, weighted_layers, with_outputs
+from divtf.ensembles.objectives.features import as_rows, first_layers, weighted_layers, with_outputs
 from divtf.ensembles.objectives.objective import Members, MemberValues, Objective, count, weight
 from divtf.ensembles.objectives.terms import Terms
 from divtf.errors import require
@@ -20,7 +20,10 @@ def output_correlation(outputs: Sequence[tf.Tensor]) -> tf.Tensor:
     A unit's correlation is Pearson's, over the batch, with the same unit of the other member; that with a
     constant is 0.
     """
-    centred = [output - tf.reduce_mean(output, axis=0) for output in outputs]
+    # Less the first example's value before, which no correlation depends on: a mean is rounded, and of what
+    # that leaves of a constant, as units at an image's blank border are, a correlation would be made.
+    shifted = [output - tf.stop_gradient(output[:1]) for output in outputs]
+    centred = [output - tf.reduce_mean(output, axis=0) for output in shifted]
     units = tf.stack([tf.transpose(each) for each in centred])  # [N, units, B]
     correlations = alignment.cosine_similarities(units)  # [units, pairs]
     return tf.reduce_sum(tf.reduce_mean(correlations, axis=0))
@@ -36,15 +39,17 @@ def gradient_similarity(gradients: tf.Tensor) -> tf.Tensor:
 class PairwiseRobustness(Objective):
     """Mean cross-entropy + weight x gradient similarity x output correlation / layers: PARL.
 
-    Both are sums over the first layers with a kernel and the pairs of members. The gradient of a layer is
-    that of the sum of its outputs over the batch with respect to its kernel and those of the layers before
-    it. The product belongs to a batch: each of its examples has it.
+    Both are sums over the first layers and the pairs of members. These layers are convolutions, as in the
+    authors' code; where a member has none, hidden dense ones. The gradient of a layer is that of the sum of
+    its outputs over the batch with respect to its kernel and those before it. The product belongs to a batch:
+    each of its examples has it, and of several replicas each has its own.
 
     Attributes:
         weight: gamma.
         layers: how many layers are looked at.
 
-    Source: Shukla et al. (2025), section 3, as their code has it, with their values for CIFAR-10.
+    Source: Shukla et al. (2025), section 3, with their code's values for CIFAR-10. There the lengths in the
+    gradients' cosines are constants to the derivative; here the cosines are differentiated whole.
     """
 
     weight: float = weight(0.25, "weight (gamma)")
@@ -60,8 +65,6 @@ class PairwiseRobustness(Objective):
         require(
             same, f"members whose first {self.layers} layers have kernels of the same shapes", f"{shapes}"
         )
-        for member in members:
-            with_outputs(member, self._layers(member))
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`."""
@@ -79,7 +82,7 @@ class PairwiseRobustness(Objective):
         return values.terms(tf.fill(tf.shape(losses)[1:], self.weight * product))
 
     def _layers(self, member: keras.Model) -> list[keras.layers.Layer]:
-        return weighted_layers(member)[: self.layers]
+        return first_layers(member, self.layers)
 
     def _looked_into(self, member: keras.Model, x: tf.Tensor, *, training: bool):
         """A member's logits [B, C], and each layer's outputs, [B, units], and gradient, [weights]."""
@@ -87,7 +90,9 @@ class PairwiseRobustness(Objective):
         kernels = [layer.kernel.value for layer in layers]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(kernels)  # Those of frozen layers, too: others are to differ from them.
-            *outputs, logits = with_outputs(member, layers)(x, training=training)
+            *found, logits = with_outputs(member)(x, training=training)
+            of_layer = dict(zip(weighted_layers(member), found, strict=True))
+            outputs = [of_layer[layer] for layer in layers]
             totals = [tf.reduce_sum(output) for output in outputs]
         gradients = []
         for number, total in enumerate(totals, 1):
