@@ -43,7 +43,7 @@ class Context:
 
         return dataclasses.replace(self, streams=_each(folded, self.streams, [2]))
 
-    def uniform(self, shape: list[int], low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+    def uniform(self, shape: list[int] | tf.Tensor, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
         """Uniform numbers in [low, high), float32 [B, *shape]; the same ones each time."""
 
         def drawn(stream):
@@ -60,6 +60,7 @@ class Context:
         return _each(drawn, self.streams, shape, tf.float32)
 
 
-def _each(function, items: tf.Tensor, shape: list[int], dtype: tf.DType = tf.int32) -> tf.Tensor:
+def _each(function, items: tf.Tensor, shape: list[int] | tf.Tensor, dtype: tf.DType = tf.int32) -> tf.Tensor:
     """The function of each item, stacked: TensorFlow draws from one stream at a time."""
-    return tf.map_fn(function, items, fn_output_signature=tf.TensorSpec(shape, dtype))
+    known = [None] * shape.shape[0] if isinstance(shape, tf.Tensor) else shape
+    return tf.map_fn(function, items, fn_output_signature=tf.TensorSpec(known, dtype))

@@ -247,7 +247,8 @@ def _cosines(side: int) -> np.ndarray:
 
 def within(reach: float, x: tf.Tensor, context: Context) -> tf.Tensor:
     """A change U(-reach, reach) of each value of the images x."""
-    return context.uniform(x.shape[1:].as_list(), -reach, reach)
+    known = x.shape[1:].is_fully_defined()
+    return context.uniform(x.shape[1:].as_list() if known else tf.shape(x)[1:], -reach, reach)
 
 
 def mean_of(count: int, gradient_of: Callable[[tf.Tensor], tf.Tensor], like: tf.Tensor) -> tf.Tensor:

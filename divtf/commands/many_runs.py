@@ -103,6 +103,7 @@ def run(configs: Sequence[RunConfig], cluster: Cluster | None) -> list[TargetRec
         return run_all(configs, cluster)
     from divtf.pipeline import experiment
 
+    experiment.require_possible(configs)
     records = []
     for number, config in enumerate(configs, 1):
         told = f"{config.model_name}, {config.target}, seed {config.seed}"

@@ -20,7 +20,10 @@ from divtf.ensembles.weights import Weights
 from divtf.runtime import replicas
 
 Taken = tuple[Terms, list[tf.Tensor]]
-"""The objective's terms, and the gradients of what is minimised, of `variables_of` the members."""
+"""The objective's terms, and the gradients of what is minimised, of `variables_of` the members.
+
+Those of variables on which it does not depend are 0.
+"""
 
 
 def together(
@@ -45,7 +48,7 @@ def together(
         terms = replicas.terms(objective, members, x, y, training=True).weighted(weights)
         added = penalty(members, len(members), terms.loss.dtype)
         total = scale(_share(terms.loss, added))
-    return terms, tape.gradient(total, variables_of(members))
+    return terms, _gradients(tape, total, variables_of(members))
 
 
 def one_by_one(
@@ -80,16 +83,24 @@ def one_by_one(
             led = [tf.reduce_sum(part * slope) for part, slope in zip(found, of_member, strict=True)]
             added = penalty([member], len(members), terms.loss.dtype)
             total = tf.add_n(led) + scale(_share(tf.zeros_like(terms.loss), added))
-        taken = tape.gradient(total, member.trainable_variables)
+        taken = _gradients(tape, total, member.trainable_variables)
         gradients += taken
         # Its activations are kept until its gradients are there.
-        last = [each for each in taken if each is not None] or led
+        last = taken or led
     return terms, gradients
 
 
 def variables_of(members: Sequence[keras.Model]) -> list[keras.Variable]:
     """The members' trainable variables, in the order of their gradients."""
     return [variable for member in members for variable in member.trainable_variables]
+
+
+def _gradients(
+    tape: tf.GradientTape, total: tf.Tensor, variables: Sequence[keras.Variable]
+) -> list[tf.Tensor]:
+    """Gradients of a total; 0 of variables on which it does not depend."""
+    # Of Keras's variables themselves TensorFlow cannot make zeros.
+    return tape.gradient(total, [each.value for each in variables], unconnected_gradients="zero")
 
 
 def penalty(members: Sequence[keras.Model], count: int, dtype: tf.DType) -> tf.Tensor:

@@ -83,7 +83,7 @@ _DATASET = Check(
     DATASETS,
 )
 # What runs of earlier versions lack, and stay the same runs as long as it is not given.
-_LATER = ("label", "image_size", "flips", "stored_as", "memory", *objective_fields.LATER)
+_LATER = ("label", "image_size", "flips", "stored_as", *objective_fields.LATER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +166,7 @@ class RunConfig(ObjectiveFields, StaticFields):
         None,
         "Of a training step: low takes one member after the other, which is slower, for many or large ones.",
         one_of(("low",)),
+        identity=False,  # The numbers are the same.
         stands_for="all members at a time",
     )
     deterministic: bool = flag(False, "Bit-equal reruns, at some cost in speed.", SWITCH)
@@ -441,7 +442,7 @@ class RunConfig(ObjectiveFields, StaticFields):
             "static_seed": next(others),
             "export": None,
             "export_format": None,
-            **{"memory": None, "label": None, "track": None},
+            **{"label": None, "track": None, "gal_weight": ObjectiveFields.gal_weight},
             **dict.fromkeys(objective_fields.LATER),
         }
         return dataclasses.replace(self, **(apart | changes))

@@ -1,7 +1,8 @@
 """One target from training to report: section 4 of the paper, stage by stage."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -24,6 +25,7 @@ from divtf.runtime import devices
 from divtf.runtime.logs import get_logger
 from divtf.runtime.workers import Team
 from divtf.storage import checked_json, files, run_directory
+from divtf.storage.digests import digest
 from divtf.training.trackers import require_trackers
 
 _LOG = get_logger(__name__)
@@ -74,6 +76,20 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
         _carry_out(plan.checked(output), config, data, tracked.listeners())
         tracked.finish(config, read_record(directory))
     return directory
+
+
+def require_possible(configs: Iterable[RunConfig]) -> None:
+    """Refuse runs of which one could not train its model, before the first of them takes its hours.
+
+    Raises:
+        InputError: says what is wrong with it.
+    """
+    loaded, known = functools.cache(load_data), set()
+    for config in configs:
+        told = digest(config.training() | {"seed": None})
+        if told not in known:
+            known.add(told)
+            trained.require_model(config, loaded(config.part(DataPart)).spec)
 
 
 def _carry_out(

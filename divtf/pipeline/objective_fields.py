@@ -35,12 +35,18 @@ class ObjectiveFields:
         None, "How far TRS looks for the longest gradient.", POSITIVE, stands_for=_SMALLEST
     )
     trs_steps: int | None = flag(None, "Steps of TRS's search.", COUNT, stands_for="6")
+    trs_step: float | None = flag(
+        None, "Size of a step of TRS's search, in epsilons.", SHARE, stands_for="1/3"
+    )
     parl_weight: float | None = flag(None, "gamma of PARL.", NOT_NEGATIVE, stands_for="0.25")
     parl_layers: int | None = flag(None, "Layers that PARL looks at.", COUNT, stands_for="5")
     dverge_epsilon: float | None = flag(
         None, "Budget of DVERGE's distilled images.", POSITIVE, stands_for=_LARGEST
     )
     dverge_steps: int | None = flag(None, "Steps of DVERGE's distillation.", COUNT, stands_for="10")
+    dverge_step: float | None = flag(
+        None, "Size of a step of DVERGE's distillation, in epsilons.", SHARE, stands_for="0.1"
+    )
     adversarial_epsilon: float | None = flag(
         None, "Budget of adversarial training.", POSITIVE, stands_for=_SMALLEST
     )
@@ -82,3 +88,10 @@ def require_own_settings(fields: ObjectiveFields, name: str) -> None:
             f"--{setting} with --objective={owner} alone, {LABELS[owner]}'s",
             f"--{setting}={value} with {name}",
         )
+    # Of a table of modes it is given for all of them; a given objective is that of all.
+    changed = fields.gal_weight != ObjectiveFields.gal_weight
+    require(
+        not changed or fields.objective in (None, "gal"),
+        "--gal_weight with --objective=gal alone, GAL's",
+        f"--gal_weight={fields.gal_weight} with {name}",
+    )

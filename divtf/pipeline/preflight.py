@@ -61,7 +61,8 @@ def least_bytes(config: RunConfig, data: ImageData) -> int:
     """A lower bound on what a training step keeps in memory; 0 for usual budgets, which are not measured.
 
     Counted are the weights with their gradients and moments, and the outputs of one forward pass of the
-    layers that have weights, in the width of bfloat16 where that is the precision.
+    layers that have weights, in the width of bfloat16 where that is the precision; with --memory=low of one
+    member.
     """
     epoch = len(config.defence.sources) * len(data.x_train)
     # Workers on several machines share a batch, so that none of them need hold it.
@@ -80,5 +81,6 @@ def least_bytes(config: RunConfig, data: ImageData) -> int:
         for output in keras.tree.flatten(layer.output)
     )
     width = _FLOAT if config.precision == "float32" else _FLOAT // 2
-    each = _COPIES * _FLOAT * weights + width * images * outputs
-    return each * config.num_members // built
+    at_a_time = 1 if config.memory == "low" else config.num_members
+    kept = config.num_members * _COPIES * _FLOAT * weights + at_a_time * width * images * outputs
+    return kept // built

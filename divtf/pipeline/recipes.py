@@ -17,7 +17,7 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "div": {"mode": "div"},
     "ens": {"mode": "ens"},
     "ens_div": {"mode": "ens_div"},
-    # GAL's rivals, as their authors train them: on augmented images.
+    # GAL's rivals, on augmented images as their authors'; from new weights, where DVERGE's are trained ones.
     "adp": {"mode": "base", "objective": "adp"},
     "trs": {"mode": "base", "objective": "trs"},
     "parl": {"mode": "base", "objective": "parl"},

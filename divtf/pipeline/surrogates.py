@@ -175,7 +175,7 @@ def _configuration(name: str, config: RunConfig) -> RunConfig:
             return config.base(config.surrogate_seed)
         return config.base(_seed(config, _PLAIN + count), num_members=count)
     if name == "same":
-        own = {field: getattr(config, field) for field in objective_fields.LATER}
+        own = {field: getattr(config, field) for field in ("gal_weight", *objective_fields.LATER)}
         static_seed = _seed(config, _STATIC + _SAME)
         return config.base(_seed(config, _SAME), mode=config.mode, static_seed=static_seed, **own)
     if name == "other":

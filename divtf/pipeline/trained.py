@@ -50,16 +50,18 @@ def _new_members(part: EnsemblePart, spec: DatasetSpec, precision: str) -> list[
 
 
 def require_model(config: RunConfig, spec: DatasetSpec) -> None:
-    """Refuse members that the objective cannot train, before a directory is made.
+    """Refuse an objective that cannot be, or cannot train the members, before a directory is made.
 
     And a model of the user's own that cannot be built, trained or kept.
 
     Raises:
         InputError: says what is wrong with them.
     """
+    part = config.part(EnsemblePart)
+    make_objective(part.objective_name, **part.objective_settings)
     if not config.is_own and config.objective_name not in PARTICULAR:
         return
-    ensemble = build_ensemble(config.part(EnsemblePart), spec, precision=config.precision)
+    ensemble = build_ensemble(part, spec, precision=config.precision)
     if not config.is_own:
         return
     own_models.require_kept(config.model_name, ensemble)
@@ -131,6 +133,7 @@ def train(
                 _LOG.info("an earlier version began it: from here on other shifts and noise are drawn")
         else:
             _LOG.info(f"was trained before: step {state.step} of {total}")
+    state.ensemble.memory = config.memory  # Whatever it was before an interruption: numbers are the same.
     require(
         (state.images or "") == data.spec.fingerprint,
         f"the images of {config.dataset} as they were when training in {directory} began",

@@ -153,3 +153,11 @@ def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
     assert {name: undated((tmp_path / name).read_bytes()) for name in written} == {
         name: undated(content) for name, content in written.items()
     }
+
+
+def test_a_recipe_that_cannot_be_trained_is_refused_before_the_first_is(tmp_path, capsys):
+    (tmp_path / "wide.flags").write_text("--mode=base\n--objective=trs\n--trs_epsilon=2\n")
+    given = [f"--recipes=base,{tmp_path}/wide.flags", "--reference=T_Base", f"--run_dir={tmp_path}/runs"]
+    with pytest.raises(InputError, match=r"^Expected epsilon in \(0, 1\]"):
+        compare.main(*parsed(*given))
+    assert not (tmp_path / "runs").exists()

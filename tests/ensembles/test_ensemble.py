@@ -9,7 +9,7 @@ import reference
 import tensorflow as tf
 from keras import layers
 
-from divtf import BatchNormalization, CrossEntropy, Ensemble, GradientAlignment, InputError
+from divtf import Adam, BatchNormalization, CrossEntropy, Ensemble, GradientAlignment, InputError
 
 OBJECTIVES = {"CrossEntropy": CrossEntropy(), "GradientAlignment": GradientAlignment(0.5)}
 
@@ -180,6 +180,30 @@ def test_members_that_are_all_frozen_are_measured_and_stay_as_they_are(tiny_memb
     assert history["loss"][0] == pytest.approx(measured["loss"])
     for weight, start in zip(ensemble.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, start)
+
+
+class Unused(layers.Layer):
+    """Has a weight on which nothing depends."""
+
+    def build(self, input_shape):
+        self.unused = self.add_weight(name="unused", shape=(3,), initializer="ones")
+
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize("memory", [None, "low"])
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, Adam])
+def test_a_weight_on_which_nothing_depends_stays_as_it_is(optimizer, memory, tiny_members, tiny_batch):
+    """As Keras has it."""
+    members = tiny_members(2, features=lambda x: layers.Flatten()(Unused()(x)))
+    ensemble = Ensemble(members, GradientAlignment(), memory=memory)
+    ensemble.compile(optimizer(0.1))
+    before = ensemble.get_weights()
+    fit(ensemble, *tiny_batch(6))
+    for member in members:
+        np.testing.assert_array_equal(member.layers[1].unused, np.ones(3))
+    assert any((old != new).any() for old, new in zip(before, ensemble.get_weights(), strict=True))
 
 
 def test_frozen_members_stay_as_they_are(tiny_members, tiny_batch):

@@ -94,6 +94,23 @@ def test_what_is_measured_of_each_objective(name, ensemble, batch):
         assert evaluated["loss"] == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_members_that_take_images_of_any_size_train(name, tiny_batch):
+    """On a dataset that does not tell their size either."""
+
+    def member(seed):
+        images = keras.Input((None, None, 1))
+        x = layers.Conv2D(2, 2, activation="tanh", kernel_initializer=keras.initializers.GlorotUniform(seed))
+        return keras.Model(images, layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(x(images))))
+
+    x, y = tiny_batch(6, SHAPE, CLASSES)
+    made = Ensemble([member(seed) for seed in range(2)], objective(name))
+    made.compile(keras.optimizers.SGD(0.5))
+    types = (tf.TensorSpec([None, None, None, 1]), tf.TensorSpec([None], tf.int64))
+    data = tf.data.Dataset.from_generator(lambda: [(x, y), (x[:, :3], y)], output_signature=types)
+    assert np.isfinite(made.fit(data, steps_per_epoch=2, verbose=0).history["loss"]).all()
+
+
 # Labels
 
 

@@ -37,10 +37,12 @@ OTHER = {
     "trs_smoothness": 2.0,
     "trs_epsilon": 0.05,
     "trs_steps": 2,
+    "trs_step": 0.5,
     "parl_weight": 1.0,
     "parl_layers": 2,
     "dverge_epsilon": 0.05,
     "dverge_steps": 2,
+    "dverge_step": 0.5,
     "adversarial_epsilon": 0.05,
     "adversarial_steps": 2,
     "adversarial_step": 0.5,
@@ -81,7 +83,10 @@ OTHER = {
 WITH = {"export_format": {"export": ""}} | {
     name: {"objective": name.split("_")[0]} for name in objective_fields.SETTINGS
 }
-NOT_IDENTITY = {"data_dir", "run_dir", "resume", "checkpoint_minutes", "export", "export_format", "track"}
+NOT_IDENTITY = {
+    *("data_dir", "run_dir", "resume", "checkpoint_minutes", "export", "export_format", "track"),
+    "memory",
+}
 ONLY_ATTACKED = {
     *("attacks", "epsilons", "stored_as", "max_attack_examples", "max_test_examples", "surrogate_seed"),
     "label",
@@ -309,7 +314,6 @@ def test_surrogate_is_one_for_all_targets_of_a_budget():
     for name in (
         *NOT_IDENTITY,
         *objective_fields.LATER,
-        "memory",
         "gal_weight",
         "seed",
         "static_seed",
@@ -423,6 +427,7 @@ def test_budget_of_an_objective_counts_in_the_training_of_ones_own_images():
             "--memory=low with an objective of {cross_entropy, gal, adp}",
         ),
         ({"memory": "high"}, "--memory as one of {low}"),
+        ({"objective": "adversarial", "gal_weight": 3.0}, "--gal_weight with --objective=gal alone"),
     ],
 )
 def test_objective_that_cannot_be_is_refused_in_one_line(values, message):

@@ -1,5 +1,6 @@
 """What a run asks of the machine: counted by hand, and refused before anything is made."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -33,6 +34,16 @@ def test_least_memory_is_that_of_a_count_by_hand(members, batch, seen, precision
     config = RunConfig(model="conv3", mode="div", num_members=members, batch_size=batch, precision=precision)
     expected = members * (16 * weights + width * seen * outputs)
     assert preflight.least_bytes(config, images(6000)) == expected
+
+
+def test_one_member_after_the_other_keeps_the_outputs_of_one():
+    config = RunConfig(model="conv3", num_members=41)
+    together, apart = (
+        preflight.least_bytes(dataclasses.replace(config, memory=memory), images(6000))
+        for memory in (None, "low")
+    )
+    outputs = 28 * 28 * (32 + 64) + 14 * 14 * 128 + 1024 + 10
+    assert together - apart == 40 * 4 * 128 * outputs
 
 
 def test_papers_budget_is_not_measured():
