@@ -37,8 +37,8 @@ ATTACKS: dict[str, Recipe | Search] = {
     "vmi": Recipe(update=VarianceTuning()),
     "pgn": Recipe((Neighbourhood(),)),
     "ssa": Recipe((SpectralCopies(),)),
-    "cwa": Recipe(update=MemberByMember(reverse=1 / 15, inner=10.0), step=0.2),
-    "cse": Recipe(update=MemberByMember(inner=2.0), step=0.2),
+    "cwa": Recipe(update=MemberByMember(reverse=1 / 15, inner=10.0), path=2.0),
+    "cse": Recipe(update=MemberByMember(inner=2.0), path=2.0),
     # Of the extra `attacks`: on what a target gives, which of an Ensemble is the mean probability.
     "square": Square(),
     "auto_pgd": AutoPgd(),

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import importlib
 import logging.config
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -64,7 +63,8 @@ def square(
         threat: budget and image range.
         queries: that an image may take, >= 2; the first has vertical stripes, each other one square. One that
             proposes what is there already counts as well, as in AutoAttack.
-        initial: share of the image that the first squares cover, in (0, 1).
+        initial: share of the image that the first squares cover, in (0, 1); less on images into which such a
+            square does not fit.
         seed: of NumPy's global generator during the call; its state is put back.
 
     Raises:
@@ -76,9 +76,11 @@ def square(
     require(x.ndim == 4, "images [n, H, W, C] for square, which draws squares", f"shape {x.shape}")
     require_whole("queries", queries, 2)
     fits = is_number(initial) and 0 < initial < 1
+    require(fits, "initial in (0, 1)", f"initial={initial!r}")
+    height, width = x.shape[1:3]
+    require(min(height, width) >= 2, "images of at least 2 x 2 pixels for square", f"{height} x {width}")
     # ART draws a place in range(side - tile).
-    fits = fits and round(math.sqrt(initial * x.shape[1] * x.shape[2])) < min(x.shape[1:3])
-    require(fits, "initial in (0, 1) whose square is smaller than the image", f"{initial} of {x.shape[1:3]}")
+    initial = min(initial, (min(height, width) - 1) ** 2 / (height * width))
     load_art("square")
     from art.attacks.evasion import SquareAttack
     from art.estimators.classification import BlackBoxClassifierNeuralNetwork

@@ -30,7 +30,8 @@ class Recipe:
         update: how it is accumulated and climbed, of `attacks.updates` or of your own.
         loss: what is raised, of `attacks.losses` or of your own, or the name of one of `LOSSES`.
         steps: number of steps.
-        step: their size in epsilons; None makes them epsilon / steps.
+        step: their size in epsilons; None makes them path / steps.
+        path: length of all steps together, in epsilons, where `step` is None.
         shrink: whether they shrink, from that size on, to nothing as half a cosine.
         random_start: whether to begin anywhere in the ball, and not at the images.
         restarts: number of random starts; for each image the one is kept that leads furthest from the true
@@ -46,6 +47,7 @@ class Recipe:
     loss: Any = "cross_entropy"
     steps: int = 10
     step: float | None = None
+    path: float = 1.0
     shrink: bool = False
     random_start: bool = False
     restarts: int = 1
@@ -68,6 +70,8 @@ class Recipe:
         require(is_count(self.steps), "whole steps >= 1", f"steps={self.steps!r}")
         holds = self.step is None or (is_number(self.step) and 0 < self.step <= 1)
         require(holds, "0 < step <= 1, in units of epsilon", f"step={self.step!r}")
+        holds = is_number(self.path) and self.path > 0
+        require(holds, "path as a number of epsilons > 0", f"path={self.path!r}")
         for name in ("shrink", "random_start"):
             value = getattr(self, name)
             require(isinstance(value, bool), f"{name} as a bool", f"{name}={value!r}")
@@ -89,7 +93,8 @@ class Recipe:
         fields: dict[str, Any] = {}
         for part in (*self.pieces, self.update, self.loss):
             fields |= dataclasses.asdict(part)
-        fields |= {name: getattr(self, name) for name in _OWN_FIELDS}
+        # The size of a step tells it.
+        fields |= {name: getattr(self, name) for name in _OWN_FIELDS if name != "path"}
         # In full: two parts may have a field of one name.
         parts = [repr(part) for part in (*self.pieces, self.update, self.loss)]
         return {**fields, "step": self.step_in_epsilons, "loss": _name_of(self.loss), "parts": parts}
@@ -97,7 +102,7 @@ class Recipe:
     @property
     def step_in_epsilons(self) -> float:
         """The size of a step in epsilons."""
-        return 1 / self.steps if self.step is None else self.step
+        return min(1.0, self.path / self.steps) if self.step is None else self.step
 
     def replace(self, given: Mapping[str, Any]) -> "Recipe":
         """The recipe with other values of its own fields and of those of its parts, by name.
@@ -229,7 +234,7 @@ class Recipe:
 
 
 # Set by name, as the fields of the parts.
-_OWN_FIELDS = ("steps", "step", "shrink", "random_start", "restarts")
+_OWN_FIELDS = ("steps", "step", "path", "shrink", "random_start", "restarts")
 
 
 def _through(piece: Any, gradient: Gradient) -> Gradient:

@@ -49,9 +49,15 @@ def input_gradients(
         )
         losses, margins = cross_entropy(logits, y, label_smoothing)
         total = tf.reduce_sum(losses + DIRECTION_FLOOR * margins)
-    gradients = tape.gradient(total, inputs)
+    gradients = tape.gradient(total, inputs, unconnected_gradients="zero")  # As rounded images leave it.
     flat = [tf.reshape(tf.cast(gradient, losses.dtype), [tf.shape(x)[0], -1]) for gradient in gradients]
     return logits, losses, tf.stack(flat)
+
+
+def finite(gradients: tf.Tensor) -> tf.Tensor:
+    """The gradients, [N, B, D], 0 for a member at an image where any entry is not finite: no direction."""
+    are_finite = tf.reduce_all(tf.math.is_finite(gradients), axis=-1, keepdims=True)
+    return tf.where(are_finite, gradients, tf.zeros_like(gradients))
 
 
 def cosine_similarities(gradients: tf.Tensor) -> tf.Tensor:

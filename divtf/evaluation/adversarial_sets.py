@@ -50,6 +50,8 @@ class AdversarialSets:
         batch_size: images attacked at a time.
         settings: what tells the surrogate whole: names to texts and numbers, as "seed", "epochs" and
             "learning rate". An Ensemble tells its objective and number of members by itself.
+        attacked: what attacks are given in its place: the same, so that they take it. None gives them the
+            surrogate.
 
     Attributes:
         surrogate: the same.
@@ -66,9 +68,11 @@ class AdversarialSets:
         seed: int = 0,
         batch_size: int = 250,
         settings: Mapping[str, Any] | None = None,
+        attacked: Any = None,
     ):
         require(isinstance(batch_size, int) and batch_size >= 1, "batch_size >= 1", batch_size=batch_size)
         self.surrogate = as_target(surrogate)
+        self._given = self.surrogate if attacked is None else attacked
         self._directory = None if directory is None else Path(directory)
         self._seed = seed
         self._batch_size = batch_size
@@ -165,7 +169,7 @@ class AdversarialSets:
         """
         key = surrogates.images_and_labels_digest(x, y)
         if key not in self._told:
-            found = surrogates.without_gradient(self.surrogate, np.asarray(x[: self._batch_size]), y)
+            found = surrogates.without_gradient(self._given, np.asarray(x[: self._batch_size]), y)
             count = min(len(x), self._batch_size)
             measured: dict[str, Any] = {}
             if found:
@@ -212,7 +216,7 @@ class AdversarialSets:
         pool = np.asarray(x[mixed_in]), y[mixed_in]
         with progress.bar(f"{attack.name}, epsilon {attack.threat.epsilon:g}", total=len(parts)) as bar:
             for x_adv in attack.on_batches(
-                self.surrogate, batches, pool=pool, seed=seed, devices=devices_of(self.surrogate)
+                self._given, batches, pool=pool, seed=seed, devices=devices_of(self.surrogate)
             ):
                 yield x_adv.numpy()
                 bar.update(1)

@@ -15,13 +15,16 @@ from divtf.attacks import losses
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import as_images, blocks
 from divtf.errors import require
+from divtf.evaluation.guarded import Guarded
 from divtf.evaluation.predictions import require_fitting
 from divtf.evaluation.suspicion import DIFFERENTIABLE, SCORES, log_probabilities
-from divtf.networks.logits import as_target, class_indices, log_mean_probability, member_logits
+from divtf.networks.logits import as_target, class_indices, log_mean_probability
 
 Step = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 # Nats of the lead that a score at the threshold costs; 0 is the attacker who does not know of it.
 WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
+# Nats of the lead beyond which only the score is left to improve: some images need a narrow one.
+CAPS = (1.0, 0.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +89,13 @@ def evade(
     *,
     weights: Sequence[float] = WEIGHTS,
     steps: int = 40,
-    cap: float = 1.0,
+    caps: Sequence[float] = CAPS,
     batch_size: int = 250,
 ) -> Evasion:
     """Images that fool the target with as low a score as can be found, by an attacker who has all of it.
 
-    Projected ascent of `Evading` along the gradient's sign, once for each weight, from the image itself;
-    steps shrink from a quarter of epsilon as half a cosine. What is kept is the best over weights and steps.
+    Projected ascent of `Evading` along the gradient's sign, once for each weight and cap, from the image
+    itself; steps shrink from a quarter of epsilon as half a cosine. What is kept is the best of all.
     An image that fools and is not flagged is left alone from the next weight on, so that detection at more
     false alarms than the threshold's is not attacked with all means.
 
@@ -105,7 +108,7 @@ def evade(
         threshold: the score above which an image is flagged, above 0: `Roc.tpr_at(0.05).threshold`.
         weights: of the score, in units of the threshold.
         steps: of each ascent.
-        cap: of the lead; see `Evading`.
+        caps: of the lead; see `Evading`. Without a weight there is none.
         batch_size: images at a time.
 
     Raises:
@@ -115,18 +118,21 @@ def evade(
     require(np.isfinite(threshold) and threshold > 0, "threshold > 0", threshold=threshold)
     require(isinstance(steps, int) and steps >= 1, "steps >= 1", steps=steps)
     require(len(weights) > 0 and min(weights) >= 0, "weights >= 0, at least one", f"{weights}")
+    require(len(caps) > 0 and min(caps) > 0, "caps > 0, at least one", f"{caps}")
     x, y, target = as_images(x), class_indices(y), as_target(target)
     require_fitting(target, x, y, threat)
-    step = _step_of(target, score, threshold, cap, threat)
+    step = _step_of(target, score, threshold, threat)
+    # Without a score to improve there is nothing beyond a cap, and a higher lead is a surer one.
+    ways = [(weight, cap if weight else np.inf) for cap in caps for weight in weights]
     found = []
     for images, labels in zip(blocks(x, batch_size), blocks(y, batch_size), strict=True):
         best = _Best(images, labels, score)
-        for weight in weights:
+        for weight, cap in dict.fromkeys(ways):
             # Who is unseen already need not be attacked again: this threshold is what counts.
             left = np.flatnonzero(~((best.leads > 0) & (best.scores <= threshold)))
             if len(left):
                 sizes = threat.epsilon * (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 8
-                _ascend(step, best, images, left, weight, sizes)
+                _ascend(step, best, images, left, (weight, cap), sizes)
         found.append(best)
     return Evasion(
         images=np.concatenate([best.images for best in found]),
@@ -136,16 +142,16 @@ def evade(
     )
 
 
-def _step_of(target: Any, score: str, threshold: float, cap: float, threat: ThreatModel) -> Step:
-    """A graph from images under way, the clean ones, labels, weight and size to images moved, and logits."""
+def _step_of(target: Any, score: str, threshold: float, threat: ThreatModel) -> Step:
+    """A graph from images under way, clean ones, labels, weight, cap and size to moved images, and logits."""
+    guarded = Guarded(target)
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def step(x_adv, x, y, weight, size):
+    def step(x_adv, x, y, weight, cap, size):
         with tf.GradientTape() as tape:
             tape.watch(x_adv)
-            logits = tf.cast(member_logits(target, x_adv), tf.float32)
-            # Without a score to improve there is nothing beyond the cap, and a higher lead is a surer one.
-            value = Evading(score, threshold, weight, tf.where(weight > 0, cap, np.inf))(logits, y)
+            logits = tf.cast(guarded.member_logits(x_adv), tf.float32)
+            value = Evading(score, threshold, weight, cap)(logits, y)
         moved = x_adv + size * tf.sign(tape.gradient(value, x_adv))
         moved = tf.clip_by_value(moved, x - threat.epsilon, x + threat.epsilon)
         return tf.clip_by_value(moved, threat.clip_min, threat.clip_max), logits
@@ -154,12 +160,15 @@ def _step_of(target: Any, score: str, threshold: float, cap: float, threat: Thre
 
 
 def _ascend(
-    step: Step, best: "_Best", x: np.ndarray, numbers: np.ndarray, weight: float, sizes: np.ndarray
+    step: Step, best: "_Best", x: np.ndarray, numbers: np.ndarray, way: tuple[float, float], sizes: np.ndarray
 ) -> None:
-    """One ascent of the images of these numbers; `best` is offered the clean ones and each step's."""
+    """One ascent of the images of these numbers; `best` is offered the clean ones and each step's.
+
+    Its way is the weight of the score, and the lead's cap.
+    """
     clean, y, x_adv = tf.constant(x[numbers]), tf.constant(best.y[numbers]), tf.constant(x[numbers])
     for size in sizes:
-        moved, logits = step(x_adv, clean, y, tf.constant(weight, tf.float32), tf.constant(size, tf.float32))
+        moved, logits = step(x_adv, clean, y, *tf.constant([*way, size], tf.float32))
         best.offer(numbers, x_adv.numpy(), logits.numpy())
         x_adv = moved
 

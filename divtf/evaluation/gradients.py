@@ -55,7 +55,8 @@ def gradient_statistics(ensemble, x: Any, y: np.ndarray, *, batch_size: int = 25
     require(several, "an Ensemble or a list of at least 2 members", f"{ensemble!r:.80}")
     x, y = as_images(x), class_indices(y)
     require_one_label_each(x, y)
-    _, classes = require_logits(MemberList(ensemble.members), tf.constant(np.asarray(x[:1])))
+    first = tf.constant(np.asarray(x[:1]))
+    _, classes = require_logits(MemberList(ensemble.members), first, differentiable=False)
     require_labels(y, classes)
     measure = _measure_of(ensemble.members)
     pairs = zip(blocks(x, batch_size), blocks(y, batch_size), strict=True)
@@ -82,6 +83,7 @@ def _measure_of(members: Sequence[Callable[..., tf.Tensor]]) -> Callable[..., tu
     @tf.function(reduce_retracing=True, autograph=False)
     def measure(images, labels):
         _, _, gradients = alignment.input_gradients(members, images, labels)
+        gradients = alignment.finite(gradients)
         zero = tf.cast(gradients == 0, tf.float32)
         # A product term is zero where either factor is.
         products = tf.add_n([tf.reduce_mean(tf.maximum(zero[a], zero[b]), -1) for a, b in pairs]) / len(pairs)

@@ -136,6 +136,26 @@ def judge_gain(further: str, fooled: np.ndarray, more: np.ndarray) -> Check:
     )
 
 
+def judge_escalation(steps: int, fooled: np.ndarray, more: np.ndarray) -> Check:
+    """The last of ever longer attacks must not fool more than one point of images that withstood.
+
+    Args:
+        steps: of its ascents.
+        fooled: whether any white-box attack before fools each image, bool [n].
+        more: whether the last one does.
+    """
+    fresh = more & ~fooled
+    holds = _within_tolerance(int(fresh.sum()), len(fresh))
+    return Check(
+        "escalation",
+        holds,
+        float(fresh.mean()),
+        f"As more fooled more, the white box was given more and more steps: the last time, with {steps}, it "
+        f"fools another {_percent(fresh.mean())} of the images"
+        f"{_but(holds, 'it has not converged yet, and what is left is too high still')}.",
+    )
+
+
 def judge_repetition(name: str, changed: np.ndarray) -> Check:
     """The same image must give the same outputs.
 

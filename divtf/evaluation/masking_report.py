@@ -12,6 +12,7 @@ from divtf.attacks.threat import ThreatModel
 from divtf.data.images import as_images, blocks
 from divtf.errors import require
 from divtf.evaluation import masking
+from divtf.evaluation.guarded import Guarded
 from divtf.evaluation.masking import Check
 from divtf.evaluation.predictions import all_member_logits, require_fitting
 from divtf.evaluation.stored import as_stored
@@ -26,8 +27,8 @@ from divtf.networks.logits import (
 from divtf.storage.evaluations import WHITE_BOX, TrialResult
 from divtf.storage.records import packed
 
-# Outputs may differ by rounding, and low precision rounds coarsely: by so much of a member's largest
-# difference between two classes.
+# Outputs may differ by rounding, and low precision rounds coarsely: by so much of what a member's likeliest
+# class is ahead of its middle one.
 _ROUNDING = 0.01
 # Length of an ascent in epsilons; the ball is 2 across. Steps that shrink to nothing go half as far.
 _PATH = 2.5
@@ -57,14 +58,18 @@ class Effort:
 
     def further(self, threat: ThreatModel) -> dict[str, list[Attack]]:
         """Ascents that go further, by their check."""
-        steps = self.steps * self.times
-        longer = {"steps": steps, "step": min(1.0, 4 * _PATH / steps)}
         restarted = {**self._ascent, "restarts": self.times}
         return {
-            "more steps": [make_attack("pgd", threat, loss=self.losses[0], **longer)],
+            "more steps": self.longer(1, threat)[:1],
             "more restarts": [make_attack("pgd", threat, loss=self.losses[0], **restarted)],
             "other losses": [make_attack("pgd", threat, loss=loss, **self._ascent) for loss in self.others],
         }
+
+    def longer(self, times: int, threat: ThreatModel) -> list[Attack]:
+        """The white box with so many times the steps of "more steps"."""
+        steps = times * self.steps * self.times
+        longer = {"steps": steps, "step": min(1.0, 4 * _PATH / steps)}
+        return [make_attack("pgd", threat, loss=loss, **longer) for loss in self.losses]
 
     @property
     def _ascent(self) -> dict[str, Any]:
@@ -152,6 +157,53 @@ def masking_report(
     return MaskingReport(checks, trials)
 
 
+def escalated(
+    target,
+    x: Any,
+    y: np.ndarray,
+    threat: ThreatModel,
+    fooled: np.ndarray,
+    *,
+    effort: Effort | None = None,
+    rounds: int = 2,
+    seed: int = 1000,
+    batch_size: int = 250,
+    stored_as: str = "float32",
+) -> MaskingReport:
+    """The white box on what still stands, with twice the steps each round, until one gains at most a point.
+
+    For a target of which `masking_report` found that more fools more, whose arguments it has.
+
+    Args:
+        target: an Ensemble, a list of members, or a callable that gives logits [B, C].
+        x: images [n, ...].
+        y: true classes.
+        threat: budget and image range.
+        fooled: whether any white-box attack so far fools each image, bool [n].
+        effort: of the report.
+        rounds: at most.
+        seed: of random starts, which are to be others than those before.
+        batch_size: images at a time.
+        stored_as: what the target sees of attacked images.
+
+    Returns:
+        The check "escalation", and what each ascent did to each image that was not fooled before it.
+    """
+    effort, target = effort or Effort(), as_target(target)
+    x, y = as_images(x), class_indices(y)
+    attacker = _Attacker(target, np.asarray(x), y, batch_size, seed, stored_as)
+    trials: list[TrialResult] = []
+    for number in range(1, rounds + 1):
+        at_first = fooled
+        for attack in effort.longer(2**number, threat):
+            before, fooled = fooled, attacker.fooled(attack, fooled)
+            trials.append(result_of(attack, packed(~before), packed(~fooled), kind=WHITE_BOX))
+        check = masking.judge_escalation(2**number * effort.times * effort.steps, at_first, fooled)
+        if check.passed:
+            break
+    return MaskingReport([check], trials)
+
+
 class _Attacker:
     """White-box attacks on those images that withstood so far; a wrongly classified one is fooled already."""
 
@@ -184,36 +236,7 @@ class _Attacker:
         require(lost == 0, "a target whose outputs are numbers", f"NaN for {lost} of {len(x)} images")
         given = any(are_probabilities(member) for member in logits)
         require(not given, "a target that gives logits", "one that gives probabilities (remove its softmax)")
-        return log_mean_probability(tf.constant(logits)).numpy().argmax(axis=-1)
-
-
-class Guarded:
-    """A target as it is, whose input gradients are zero where they are none or not finite.
-
-    So attacks, which refuse such a target, can be tried on it.
-    """
-
-    def __init__(self, target: Any):
-        self._target = target
-
-    def member_logits(self, x: tf.Tensor) -> tf.Tensor:
-        """Logits of every member, [N, B, C]."""
-        logits = member_logits(self._target, _with_finite_gradient(x))
-        # Adds nothing, but ties the logits to the images if nothing else does.
-        tie = tf.reduce_sum(0 * x, axis=range(1, x.shape.rank))
-        return logits + tf.cast(tie, logits.dtype)[None, :, None]
-
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """Log of the mean member probability, [B, C]."""
-        return log_mean_probability(self.member_logits(x))
-
-
-@tf.custom_gradient
-def _with_finite_gradient(x):
-    def gradient(upstream):
-        return tf.where(tf.math.is_finite(upstream), upstream, tf.zeros_like(upstream))
-
-    return tf.identity(x), gradient
+        return _decided(logits)
 
 
 def lacking_gradients(target: Any, x: Any, y: np.ndarray, batch_size: int = 250) -> dict[str, np.ndarray]:
@@ -270,7 +293,14 @@ def batch_bound(target: Any, x: Any) -> np.ndarray:
 
 
 def _differ(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Whether outputs [N, n, C] differ by more than rounding, for any member, bool [n]."""
-    spread = one.max(axis=-1, keepdims=True) - one.min(axis=-1, keepdims=True)
-    # What is not a number differs.
-    return ~(np.abs(one - other) <= _ROUNDING * spread).all(axis=(0, 2))
+    """Whether outputs [N, n, C] differ by more than rounding, for any member, or in what is decided."""
+    # From the median: one class that is masked by a huge negative logit is no measure of the others.
+    spread = one.max(axis=-1, keepdims=True) - np.median(one, axis=-1, keepdims=True)
+    # What is not a number differs. A class that no image gets may be off by as much as its logit's rounding.
+    alike = (np.abs(one - other) <= _ROUNDING * spread + 1e-6 * np.abs(one)).all(axis=(0, 2))
+    return ~(alike & (_decided(one) == _decided(other)))
+
+
+def _decided(logits: np.ndarray) -> np.ndarray:
+    """The class that members decide for, [N, n, C] -> [n]."""
+    return log_mean_probability(tf.constant(logits)).numpy().argmax(axis=-1)

@@ -55,8 +55,13 @@ def as_target(target: Any) -> Any:
 _EXPECTED_TARGET = "an Ensemble, a list of members, or a callable that gives logits [B, C]"
 
 
-def require_logits(target: Any, x: tf.Tensor) -> tuple[int, int]:
+def require_logits(target: Any, x: tf.Tensor, *, differentiable: bool = True) -> tuple[int, int]:
     """How many members a target has, and how many classes it tells apart, from a few images x [B, ...].
+
+    Args:
+        target: as `as_target` gives it.
+        x: images.
+        differentiable: whether TensorFlow has to be able to differentiate it.
 
     Raises:
         InputError: if it, or one of a list of members, does not take the images or give them logits; an
@@ -66,18 +71,18 @@ def require_logits(target: Any, x: tf.Tensor) -> tuple[int, int]:
         logits = _tried(target.member_logits, x)
         return logits.shape[0], logits.shape[2]
     members = target.members if isinstance(target, MemberList) else [target]
-    classes = {_classes_of(member, x) for member in members}
+    classes = {_classes_of(member, x, differentiable) for member in members}
     require(len(classes) == 1, "members of one number of classes", f"{sorted(classes)}")
     return len(members), classes.pop()
 
 
-def _classes_of(member: Callable[..., Any], x: tf.Tensor) -> int:
+def _classes_of(member: Callable[..., Any], x: tf.Tensor, differentiable: bool) -> int:
     with tf.GradientTape() as tape:
         tape.watch(x)
         logits = _tried(member, x)
     require(logits.shape.rank == 2, "a target that gives logits [B, C]", f"outputs of shape {logits.shape}")
     require(
-        tape.gradient(logits, x) is not None,
+        not differentiable or tape.gradient(logits, x) is not None,
         "a target that TensorFlow can differentiate",
         "one that it cannot",
     )

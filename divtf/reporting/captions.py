@@ -23,6 +23,17 @@ from divtf.storage.records import (
     grouped,
 )
 
+MASKED = "†"
+"""The mark of a target that shows signs of masked gradients."""
+
+
+def masked_line(masked: Sequence[str]) -> list[str]:
+    """A line on targets that an evaluation beside the table has found to mask their gradients."""
+    if not masked:
+        return []
+    told = f"{MASKED} {', '.join(masked)}: the evaluation below has found signs of masked gradients"
+    return [f"{told}, by which attacks may look weaker than they are"]
+
 
 def quantity(table: Table) -> str:
     """What the numbers of a table are, and at which epsilons."""
@@ -182,13 +193,19 @@ def _shared(name: str, records: Sequence[Any], value: Callable[[Any], Any]) -> l
     return lines
 
 
-def summary(table: Table) -> str:
-    """A table in one sentence: budget, and what each target keeps under the strongest attack."""
+def summary(table: Table, masked: Sequence[str] = ()) -> str:
+    """A table in one sentence: budget, and what each target keeps under the strongest attack.
+
+    Args:
+        table: of targets.
+        masked: those that show signs of masked gradients.
+    """
     reduced = [record.budget.get("reduced", False) for record in table.records]
     budget = "REDUCED budget" if any(reduced) else "the paper's budget"
     if None in reduced:
         budget = "a budget of its own"
-    accuracies = ", ".join(f"{row.target} {_lowest(table, row)}" for row in table.rows)
+    marks = {row.target: f" {MASKED}" if row.target in masked else "" for row in table.rows}
+    accuracies = ", ".join(f"{row.target}{marks[row.target]} {_lowest(table, row)}" for row in table.rows)
     under = "under the strongest attack" if table.attacks else "on clean images"
     return f"{table.title}, {budget}, {_seeds(table.records)}; {quantity(table)}, {under}: {accuracies}"
 
@@ -221,6 +238,10 @@ def notes(table: Table, origin: Callable[[Sequence[Record]], Sequence[str]] = pr
     ]
 
 
+UNPAIRED = (
+    "There is no paired test of this: the records tell no outcomes of the same images. A gain within the "
+    "intervals may be chance"
+)
 NOISE_ALONE = (
     "T_Div also trains on noisy images, and so for twice as many steps as T_Base: the gain is not GAL's "
     "alone. T_Noise (mode noise) has both without GAL"
@@ -251,4 +272,4 @@ def _gain(table: Table, base: str) -> list[str]:
     at = " / ".join(f"{gain.epsilon:g}" for gain in attacked)
     where = f" at epsilon {at}" if at else ""
     line = f"T_Div over {base}, points{where}: {', '.join(parts)}"
-    return [line, *paired_lines(table, "T_Div", base)]
+    return [line, *(paired_lines(table, "T_Div", base) or [UNPAIRED] if attacked else [])]

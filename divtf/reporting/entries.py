@@ -24,6 +24,8 @@ def entry(name: str, value: Any) -> str:
         return "REDUCED: less than the paper's" if value else "not reduced: the paper's"
     if name == "clean accuracy" and value is not None:
         return f"clean accuracy {100 * value:.1f} % on the attacked images"
+    if name == "parts":
+        return "; ".join(value)
     if isinstance(value, bool):
         value = "yes" if value else "no"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from divtf.reporting import captions
+from divtf.reporting.captions import MASKED
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.paired import paired_lines
@@ -43,7 +44,6 @@ _COLUMNS = {
 """Column of the main table -> what stands above it."""
 # Targets whose gain over another one is stated where both are there.
 _COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
-MARK = "†"
 _ASKED = (
     "Square was also asked for each other image that the target withstood under all else: what it fooled "
     "there counts in everything, and neither in its own column nor in its curve"
@@ -168,7 +168,12 @@ def _measured(table: Table) -> list[str]:
 def mark_of(records: Sequence[EvaluationRecord], target: str) -> str:
     """The mark of a target whose records hold a failed check of masked gradients; "" of another."""
     own = [record for record in records if record.target == target]
-    return MARK if any(not check["passed"] for record in own for check in record.checks) else ""
+    return MASKED if any(not check["passed"] for record in own for check in record.checks) else ""
+
+
+def masked(records: Sequence[EvaluationRecord]) -> list[str]:
+    """The targets that have the mark."""
+    return [target for target in dict.fromkeys(r.target for r in records) if mark_of(records, target)]
 
 
 def marked(records: Sequence[EvaluationRecord], target: str) -> str:
@@ -251,14 +256,17 @@ def attack_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     targets = list(dict.fromkeys(record.target for record in records))
     heads = ["attack", "on", "settings", "cost of an image", "images tried"]
     lines = [[*heads, *_fooled_heads(records, targets)]]
+    # The last of several versions, which differ in their random draws, has the highest number.
     trials = {_key(trial): trial for record in records for trial in record.trials}
     for key, trial in trials.items():
-        cost = f"{trial.queries} queries" if trial.queries else f"{trial.gradients} gradients"
+        times = trial.version + 1
+        starts = f", {times} times with other random draws" if times > 1 else ""
+        cost = f"{trial.queries} queries" if trial.queries else f"{times * trial.gradients} gradients"
         lines.append(
             [
                 trial.attack,
                 trial.surrogate or "the target",
-                attack_settings(trial.settings),
+                attack_settings(trial.settings) + starts,
                 cost,
                 _tried(records, key),
                 *(_counts(records, target, _is(key)) for target in targets),
@@ -292,10 +300,10 @@ def _checks(records: Sequence[EvaluationRecord]) -> list[str]:
     for record in records:
         lines = [[f"{record.target}, seed {record.seed}", "passed", "what was found"]]
         for check in record.checks:
-            lines.append([check["name"], "yes" if check["passed"] else f"**no** {MARK}", check["sentence"]])
+            lines.append([check["name"], "yes" if check["passed"] else f"**no** {MASKED}", check["sentence"]])
         parts.append(_lines(lines))
     return [
-        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {MARK} at its figures, "
+        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {MASKED} at its figures, "
         "or at its name where figures of it stand: they may tell more of the attacks than of the target.",
         *parts,
     ]

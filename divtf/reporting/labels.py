@@ -40,16 +40,29 @@ def _differing(results: Sequence[TransferResult]) -> set[tuple[str, str]]:
     """(attack, name) of each setting that has several values."""
     values: dict[tuple[str, str], list[Any]] = {}
     for result in results:
-        for name, value in _told(result):
+        # Parts are mostly told by their settings.
+        for name, value in (told for told in _told(result) if told[0] != "parts"):
             known = values.setdefault((result.attack, name), [])
             if value not in known:
                 known.append(value)
-    return {key for key, known in values.items() if len(known) > 1}
+    differing = {key for key, known in values.items() if len(known) > 1}
+    return differing | {(attack, "parts") for attack in _told_by_parts(results)}
+
+
+def _told_by_parts(results: Sequence[TransferResult]) -> set[str]:
+    """Attacks of which results differ in their parts alone: pieces of one's own may have no settings."""
+    seen: dict[tuple[str, str], list[str]] = {}
+    found = set()
+    for result in results:
+        if "parts" in result.settings:
+            fields = repr([entry for entry in _told(result) if entry[0] != "parts"])
+            parts = seen.setdefault((result.attack, fields), result.settings["parts"])
+            found |= {result.attack} if parts != result.settings["parts"] else set()
+    return found
 
 
 def _told(result: TransferResult) -> list[tuple[str, Any]]:
     """Names and values by which a result may differ from another of its attack."""
     if result.attack == CLEAN:
         return []
-    settings = [(name, value) for name, value in result.settings.items() if name != "parts"]
-    return [*settings, ("stored as", result.stored_as)]
+    return [*result.settings.items(), ("stored as", result.stored_as)]

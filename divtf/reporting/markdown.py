@@ -1,6 +1,6 @@
 """Table 2 as GitHub Markdown."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from divtf.data import paper
 from divtf.reporting import captions
@@ -11,22 +11,25 @@ from divtf.reporting.tables import Row, Table, tables
 from divtf.storage.records import CLEAN, TargetRecord
 
 
-def table_markdown(records: Iterable[TargetRecord], *, against_paper: bool = False) -> str:
+def table_markdown(
+    records: Iterable[TargetRecord], *, against_paper: bool = False, masked: Sequence[str] = ()
+) -> str:
     """Table 2 as GitHub Markdown, one table for each model and dataset, with a caption.
 
     Args:
         records: targets in any order; several seeds of a target become one row.
         against_paper: below each target add the paper's accuracies and the difference, ours less the paper's,
             in points.
+        masked: targets that show signs of masked gradients, which have a mark.
 
     Source: section 4.2, Table 2.
     """
-    return "\n\n".join(_markdown_block(table, against_paper) for table in tables(records)) + "\n"
+    return "\n\n".join(_markdown_block(table, against_paper, masked) for table in tables(records)) + "\n"
 
 
-def _markdown_block(table: Table, against_paper: bool) -> str:
+def _markdown_block(table: Table, against_paper: bool, masked: Sequence[str]) -> str:
     header = ["target", CLEAN, *map(heading, table.columns), "saturated, %"]
-    rows = [line for row in table.rows for line in _markdown_lines(table, row, against_paper)]
+    rows = [line for row in table.rows for line in _markdown_lines(table, row, against_paper, masked)]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     notes = [f"{quantity(table)[0].upper()}{quantity(table)[1:]}", measure(table, "**bold**")]
     if against_paper and paper.is_paper_dataset(table.model, table.dataset):
@@ -34,11 +37,14 @@ def _markdown_block(table: Table, against_paper: bool) -> str:
         notes += [
             f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
         ]
-    caption = "\n".join(f"- {note}" for note in [*notes, *captions.notes(table)])
+    told = captions.masked_line([row.target for row in table.rows if row.target in masked])
+    caption = "\n".join(f"- {note}" for note in [*notes, *captions.notes(table), *told])
     return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
 
 
-def _markdown_lines(table: Table, row: Row, against_paper: bool) -> Iterator[list[str]]:
+def _markdown_lines(
+    table: Table, row: Row, against_paper: bool, masked: Sequence[str]
+) -> Iterator[list[str]]:
     strongest = {epsilon: row.strongest(table.attacks, epsilon) for epsilon in table.epsilons}
 
     def ours(name: str, epsilon: float) -> str:
@@ -64,7 +70,9 @@ def _markdown_lines(table: Table, row: Row, against_paper: bool) -> Iterator[lis
     shares = [row.saturated(epsilon) for epsilon in table.epsilons]
     saturated = " / ".join("-" if share is None else f"{share:.1f}" for share in shares)
     beside = against_paper and table.paper_accuracy(row.target, CLEAN, 0.0) is not None
-    mark = f" {MARK}" if any(map(leaks, row.records)) else ""
+    marks = [MARK] if any(map(leaks, row.records)) else []
+    marks += [captions.MASKED] if row.target in masked else []
+    mark = "".join(f" {each}" for each in marks)
     yield line(f"{row.target}{mark}, ours" if beside else f"{row.target}{mark}", ours, True, saturated or "-")
     if beside:
         yield line(f"{row.target}, paper", published, False, "")

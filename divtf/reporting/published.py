@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from divtf.errors import require
 from divtf.reporting import captions, report
 from divtf.reporting.comparison import comparison_csv, comparison_markdown
-from divtf.reporting.evaluation import evaluation_markdown, evaluation_summaries, marked
+from divtf.reporting.evaluation import evaluation_markdown, evaluation_summaries, marked, masked
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
@@ -47,12 +47,12 @@ class Kind:
     Attributes:
         file: the JSON file's name.
         record: the class of the records.
-        text: Markdown that says what the records are.
+        text: Markdown that says what the records are, from all that are published together.
     """
 
     file: str
     record: type[Record]
-    text: Callable[[Sequence[Any]], str]
+    text: Callable[[Published], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,24 +74,33 @@ class Output:
     has_values: Callable[[Sequence[Any]], bool] = bool
 
 
-def _table_text(records: Sequence[TargetRecord]) -> str:
-    return table_markdown(records, against_paper=True).strip()
+def _table_text(published: Published) -> str:
+    return table_markdown(published["table"], against_paper=True, masked=_masked(published)).strip()
 
 
-def _comparison_text(records: Sequence[ComparisonRecord]) -> str:
-    return comparison_markdown(records).strip()
+def _evaluation_text(published: Published) -> str:
+    return evaluation_markdown(published["evaluation"])
 
 
-def _gaas_text(records: Sequence[GaasRecord]) -> str:
-    return _bullets(records, captions.gaas)
+def _comparison_text(published: Published) -> str:
+    return comparison_markdown(published["comparison"]).strip()
 
 
-def _transfer_matrix_text(records: Sequence[TransferMatrixRecord]) -> str:
-    return _bullets(records, captions.transfer_matrix)
+def _gaas_text(published: Published) -> str:
+    return _bullets(published["gaas"], captions.gaas)
 
 
-def _sparsity_text(records: Sequence[SparsityRecord]) -> str:
-    return _bullets(records, captions.sparsity)
+def _transfer_matrix_text(published: Published) -> str:
+    return _bullets(published["transfer_matrix"], captions.transfer_matrix)
+
+
+def _sparsity_text(published: Published) -> str:
+    return _bullets(published["sparsity"], captions.sparsity)
+
+
+def _masked(published: Published) -> list[str]:
+    """Targets of which an evaluation that is published beside has found signs of masked gradients."""
+    return masked([*published.get("evaluation", ()), *published.get("comparison", ())])
 
 
 def _bullets(records: Sequence[Record], caption: Callable[[Sequence[Any]], Sequence[str]]) -> str:
@@ -121,7 +130,7 @@ def _roc_of_targets(records: Sequence[EvaluationRecord]) -> Figure:
 
 KINDS = {
     "table": Kind("table.json", TargetRecord, _table_text),
-    "evaluation": Kind("evaluation.json", EvaluationRecord, evaluation_markdown),
+    "evaluation": Kind("evaluation.json", EvaluationRecord, _evaluation_text),
     "comparison": Kind("comparison.json", ComparisonRecord, _comparison_text),
     "gaas": Kind("gaas.json", GaasRecord, _gaas_text),
     "transfer_matrix": Kind("transfer.json", TransferMatrixRecord, _transfer_matrix_text),
@@ -185,8 +194,8 @@ def section(published: Published) -> str:
     """The generated part of a result's page, which lies beside the files that it shows."""
     parts: list[str] = []
     also: dict[str, str] = {}
-    for kind, records in published.items():
-        parts.append(KINDS[kind].text(records))
+    for kind in published:
+        parts.append(KINDS[kind].text(published))
         for file, output in outputs(published).items():
             if output.kind == kind and output.shown:
                 parts.append(f"![{output.title}]({file})")
@@ -234,7 +243,7 @@ def index_section(results: Mapping[str, Published], titles: Mapping[str, str]) -
 
 
 def _summary(published: Published) -> str:
-    by_the_paper = [captions.summary(table) for table in tables(published["table"])]
+    by_the_paper = [captions.summary(table, _masked(published)) for table in tables(published["table"])]
     evaluated = [*published.get("evaluation", ()), *published.get("comparison", ())]
     return "; ".join([*by_the_paper, *evaluation_summaries(evaluated)])
 

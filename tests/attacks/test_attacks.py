@@ -644,7 +644,7 @@ def test_bad_threat_model_is_refused(values, expected):
         (
             "fgsm",
             {"decay": 0.5},
-            "parameters among ['steps', 'step', 'shrink', 'random_start', 'restarts', 'loss']",
+            "parameters among ['steps', 'step', 'path', 'shrink', 'random_start', 'restarts', 'loss']",
         ),
         ("ifgsm", {"confidence": 3.0}, "Received: ['confidence']"),
         ("pgd_cw", {"rate": 1, "steps": 3}, "'loss', 'confidence']. Received: ['rate']"),
@@ -698,6 +698,7 @@ REFUSED = {
         "loss": (None, "hinge", losses.Margin, updates.Sign(), len),
         "steps": NO_COUNTS,
         "step": (*(value for value in NO_SHARES if value is not None), 0),
+        "path": (*NO_NUMBERS, 0),
         "shrink": NO_BOOLS,
         "random_start": NO_BOOLS,
         "restarts": (*NO_COUNTS, 2),
@@ -861,3 +862,12 @@ def test_rounding_at_the_rim_is_no_breach_in_any_range(low, high, epsilon, name)
     assert low <= x_adv.min() and x_adv.max() <= high
     ulp = np.spacing(np.float32(max(abs(low), abs(high), 1)))
     assert np.abs(x_adv.astype("float64") - x).max() <= epsilon + 4 * ulp
+
+
+@pytest.mark.parametrize("name", ["cwa", "cse"])
+@pytest.mark.parametrize(("steps", "size"), [(1, 1.0), (10, 0.2), (100, 0.02)])
+def test_steps_of_the_common_weakness_lead_twice_across_the_ball(name, steps, size):
+    """2 epsilon / steps, Chen et al. (2024); a given step is as it is given."""
+    assert make_attack(name, ThreatModel(0.1), steps=steps).describe()["params"]["step"] == size
+    given = make_attack(name, ThreatModel(0.1), steps=steps, step=0.5)
+    assert given.describe()["params"]["step"] == 0.5

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from functools import partial
 
 import keras
 import numpy as np
@@ -93,6 +94,21 @@ def test_square_is_its_twin_in_numpy(epsilon):
     np.testing.assert_allclose(found.images, images, atol=1e-6)
     # Of every kind: wrong from the start, fooled on the way, never fooled.
     assert (taken == 0).sum() == 3 and len(set(taken)) > 4 and (taken == 61).any()
+
+
+@needs_art
+@pytest.mark.parametrize("shape", [(8, 24, 1), (24, 8, 3), (4, 4, 1), (2, 5, 1)])
+def test_square_takes_images_of_any_sides(shape):
+    """Its first squares are as large as fit, where a square of that share of the image does not."""
+    rng = np.random.default_rng(0)
+    x = rng.random((6, *shape), dtype="float32")
+    weights = rng.normal(size=(x[0].size, 3))
+    y = np.argmax(x.reshape(6, -1) @ weights, axis=1)
+    found = square(partial(linear, weights=weights), x, y, ThreatModel(0.1), queries=30)
+    assert np.abs(found.images - x).max() == pytest.approx(0.1, abs=1e-6)
+    assert (found.queries > 0).all()
+    before, after = (linear(images, weights)[np.arange(6), y] for images in (x, found.images))
+    assert (after < before).any()
 
 
 @needs_art
@@ -347,7 +363,7 @@ def bad(attack, x=X, y=Y, threat=None, **values):
         (bad(square, y=Y - CLASSES), r"labels in \[0, 4\).*from -"),
         (bad(square, queries=1), "whole queries >= 2.*queries=1"),
         (bad(square, initial=1.0), r"initial in \(0, 1\).*1.0"),
-        (bad(square, initial=0.95), "square is smaller than the image.*0.95"),
+        (bad(square, X[:, :1]), "at least 2 x 2 pixels for square.*1 x 8"),
         (bad(auto_pgd, steps=0), "whole steps >= 1.*steps=0"),
         (bad(auto_pgd, restarts=True), "whole restarts >= 1.*restarts=True"),
         (bad(auto_pgd, loss="hinge"), r"loss as one of \['cross_entropy', 'dlr'\].*'hinge'"),

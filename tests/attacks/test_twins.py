@@ -42,7 +42,7 @@ PARAMS = {
 
 def climbed(name, gradient, each, climb, y, steps, *, pool=None):
     """The twin of the attack, its parameters those of PARAMS."""
-    alpha = climb.epsilon * (0.2 if name in ("cwa", "cse") else 1 / steps)
+    alpha = climb.epsilon * min(1.0, (2 if name in ("cwa", "cse") else 1) / steps)
     draws = Draws.of(range(len(climb.images)))
 
     def plain(x, draws):

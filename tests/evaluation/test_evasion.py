@@ -72,6 +72,24 @@ def test_more_weights_never_see_more():
         assert (more.scores <= fewer.scores + 1e-12)[fewer.fooled].all()
 
 
+def test_a_narrow_cap_finds_what_a_wide_one_does_not():
+    """Of tanh networks; a wide one is tried first, and finds no fewer by what is tried after it."""
+    rng = np.random.default_rng(1)
+    first = [rng.normal(size=(8, 16)).astype("float32") for _ in range(2)]
+    last = [2 * rng.normal(size=(16, 3)).astype("float32") for _ in range(2)]
+    members = [lambda x, a=a, b=b: tf.tanh(x @ a) @ b for a, b in zip(first, last, strict=True)]
+    x = rng.random((40, 8), dtype="float32")
+    y = predictions(members, x)
+    unseen = []
+    for caps in [(1.0,), (1.0, 0.1)]:
+        found = [
+            evade(members, x, y, ThreatModel(epsilon), "disagreement", 0.05, caps=caps, steps=15)
+            for epsilon in (0.1, 0.2)
+        ]
+        unseen.append([each.unseen.sum() for each in found])
+    assert (np.array(unseen[1]) >= unseen[0]).all() and sum(unseen[1]) > sum(unseen[0])
+
+
 def test_images_that_cannot_fool_come_closest():
     # Class 1 would need 8 x > 2, class 2 a mean probability above class 0's: 0.02 is far too little.
     x = np.zeros((2, 2), "float32")
@@ -135,3 +153,12 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(InputError, match=f"Expected {message}"):
             tried(**values)
     assert set(SCORES) - set(DIFFERENTIABLE) == {"votes_against"}
+
+
+@pytest.mark.parametrize("front", [tf.round, lambda x: x + tf.sqrt(0 * x)])
+def test_who_has_no_gradient_to_follow_stays(front):
+    """As behind rounding, or a square root at 0."""
+    members = [lambda x, member=member: member(front(x)) for member in MEMBERS]
+    found = evade(members, X, Y, THREAT, "disagreement", 0.1, steps=3)
+    np.testing.assert_array_equal(found.images, X)
+    assert not found.fooled.any()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from divtf.evaluation.gradients import gradient_statistics
@@ -172,3 +173,17 @@ def test_bar_counts_the_batches_of_images(bars):
     ensemble = SimpleNamespace(members=[dense_member(f"m{n}", np.eye(SIZE, CLASSES)) for n in range(2)])
     gradient_statistics(ensemble, *images_and_labels(7), batch_size=3)
     assert bars == [("input gradients", 3, 3)]
+
+
+@pytest.mark.parametrize("front", [tf.round, tf.stop_gradient, lambda x: x + tf.sqrt(0 * x)])
+def test_members_without_a_finite_gradient_have_no_direction(front, tiny_batch):
+    """As behind rounding, or a square root at 0: their cosines with others are 0."""
+    x, y = tiny_batch(6)
+    weights = np.random.default_rng(0).normal(size=(x[0].size, 3)).astype("float32")
+
+    def plain(x, training=False):
+        return tf.reshape(x, [-1, len(weights)]) @ weights
+
+    found = gradient_statistics([plain, lambda x, training=False: plain(front(x))], x, y)
+    assert (found.coherence == 0).all() and found.gal == pytest.approx(0, abs=1e-6)
+    assert found.zero_products == 1

@@ -9,10 +9,11 @@ from divtf.attacks.attack import make_attack
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import InputError
 from divtf.evaluation import masking
+from divtf.evaluation.guarded import Guarded
 from divtf.evaluation.masking_report import (
     Effort,
-    Guarded,
     batch_bound,
+    escalated,
     lacking_gradients,
     masking_report,
     unrepeated,
@@ -228,6 +229,27 @@ def test_outputs_may_change_by_rounding():
     assert unrepeated(member, X).all()
 
 
+@pytest.mark.parametrize("masked", [-1e4, -1e9])
+def test_a_class_that_is_masked_away_hides_no_change(masked):
+    """As is usual for classes that an image cannot have: its logit is no measure of the others."""
+    rng = np.random.default_rng(0)
+
+    def member(x):
+        logits = HONEST[0](x) + 0.1 * rng.normal(size=(len(x), 3)).astype("float32")
+        return tf.concat([logits, tf.fill([len(x), 1], masked)], axis=1)
+
+    assert unrepeated(member, X).mean() > 0.9
+
+
+def test_a_prediction_that_changes_is_a_change_however_little_the_outputs_differ():
+    outputs = iter([0.9999, 1.0001])
+
+    def member(x):
+        return tf.tile([[0.0, -1.0, next(outputs), 1.0]], [len(x), 1])
+
+    assert unrepeated(member, X).all()
+
+
 def test_a_guarded_target_is_the_target_with_gradients():
     def slopes(target):
         with tf.GradientTape() as tape:
@@ -285,6 +307,39 @@ def test_what_further_ascents_fool_is_told_image_by_image():
     assert figures["more steps"] == fooled[id(more_steps)].mean() > 0.05
     assert figures["more restarts"] == fooled[id(more_restarts)].mean()
     assert figures["other losses"] == (fooled[id(margin)] | fooled[id(cross_entropy)]).mean()
+
+
+def escalation(fooled, rounds):
+    """Of attacks of 1 x 8 x 2, 1 x 8 x 4, ... steps."""
+    weak = Effort(steps=1, times=8, losses=("mean_probability", "margin"), others=())
+    report = escalated(HONEST, X, Y, THREAT, fooled, effort=weak, rounds=rounds)
+    (check,) = report.checks
+    return check, report.trials
+
+
+def test_longer_and_longer_attacks_are_told_image_by_image():
+    wrong = predictions(HONEST, X) != Y
+    check, trials = escalation(wrong, rounds=1)
+    assert [(trial.settings["loss"], trial.settings["steps"]) for trial in trials] == [
+        ("mean_probability", 16),
+        ("margin", 16),
+    ]
+    standing = ~wrong
+    for trial in trials:
+        tried, hit = (np.array(unpacked(bits, N)) for bits in (trial.tried, trial.hits))
+        np.testing.assert_array_equal(tried, standing)
+        standing = hit
+        assert trial.kind == "white box"
+    assert check.figure == (~wrong & ~standing).mean() > 0.05
+    assert not check.passed and "with 16, it fools another" in check.sentence
+
+
+def test_attacks_become_longer_until_they_gain_no_more_than_a_point():
+    wrong = predictions(HONEST, X) != Y
+    check, trials = escalation(wrong, rounds=5)
+    steps = [trial.settings["steps"] for trial in trials]
+    assert steps in ([16, 16, 32, 32], [16, 16, 32, 32, 64, 64])
+    assert check.passed and check.figure <= 0.01 and f"with {steps[-1]}, it" in check.sentence
 
 
 def test_further_ascents_are_scored_on_images_as_they_are_stored():

@@ -9,6 +9,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 
 from divtf.attacks import outside
@@ -324,6 +325,66 @@ def test_what_the_checks_fool_counts_in_the_white_box_and_in_everything(evaluate
         assert record.checks == before.checks
         kept = finished.read_evaluation(root / MODES[record.target == "T_Div"], "small")
         assert kept.standing(0.05) == record.standing(0.05)
+
+
+@pytest.mark.parametrize("gain", ["more steps", "more restarts", "other losses", None])
+def test_where_more_fools_more_the_white_box_goes_on_and_what_it_fools_counts(
+    gain, evaluated, tmp_path, monkeypatch
+):
+    asked = []
+
+    def checks_that_fail(target, x, y, threat, **known):
+        report = few_checks(target, x, y, threat, **known)
+        gains = [masking.Check(name, name != gain, 0.5, "More.") for name in evaluation_checks._GAINS]
+        return dataclasses.replace(report, checks=[*report.checks, *gains])
+
+    def longer(target, x, y, threat, fooled, **options):
+        """It fools the images of the first class."""
+        asked.append(fooled)
+        tried = packed(~fooled), packed(~fooled & (y > 0))
+        ascent = TrialResult("pgd", WHITE_BOX, threat.epsilon, {"steps": 999}, 999, 0, *tried)
+        return masking_report.MaskingReport([masking.Check("escalation", True, 0.0, "On.")], [ascent])
+
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    monkeypatch.setattr(evaluation_checks, "masking_report", checks_that_fail)
+    monkeypatch.setattr(evaluation_checks, "escalated", longer)
+    monkeypatch.setattr(evaluation_checks, "_EFFORT", masking_report.Effort(steps=98))
+    _, y = tiny.data().test_set(COUNT)
+    records = evaluate(family(root), PROTOCOL)
+    assert len(asked) == (0 if gain is None else len(records))
+    for record, fooled in zip(records, asked, strict=False):
+        before = evaluated[1][record.target]
+        np.testing.assert_array_equal(fooled, ~np.array(before.standing_under(WHITE_BOX, 0.05)))
+        np.testing.assert_array_equal(record.standing(0.05), np.array(before.standing(0.05)) & (y > 0))
+        assert record.standing(0.2) == before.standing(0.2)
+        assert [check["name"] for check in record.checks][-2:] == ["escalation", "queries"]
+    again = evaluate(family(root), PROTOCOL)
+    assert len(asked) == (0 if gain is None else len(records)), "kept"
+    assert [record.trials for record in again] == [record.trials for record in records]
+
+
+@pytest.mark.parametrize("front", [tf.round, lambda x: x + tf.sqrt(0 * x)])
+def test_a_target_without_gradients_is_attacked_all_the_same_and_fails_the_check(
+    front, evaluated, tmp_path, monkeypatch
+):
+    """As behind rounding, or a square root at 0, which attacks refuse."""
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    restore = trained.restore
+
+    def behind(config, spec, directory):
+        target = restore(config, spec, directory)
+        for member in target.members:
+            call = member.call
+            monkeypatch.setattr(member, "call", lambda x, *a, call=call, **k: call(front(x), *a, **k))
+        return target
+
+    monkeypatch.setattr(trained, "restore", behind)
+    for directory in root.glob("*/adversarial"):
+        shutil.rmtree(directory)
+    for record in evaluate(family(root), PROTOCOL):
+        failed = {check["name"] for check in record.checks if not check["passed"]}
+        assert "gradients" in failed
+        assert any(trial.kind == WHITE_BOX for trial in record.trials)
 
 
 def test_what_needs_more_classes_than_there_are_is_left_out(evaluated, tmp_path):

@@ -255,7 +255,10 @@ def test_attacks_fooled_and_only_by_hand():
         [*head, "T_Div: fooled, only by it", "T_Base: fooled, only by it"],
         ["fgsm", "plain", "", "1 gradients", "8 / 8", "1, 0 / 2, 2", "2, 2 / 7, 0"],
         # T_Div at 0.1: 0, 1, 2, of which fgsm has 0 and other 1 and 2; at 0.3: 2, 3, which none of them has.
-        ["pgd", "plain", "steps 20", "20 gradients", "8 / 8", "3, 0 / 2, 2", "2, 2 / 7, 0"],
+        [
+            *("pgd", "plain", "steps 20, 2 times with other random draws", "40 gradients", "8 / 8"),
+            *("3, 0 / 2, 2", "2, 2 / 7, 0"),
+        ],
         ["pgd", "other", "steps 20", "20 gradients", "8 / 8", "2, 0 / 3, 3", "1, 1 / 7, 0"],
         ["pgd", "the target", "steps 20", "20 gradients", "7 / 7", "2, - / 3, -", "6, - / 7, -"],
         ["square", "the target", "initial 0.8", "9 queries", "4 / 4", "1, - / 2, -", "2, - / 4, -"],

@@ -535,7 +535,7 @@ class TestOrigins:
         records = RESULT.records[kind]
         seen = Page(page(Result("t", {kind: records})))
         texts = {"table": lambda: table_markdown(records), "evaluation": lambda: evaluation_markdown(records)}
-        lines = sentences(texts.get(kind, lambda: KINDS[kind].text(records))())
+        lines = sentences(texts.get(kind, lambda: KINDS[kind].text({kind: records}))())
         assert len(lines) >= 4
         for line in lines:
             assert " ".join(line.split()) in seen.words, line

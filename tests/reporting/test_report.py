@@ -423,6 +423,9 @@ class TestText:
             "Mean coherence (Equation 7) on clean test images: T_Base 0.30, T_Div 0.30",
             "T_Div over T_Base, points at epsilon 0.1 / 0.3: strongest attack +5.0 / -15.0, "
             "mean of 1 +5.0 / -15.0, clean +0.0",
+            "There is no paired test of this: the records tell no outcomes of the same images. A gain within "
+            "the intervals may be",
+            "  chance",
             "T_Div also trains on noisy images, and so for twice as many steps as T_Base: the gain is not "
             "GAL's alone. T_Noise",
             "  (mode noise) has both without GAL",

@@ -114,8 +114,10 @@ class Objective:
 
     def observed(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> "MemberValues":
         """What objectives take that need no gradients: in evaluation these are measured all the same."""
-        take = self.clean if training or len(members) < 2 else self.aligned
-        return take(members, x, y, training=training)
+        if training or len(members) < 2:
+            return self.clean(members, x, y, training=training)
+        values = self.aligned(members, x, y, training=training)
+        return dataclasses.replace(values, gradients=alignment.finite(values.gradients))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from divtf.reporting import evaluation, leaking
+from divtf.reporting import captions, leaking
 from divtf.reporting.comparison import comparison_tables
 from divtf.reporting.evaluation import as_target_record
 from divtf.reporting.paired import differences, in_words
@@ -81,7 +81,7 @@ def caveats(records: Mapping[str, Sequence[Any]]) -> str:
             if unknown
             else []
         ),
-        *(f"{name} {evaluation.MARK} shows signs of masked gradients" for name in _targets(masked)),
+        *(f"{name} {captions.MASKED} shows signs of masked gradients" for name in _targets(masked)),
     ]
     said = "; ".join(parts)
     return f"{said[0].upper()}{said[1:]}." if said else ""

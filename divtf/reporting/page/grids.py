@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 
 from divtf.reporting import comparison
+from divtf.reporting.captions import MASKED
 from divtf.reporting.cells import heading, percent, signed, spread
 from divtf.reporting.classes import class_counts
-from divtf.reporting.evaluation import MARK, as_target_record, left_head, left_lines, mark_of
+from divtf.reporting.evaluation import as_target_record, left_head, left_lines, mark_of
 from divtf.reporting.leaking import MARK as LEAKING
 from divtf.reporting.leaking import leaks
 from divtf.reporting.page.elements import Cell, Grid, Line
@@ -63,7 +64,7 @@ def text_grid(caption: str, grid: Sequence[Sequence[str]], targets: Sequence[str
     head, *lines = grid
     made = []
     for line in lines:
-        name = line[0].removesuffix(f" {MARK}")
+        name = line[0].removesuffix(f" {MASKED}")
         cells = tuple(map(text_cell, map(plain, line)))
         made.append(Line(cells, name if name in targets else ""))
     return Grid(caption, tuple(head), tuple(made))
@@ -129,7 +130,7 @@ def check_grids(records: Sequence[EvaluationRecord]) -> list[Grid]:
                 Line(
                     (
                         Cell(check["name"]),
-                        Cell("yes" if check["passed"] else f"no {MARK}", strong=not check["passed"]),
+                        Cell("yes" if check["passed"] else f"no {MASKED}", strong=not check["passed"]),
                         Cell(check["sentence"]),
                     ),
                     record.target,
