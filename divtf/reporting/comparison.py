@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from divtf.reporting import captions
+from divtf.reporting.captions import MASKED
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import entries
 from divtf.reporting.evaluation import as_target_record, on_surrogate, result_of
@@ -15,7 +16,6 @@ from divtf.reporting.tables import Cell, Row, Table, tables
 from divtf.storage.evaluations import KINDS, QUERY, SAME_AS, TRANSFER, ComparisonRecord, TrialResult
 from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
 
-_MASKED = "†"
 _OWN = "on own surrogates"
 
 
@@ -39,7 +39,8 @@ def comparison_csv(records: Sequence[ComparisonRecord]) -> str:
 
     lines = [
         {
-            **{"model": table.model, "dataset": table.dataset, "target": row.target, "epsilon": epsilon},
+            **{"model": table.model, "dataset": table.dataset, "target": row.target},
+            **{"marks": marks(records, table, row).strip(), "epsilon": epsilon},
             **{"column": column, "accuracy": cell.accuracy, "deviation": cell.deviation},
             **{"seeds": len(cell.results), "images": cell.results[0].total},
             **_difference_values(table, row, records[0].reference, column, epsilon),
@@ -154,7 +155,9 @@ def comparison_notes(table: Table, records: Sequence[ComparisonRecord]) -> list[
         ),
         f"Against {own[0].reference}: difference in everything, in points, and p of McNemar's exact test, "
         "image by image, of each seed; over several seeds mean ± deviation of the paired difference",
-        f"{_MASKED}: shows signs of masked gradients; {LEAKING}: leaks labels",
+        "Hours: of training, in the mean over the seeds; static models, which targets share, and attacks on "
+        "them are left out",
+        f"{MASKED}: shows signs of masked gradients; {LEAKING}: leaks labels",
         *(f"Surrogate {name}: {entries(told)}" for name, told in own[0].surrogates.items()),
         *captions.budgets(own),
         *captions.provenance(own),
@@ -166,7 +169,7 @@ def marks(records: Sequence[ComparisonRecord], table: Table, row: Row) -> str:
     """The marks of a target that shows signs of masked gradients, or leaks labels, in any of its seeds."""
     own = _of(records, table, row)
     masked = any(not check["passed"] for record in own for check in record.checks)
-    return f" {_MASKED}" * masked + f" {LEAKING}" * any(map(leaks, own))
+    return f" {MASKED}" * masked + f" {LEAKING}" * any(map(leaks, own))
 
 
 def _of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> list[ComparisonRecord]:
@@ -188,10 +191,11 @@ def _hours(records: Sequence[ComparisonRecord], table: Table, row: Row) -> float
 
 def _difference_values(
     table: Table, row: Row, reference: str, column: str, epsilon: float
-) -> dict[str, float | None]:
+) -> dict[str, float | str | None]:
+    """From the reference: the mean over the seeds, and each seed's p."""
     found = differences(table, row.target, reference, column, 0.0 if column == CLEAN else epsilon)
     mean = statistics.fmean(each.difference for each in found) if found else None
-    return {"difference": mean, "p": found[0].p_value if len(found) == 1 else None}
+    return {"difference": mean, "p": "; ".join(str(each.p_value) for each in found) or None}
 
 
 def _difference_in_words(table: Table, row: Row, reference: str, epsilon: float) -> str:

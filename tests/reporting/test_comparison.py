@@ -128,6 +128,9 @@ def test_several_seeds_give_mean_and_deviation_of_the_paired_difference():
     line = values(compared(runs, evaluations))["T_Div", WORST_CASE]
     assert (line["seeds"], float(line["difference"])) == ("2", statistics.fmean(differences))
     assert float(line["deviation"]) == pytest.approx(statistics.stdev([theirs, ours]))
+    ours, theirs = set().union(*OURS.values()), set().union(*THEIRS.values())
+    p = scipy.stats.binomtest(len(ours - theirs), len(ours ^ theirs)).pvalue
+    assert [float(each) for each in line["p"].split("; ")] == pytest.approx([p, p])
     text = comparison_markdown(compared(runs, evaluations))
     assert f"+0.0 ±{statistics.stdev(differences):.1f} n=2" in text
 
@@ -143,6 +146,8 @@ def test_marks_and_notes_say_what_stands_behind():
     ):
         assert told in text
     assert "secret" not in text
+    lines = values(COMPARED)
+    assert (lines["T_Div", CLEAN]["marks"], lines["T_Ens+Div", CLEAN]["marks"]) == ("† ‡", "")
     (unasked,) = compared(RUNS[1:], [record("T_Div", trials(THEIRS)[:-1], query_images=0)])
     assert "the first 8 test images. An image" in comparison_markdown([unasked])
 

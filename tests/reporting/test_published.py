@@ -1,7 +1,9 @@
 import pytest
+from evaluation_records import record
 
 from divtf.errors import InputError
 from divtf.reporting import published
+from divtf.storage.records import CLEAN, TargetRecord, TransferResult
 
 
 def test_insert_replaces_only_between_the_marks():
@@ -29,3 +31,19 @@ def test_outputs_are_of_known_kinds_and_no_file_has_two_makers():
     records = [kind.file for kind in published.KINDS.values()]
     assert {output.kind for output in published.OUTPUTS.values()} <= set(published.KINDS)
     assert len(set(records)) == len(records) and not set(records) & set(published.OUTPUTS)
+
+
+def test_a_target_whose_gradients_seem_masked_has_its_mark_at_the_papers_table_and_in_the_index():
+    """Where its evaluation is published beside; no other target has one."""
+    failed = {"name": "gradients", "passed": False, "figure": 0.5, "sentence": "Half of them are zero."}
+    results = [TransferResult("", "S", "fgsm", 0.1, 30, 100), TransferResult("", "", CLEAN, 0.0, 90, 100)]
+    told = {
+        "table": [TargetRecord(name, "conv3", "mnist", 0, results=results) for name in ("T_Base", "T_Div")],
+        "evaluation": [record("T_Base", []), record("T_Div", [], checks=(failed,))],
+    }
+    section, index = published.section(told), published.index_section({"r": told}, {"r": "Result"})
+    table = section[: section.index("what is left")]
+    assert "| T_Div †, ours |" in table and "| T_Base, ours |" in table
+    assert "- † T_Div: the evaluation below has found signs of masked gradients" in table
+    assert "T_Base 30.0, T_Div † 30.0" in index
+    assert "†" not in published.section({"table": told["table"]})
