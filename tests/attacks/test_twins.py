@@ -1,5 +1,7 @@
 """The attacks of today against NumPy twins written from their papers, given the same random numbers."""
 
+import dataclasses
+
 import attack_reference as twin
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from attacked import (
 
 from divtf import CrossEntropy
 from divtf.attacks.attack import compose_attack, make_attack
-from divtf.attacks.losses import LOSSES
+from divtf.attacks.losses import LOSSES, Towards
+from divtf.attacks.methods import ATTACKS
 from divtf.attacks.pieces import DiverseInputs, Neighbourhood
 from divtf.attacks.recipe import Recipe
 from divtf.attacks.threat import ThreatModel
@@ -95,6 +98,40 @@ def test_attack_equals_its_paper_s_on_curved_members(name, steps, curved):
     )
     attack = make_attack(name, ThreatModel(EPSILON), steps=steps, **PARAMS[name])
     agree(attack(ensemble, x, y, seed=SEED), expected)
+
+
+def wrong_value(value):
+    """Another one that the field may have."""
+    if isinstance(value, bool):
+        return not value
+    return value + 2 if value >= 1 else value / 2 or 0.5
+
+
+def mutations():
+    """An attack's name, what is wrong, and the recipe made wrong so."""
+    for name, values in PARAMS.items():
+        right = ATTACKS[name].replace(values | {"steps": 3})
+        yield name, "descends", dataclasses.replace(right, loss=Towards(right.loss))
+        for place, piece in enumerate(right.pieces):
+            others = right.pieces[:place] + right.pieces[place + 1 :]
+            yield name, f"without {type(piece).__name__}", dataclasses.replace(right, pieces=others)
+        for part in (*right.pieces, right.update):
+            for field in dataclasses.fields(part):
+                value = getattr(part, field.name)
+                wrong = wrong_value(value)
+                yield name, f"{field.name} {wrong:.3g} for {value:.3g}", right.replace({field.name: wrong})
+
+
+@pytest.mark.parametrize(("name", "wrong", "recipe"), list(mutations()))
+def test_an_attack_that_is_made_wrong_is_not_its_paper_s(name, wrong, recipe, curved):
+    """So that the tests around can fail: a piece left out, a sign, a momentum that is none."""
+    ensemble, wide = curved
+    x, y = images_and_labels(4)
+    each = [tape_gradient([member], y) for member in wide]
+    expected = climbed(name, tape_gradient(wide, y), each, twin.Climb(x, EPSILON), y, 3, pool=(x, y))
+    found = compose_attack(name, ThreatModel(EPSILON), recipe)(ensemble, x, y, seed=SEED)
+    with pytest.raises(AssertionError):
+        agree(found, expected)
 
 
 @pytest.mark.parametrize("name", PARAMS)
