@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -365,7 +366,7 @@ def test_names_of_objectives_and_their_settings_are_those_of_the_library():
         fields = {field.name: field for field in dataclasses.fields(OBJECTIVES[objective])}
         metadata = RunConfig.__dataclass_fields__[name].metadata
         told = metadata.get("stands_for", "0.5")
-        assert "epsilon" in told if setting == "epsilon" else float(told) == fields[setting].default
+        assert "epsilon" in told if setting == "epsilon" else float(Fraction(told)) == fields[setting].default
 
 
 @pytest.mark.parametrize("mode", MODES)
