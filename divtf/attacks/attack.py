@@ -190,6 +190,8 @@ def make_attack(name: str, threat: ThreatModel, **params) -> Attack:
     Source: sections 2.3 and 4.1; for the others the papers that their pieces name.
     """
     require(name in ATTACKS, f"attack as one of {sorted(ATTACKS)}", f"attack={name!r}")
+    if isinstance(ATTACKS[name], Search):
+        require_installed(name, "attacks", ("art",))
     # JSON and TensorFlow's loops know no NumPy.
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in params.items()}
     return compose_attack(name, threat, ATTACKS[name].replace(plain))
@@ -208,6 +210,4 @@ def compose_attack(name: str, threat: ThreatModel, recipe: Recipe | Search) -> A
     """
     require(isinstance(threat, ThreatModel), "a ThreatModel, as ThreatModel(epsilon=0.1)", f"{threat!r}")
     require(isinstance(recipe, Recipe | Search), "a Recipe, as Recipe(steps=20)", f"{recipe!r:.80}")
-    if isinstance(recipe, Search):
-        require_installed(name, "attacks", ("art",))
     return Attack(name, threat, recipe)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.attacks.attack import Attack
+from divtf.attacks.threat import ThreatModel
 from divtf.data.images import as_images, blocks, value_range
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
@@ -239,10 +240,10 @@ def _pair(batch) -> tuple[Any, Any]:
 
 
 def _check(attacks: Sequence[Attack], models: Sequence[Any], x: Any, y: np.ndarray) -> None:
-    """Hold images to the attacks' ranges and the models' shape, and labels to their classes."""
+    """Hold images to the attacks' ranges, or [0, 1], and the models' shape, and labels to their classes."""
     low, high = value_range(x)
-    for attack in attacks:
-        attack.threat.require_in_range(low, high)
+    for threat in [attack.threat for attack in attacks] or [ThreatModel(1.0)]:
+        threat.require_in_range(low, high)
     # Callables and subclassed models do not tell their shapes.
     telling = [plain for plain in map(_plain, models) if isinstance(getattr(plain, "input_shape", 0), tuple)]
     for shape in (plain.input_shape[1:] for plain in telling):
