@@ -14,8 +14,7 @@ from divtf.data.datasets import ImageData
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
-from divtf.evaluation.guarded import Guarded
-from divtf.evaluation.masking_report import lacking_gradients
+from divtf.evaluation.guarded import Guarded, has_gradients
 from divtf.evaluation.stored import require_storable
 from divtf.evaluation.surrogates import images_and_labels_digest
 from divtf.evaluation.trials import Attempt, Standing, draws
@@ -30,7 +29,7 @@ from divtf.storage import checked_json, environment, run_directory
 from divtf.storage.evaluations import KINDS, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
 from divtf.storage.records import WORST_CASE, packed, unpacked
 
-# As many images tell whether a target has gradients at all.
+# As many images tell whether a target has gradients.
 _LOOKED_AT = 64
 
 
@@ -147,8 +146,8 @@ def _evaluated(prepared: _Prepared, protocol: Protocol, skip: bool) -> list[Eval
 def _target(config: RunConfig, path: Path, data: ImageData) -> _Target:
     ensemble = trained.restore(config, data.spec, path)
     # Attacks refuse a model without gradients; the checks for masked ones are to tell of it.
-    lacking = lacking_gradients(ensemble, *data.test_set(_LOOKED_AT))
-    attacked = Guarded(ensemble) if any(none.any() for none in lacking.values()) else None
+    images, _ = data.test_set(_LOOKED_AT)
+    attacked = None if has_gradients(ensemble, np.asarray(images)) else Guarded(ensemble)
     sets = AdversarialSets(
         ensemble,
         path / shared_paths.ADVERSARIAL,
