@@ -38,10 +38,14 @@ def collect(root: Path) -> Published:
     Raises:
         InputError: if there are none, or if two of them are of one target, model, data set and seed.
     """
+    comparison = finished.read_comparison(root)
+    # A comparison has its evaluations' figures, without detection: they are not kept twice.
+    compared = {(record.subject, record.tried_by) for record in comparison}
+    evaluations = evaluate.collect(root, _PROTOCOL)
     collected: dict[str, list[Any]] = {
         "table": _collect_targets(root),
-        "evaluation": evaluate.collect(root, _PROTOCOL),
-        "comparison": finished.read_comparison(root),
+        "evaluation": [each for each in evaluations if (each.subject, each.tried_by) not in compared],
+        "comparison": comparison,
         "gaas": figure5.collect(root),
         "transfer_matrix": transfer_matrix.collect(root),
         "sparsity": finished.ablation(finished.directories(root)),

@@ -244,11 +244,7 @@ def index_section(results: Mapping[str, Published], titles: Mapping[str, str]) -
 
 def _summary(published: Published) -> str:
     by_the_paper = [captions.summary(table, _masked(published)) for table in tables(published["table"])]
-    evaluated = list(published.get("evaluation", ()))
-    # A comparison by the same protocol is of the same evaluations.
-    told = {(record.subject, record.tried_by) for record in evaluated}
-    compared = published.get("comparison", ())
-    evaluated += [record for record in compared if (record.subject, record.tried_by) not in told]
+    evaluated = [*published.get("evaluation", ()), *published.get("comparison", ())]
     return "; ".join([*by_the_paper, *evaluation_summaries(evaluated)])
 
 

@@ -282,16 +282,17 @@ COMPARISON = {"comparison.json", "comparison.png", "comparison.md", "comparison.
 
 def test_comparison_is_published_as_markdown_csv_and_json(repository):
     for mode in ("base", "div"):
-        finished_run(repository / "runs/a", mode)
+        finished_run(repository / "runs/a", mode, evaluated=True)
     compare_runs(Path("runs/a"))
     publish.main(Path("runs/a"), "mine", anew=False)
+    # It has the figures of its evaluations, which are not kept twice.
     assert files_of() == TABLE | COMPARISON | {"README.md", "table.json"}
     readme, directory = page_of(), publish_pages.RESULTS / "mine"
     alone = (directory / "comparison.md").read_text()
     assert alone.startswith("### conv3 on mnist: what is left of each\n") and alone.strip() in readme
     assert "under everything that protocol strong tries, on " in index()
     assert "against T_Base" in alone and "| T_Div | 0.1 | 100.0 [67.6-100.0] |" in alone
-    assert (directory / "comparison.csv").read_text().startswith("model,dataset,target,epsilon,column")
+    assert (directory / "comparison.csv").read_text().startswith("model,dataset,target,marks,epsilon,column")
     for link in ("[the comparison as CSV](comparison.csv)", "[records: comparison](comparison.json)"):
         assert link in readme
     assert "secret" not in (directory / "comparison.json").read_text()
@@ -300,7 +301,7 @@ def test_comparison_is_published_as_markdown_csv_and_json(repository):
     assert everything() == before
     Path("runs/a/comparison.json").unlink()
     publish.main(Path("runs/a"), "mine", anew=False)
-    assert not COMPARISON & files_of()
+    assert not COMPARISON & files_of() and "evaluation.json" in files_of()
 
 
 def test_evaluation_of_other_weights_is_refused(repository):

@@ -1,11 +1,8 @@
-import dataclasses
-
 import pytest
 from evaluation_records import record
 
 from divtf.errors import InputError
 from divtf.reporting import published
-from divtf.storage.evaluations import ComparisonRecord
 from divtf.storage.records import CLEAN, TargetRecord, TransferResult
 
 
@@ -50,14 +47,3 @@ def test_a_target_whose_gradients_seem_masked_has_its_mark_at_the_papers_table_a
     assert "- † T_Div: the evaluation below has found signs of masked gradients" in table
     assert "T_Base 30.0, T_Div † 30.0" in index
     assert "†" not in published.section({"table": told["table"]})
-
-
-def test_the_index_tells_once_what_an_evaluation_and_a_comparison_by_one_protocol_leave():
-    run = TargetRecord("T_Div", "conv3", "mnist", 0, results=[TransferResult("", "", CLEAN, 0.0, 90, 100)])
-    strong = record("T_Div", [])
-    other = dataclasses.replace(strong, protocol="transfer")
-    for evaluation, sentences in ((strong, 1), (other, 2)):
-        compared = ComparisonRecord.of(run, strong, "T_Div")
-        told = {"table": [run], "evaluation": [evaluation], "comparison": [compared]}
-        index = published.index_section({"r": told}, {"r": "Result"})
-        assert index.count("under everything that protocol") == sentences
