@@ -168,18 +168,18 @@ def test_console_has_the_tables_alone():
 
 
 def test_picture_has_every_cell_and_its_bars():
-    """One panel; of each target a marker at its accuracy in every column, with its interval."""
+    """One panel; in every column a marker at the accuracy of each target, with its interval."""
     (band,) = comparison_figure(COMPARED).subfigs
     (axes,) = band.axes
     assert (band.get_suptitle(), axes.get_title()) == ("conv3 on mnist", "epsilon 0.1")
-    columns = [label.get_text() for label in axes.get_yticklabels()]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["T_Div † ‡", "T_Ens+Div"]
+    columns = [text.get_text() for text in band.legends[0].get_texts()]
     assert columns == [CLEAN, "on plain", "on div", TRANSFER, WHITE_BOX, QUERY, "everything"]
-    assert [text.get_text() for text in band.legends[0].get_texts()] == ["T_Div † ‡", "T_Ens+Div"]
     (table,) = comparison_tables(COMPARED)
-    for drawn, row in zip(axes.containers, table.rows, strict=True):
+    for drawn, name in zip(axes.containers, (CLEAN, *comparison_columns(table)), strict=True):
         markers, _, (bars,) = drawn.lines
-        cells = [cell_of(row, name, 0.1) for name in (CLEAN, *comparison_columns(table))]
+        cells = [cell_of(row, name, 0.1) for row in table.rows]
         assert markers.get_xdata() == pytest.approx([cell.accuracy for cell in cells])
-        assert [round(place) for place in markers.get_ydata()] == list(range(len(columns)))
+        assert [round(place) for place in markers.get_ydata()] == [0, 1]
         ends = [segment[:, 0].tolist() for segment in bars.get_segments()]
         assert np.array(ends) == pytest.approx(np.array([cell.bounds for cell in cells]))

@@ -23,6 +23,8 @@ COLOURS = ("#D55E00", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":")
 DPI = 150
+# Inches that an entry of a legend takes beside its text, and a letter of it.
+_ENTRY, _LETTER = 0.5, 0.078
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -49,8 +51,13 @@ def png(figure: Figure) -> bytes:
 def target_style(target: str, targets: Sequence[str]) -> tuple[str, str]:
     """Colour and marker of a target of a picture; those of Table 2 have the same in all pictures."""
     papers_first = (*TARGETS, *(name for name in targets if name not in TARGETS))
-    place = papers_first.index(target) % len(COLOURS)
-    return COLOURS[place], MARKERS[place]
+    return look(papers_first.index(target))
+
+
+def look(place: int) -> tuple[str, str]:
+    """Colour and marker of the thing of that place; of two things one differs at least, of 49."""
+    rounds, place = divmod(place, len(COLOURS))
+    return COLOURS[place], MARKERS[(place + rounds) % len(MARKERS)]
 
 
 def tables_with(records: Iterable[TargetRecord], field: str) -> list[Table]:
@@ -84,8 +91,11 @@ def panels(
 
 
 def shared_legend(band: SubFigure, handles: Sequence[Line2D]) -> None:
-    """One legend below all panels of the band."""
-    band.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
+    """One legend below all panels of the band, in as many columns as are sure to fit."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    width = band.bbox.width / band.get_dpi()
+    fitting = int(width / (_ENTRY + _LETTER * longest))
+    band.legend(handles=handles, loc="outside lower center", ncols=max(1, min(len(handles), 8, fitting)))
 
 
 def points_with_bars(cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray]:
