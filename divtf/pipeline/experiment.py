@@ -87,7 +87,7 @@ def require_possible(configs: Iterable[RunConfig]) -> None:
     loaded, known = functools.cache(load_data), set()
     for config in configs:
         told = digest(config.training() | {"seed": None})
-        if told not in known:
+        if told not in known and make_plan(config.part(OutputPart)).work:
             known.add(told)
             trained.require_model(config, loaded(config.part(DataPart)).spec)
 

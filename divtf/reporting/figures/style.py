@@ -49,9 +49,16 @@ def png(figure: Figure) -> bytes:
 
 
 def target_style(target: str, targets: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of a target of a picture; those of Table 2 have the same in all pictures."""
-    papers_first = (*TARGETS, *(name for name in targets if name not in TARGETS))
-    return look(papers_first.index(target))
+    """Colour and marker of a target of a picture; those of Table 2 have the same in all pictures.
+
+    Others have what is left in turn, that of those which are not there too: up to 7 differ in both.
+    """
+    if target in TARGETS:
+        return look(TARGETS.index(target))
+    others = [name for name in targets if name not in TARGETS]
+    left = [place for place, name in enumerate(TARGETS) if name not in targets]
+    first, second = range(len(TARGETS), len(COLOURS)), range(len(COLOURS), len(COLOURS) + len(others))
+    return look([*first, *left, *second][others.index(target)])
 
 
 def look(place: int) -> tuple[str, str]:
