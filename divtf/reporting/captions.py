@@ -272,4 +272,5 @@ def _gain(table: Table, base: str) -> list[str]:
     at = " / ".join(f"{gain.epsilon:g}" for gain in attacked)
     where = f" at epsilon {at}" if at else ""
     line = f"T_Div over {base}, points{where}: {', '.join(parts)}"
-    return [line, *(paired_lines(table, "T_Div", base) or [UNPAIRED] if attacked else [])]
+    paired = paired_lines(table, "T_Div", base)
+    return [line, *([UNPAIRED] if attacked and not paired else paired)]

@@ -57,7 +57,8 @@ def _told_by_parts(results: Sequence[TransferResult]) -> set[str]:
         if "parts" in result.settings:
             fields = repr([entry for entry in _told(result) if entry[0] != "parts"])
             parts = seen.setdefault((result.attack, fields), result.settings["parts"])
-            found |= {result.attack} if parts != result.settings["parts"] else set()
+            if parts != result.settings["parts"]:
+                found.add(result.attack)
     return found
 
 

@@ -1,5 +1,6 @@
 """Attacks of the extra `attacks`: Square against a twin in NumPy, AutoPGD against closed forms."""
 
+import dataclasses
 import importlib.util
 import itertools
 import math
@@ -16,9 +17,10 @@ from keras import layers
 
 from divtf import CrossEntropy
 from divtf.attacks import auto_pgd as pgd_module
-from divtf.attacks.attack import make_attack
+from divtf.attacks.attack import compose_attack, make_attack
 from divtf.attacks.auto_pgd import auto_pgd
 from divtf.attacks.outside import scores_of, square
+from divtf.attacks.searches import Search
 from divtf.attacks.threat import ThreatModel
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import InputError
@@ -416,6 +418,7 @@ SCRIPT = """
 import logging, sys, warnings
 import keras, numpy as np, tensorflow as tf
 from divtf.attacks import outside
+from divtf.attacks.searches import Search
 from divtf.attacks.threat import ThreatModel
 assert "art" not in sys.modules, "the module alone does not need it"
 handler = logging.FileHandler(sys.argv[1], mode="w")
@@ -466,3 +469,14 @@ def test_searches_are_attacks_like_the_others(name, params, tmp_path):
     assert (attack.queries, attack.gradients) == ((30, 0) if name == "square" else (0, 5))
     with pytest.raises(InputError, match="Expected parameters among"):
         make_attack(name, ThreatModel(0.1), nonsense=1)
+
+
+def test_a_search_of_ones_own_needs_no_art(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Still(Search):
+        def prepared(self, target, members, image_shape, threat):
+            return lambda x, *_: x
+
+    monkeypatch.setitem(sys.modules, "art", None)
+    x_adv = compose_attack("still", ThreatModel(0.1), Still())(linear_target(), X, Y)
+    np.testing.assert_array_equal(x_adv, X)

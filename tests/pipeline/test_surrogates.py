@@ -281,3 +281,10 @@ def test_what_no_table_shows_together_may_differ(values):
 def test_labels_are_no_other_training():
     named = dataclasses.replace(CONV3, mode="div", label="Ours")
     assert [each.name for each in surrogates(["div", "same"], [named])] == ["div"]
+
+
+def test_another_surrogate_has_gals_own_weight_and_same_the_targets():
+    config = RunConfig(mode="div", gal_weight=2.0, memory="low")
+    for name, weight in (("div", 0.5), ("plain", 0.5), ("same", 2.0)):
+        (found,) = [each.trained[0] for each in surrogates([name], [config])]
+        assert (found.gal_weight, found.memory) == (weight, "low"), name

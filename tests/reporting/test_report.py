@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from divtf.data import paper
-from divtf.reporting import cells, markdown, paired, plain_text, report, table_data, tables
+from divtf.reporting import cells, labels, markdown, paired, plain_text, report, table_data, tables
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
@@ -792,3 +792,13 @@ def test_nan_free_bounds():
         for low, high in (bar[:, 1] for bar in bars)
         for value in (low, high)
     )
+
+
+def test_attacks_of_one_name_that_differ_in_their_parts_alone_are_told_by_them():
+    """Pieces of one's own may have no settings."""
+    results = [
+        TransferResult("T_Div", "S", "mine", 0.1, hits, 100, settings={"steps": 1, "parts": parts})
+        for hits, parts in ((79, ["One()"]), (100, ["Other()", "Last()"]))
+    ]
+    (record,) = labels.labelled([_record(results=tuple(results))])
+    assert [result.attack for result in record.results] == ["mine, One()", "mine, Other(); Last()"]
