@@ -1,14 +1,16 @@
-"""Is a step slower than its authors' code: python -m benchmarks.authors --dverge=PATH or --trs=PATH.
+"""Is a step slower than its authors' code: python -m benchmarks.authors with --dverge, --trs or --parl=PATH.
 
 PATH is a copy of github.com/zjysteven/DVERGE, which has DVERGE's own trainer and others of GAL, ADP and
-adversarial training, or of github.com/AI-secure/Transferability-Reduced-Smooth-Ensemble, which has TRS's own.
-Their trainers run as they are, on their own ResNet-20; divtf trains the paper's by the same number of inner
-steps. All are timed in turn on one batch of the same images. DVERGE's layer, which it draws at random, is the
-middle one. Needs PyTorch beside divtf. The machine should do nothing else.
+adversarial training, of github.com/AI-secure/Transferability-Reduced-Smooth-Ensemble, which has TRS's own,
+or of github.com/shubhishukla10/PARL, whose notebook has PARL's. Their trainers run as they are, on their
+own ResNet-20; divtf trains the paper's by the same number of inner steps. All are timed in turn on one
+batch of the same images. DVERGE's layer, which it draws at random, is the middle one. Needs PyTorch beside
+divtf. The machine should do nothing else.
 """
 
 import contextlib
 import io
+import json
 import sys
 import types
 from collections.abc import Callable
@@ -41,6 +43,8 @@ _TRS = {
 }
 _MEMBERS = 3  # TRS's trainer takes no other number.
 Step = Callable[[], object]
+# From where their code lies and a batch, images [n, 3, 32, 32] and labels [n], to steps by objective.
+Authors = Callable[[Path, tuple], dict[str, Step]]
 
 
 def imported(path: Path) -> None:
@@ -53,8 +57,9 @@ def imported(path: Path) -> None:
         torch.Tensor.cuda = lambda self: self  # The trainers ask for a GPU.
 
 
-def of_dverge(batch: tuple) -> dict[str, Step]:
+def of_dverge(path: Path, batch: tuple) -> dict[str, Step]:
     """A training step by each of the trainers in DVERGE's code; of one batch their epoch is one step."""
+    imported(path)
     import torch
     from models.resnet import ResNet
     from train import train_adp, train_adv, train_dverge, train_gal
@@ -80,8 +85,9 @@ def of_dverge(batch: tuple) -> dict[str, Step]:
     return {name: lambda trainer=trainer: trainer.train(1) for name, trainer in trainers.items()}
 
 
-def of_trs(batch: tuple) -> dict[str, Step]:
+def of_trs(path: Path, batch: tuple) -> dict[str, Step]:
     """A training step by TRS's trainer."""
+    imported(path)
     import torch
     from models.cifar_resnet import ResNet
     from train.Empirical import trainer
@@ -95,6 +101,25 @@ def of_trs(batch: tuple) -> dict[str, Step]:
     return {"trs": lambda: trainer.TRS_Trainer(options, [batch], members, *given)}
 
 
+def of_parl(path: Path, batch: tuple) -> dict[str, Step]:
+    """A training step by PARL's trainer: its notebook without the cells that fetch images and train."""
+    imported(path)
+    import torch
+
+    notebook = json.loads((path / "train_parl.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    defined = [cell for cell in cells if cell.startswith(("import ", "device ", "class ", "def "))]
+    theirs: dict = {}
+    exec("\n".join(defined), theirs)  # What the user's copy of their code says.
+    members = theirs["PARLModel"](n_ensemble=_MEMBERS)
+    members.init_weights()
+    loss = theirs["PARLLoss"](n_layers=5, gamma=0.25)
+    optimizer = torch.optim.Adam(members.parameters(), lr=0.001)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [25, 40])
+    given = (members, [batch], [], 1, loss, scheduler, optimizer)
+    return {"parl": lambda: theirs["train"](*given, io.BytesIO())}
+
+
 def quietly(step: Step) -> Step:
     """The step without its authors' lines of progress."""
 
@@ -105,13 +130,15 @@ def quietly(step: Step) -> Step:
     return call
 
 
-def measure(theirs: Callable[[tuple], dict[str, Step]], batch: int, repeats: int) -> list[Row]:
+def measure(
+    theirs: Callable[[Path, tuple], dict[str, Step]], path: Path, batch: int, repeats: int
+) -> list[Row]:
     """Each objective's step over that of the authors' code."""
     import torch
 
     steps = Steps("resnet20", batch)
     images = torch.tensor(steps.x).permute(0, 3, 1, 2).contiguous()
-    authors = theirs((images, torch.tensor(steps.y)))
+    authors = theirs(path, (images, torch.tensor(steps.y)))
     timed = {f"{name}, theirs": quietly(step) for name, step in authors.items()}
     timed |= {f"{name}, ours": steps.training(make_objective(name), _MEMBERS) for name in authors}
     seconds = medians(timed, repeats)
@@ -124,13 +151,16 @@ def main(arguments) -> None:
     del arguments
     given = flags.FLAGS
     require(find_spec("torch") is not None, "PyTorch: pip install torch", "no torch in this Python")
-    kinds = {"DVERGE": (given.dverge, of_dverge), "TRS": (given.trs, of_trs)}
-    asked = {name: (path, kind) for name, (path, kind) in kinds.items() if path}
-    require(len(asked) == 1, "one of --dverge=PATH and --trs=PATH", ", ".join(asked) or "none")
-    ((name, (path, kind)),) = asked.items()
-    require(Path(path, "models/ensemble.py").is_file(), f"a copy of {name}'s code", path)
-    imported(Path(path))
-    tables = {name: measure(kind, given.batch_size, given.repeats)}
+    kinds = {
+        "DVERGE": (given.dverge, "models/ensemble.py", of_dverge),
+        "TRS": (given.trs, "models/ensemble.py", of_trs),
+        "PARL": (given.parl, "train_parl.ipynb", of_parl),
+    }
+    asked = {name: kind for name, kind in kinds.items() if kind[0]}
+    require(len(asked) == 1, "one of --dverge=PATH, --trs=PATH and --parl=PATH", ", ".join(asked) or "none")
+    ((name, (path, file, theirs)),) = asked.items()
+    require(Path(path, file).is_file(), f"a copy of {name}'s code", path)
+    tables = {name: measure(theirs, Path(path), given.batch_size, given.repeats)}
     import torch
 
     budget = {"members": _MEMBERS, "batch size": given.batch_size, "rounds": given.repeats}
@@ -141,6 +171,7 @@ def main(arguments) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("dverge", "", "A copy of DVERGE's code.")
     flags.DEFINE_string("trs", "", "A copy of TRS's code.")
+    flags.DEFINE_string("parl", "", "A copy of PARL's code.")
     flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=2)
     flags.DEFINE_integer("repeats", 7, "Timed rounds, after two that are not counted.", lower_bound=1)
     flags.DEFINE_string("output", "benchmarks/results/authors", "Write PATH_NAME.json and PATH_NAME.md.")
