@@ -213,6 +213,17 @@ def test_interrupted_training_ends_as_if_it_had_not_been(tmp_path, whole, count,
     assert_same_end(tmp_path, ensemble, whole)
 
 
+@pytest.mark.parametrize(("before", "after"), [("low", None), (None, "low")])
+def test_training_goes_on_with_another_memory(tmp_path, whole, before, after):
+    interrupted(tmp_path, 25, checkpoint_minutes=EVERY_BATCH, memory=before)
+    with logged() as lines:
+        ensemble, _ = tiny.train(tmp_path, memory=after)
+    assert f"goes on from step 25 of {TOTAL}" in lines
+    assert ensemble.memory == after
+    for found, expected in zip(ensemble.get_weights(), whole["ensemble"].get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)  # Adam's steps of 1e-3, sums in other orders.
+
+
 def test_moving_statistics_rates_and_narrow_arithmetic_are_gone_on_with(tmp_path, monkeypatch):
     """A convolution and batch normalisation in bfloat16, by a cosine schedule."""
 
