@@ -24,8 +24,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Write PATH.json and, for reading, 
 SURROUNDINGS = "around the steps (conv3)"
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     count, batch, repeats = MEMBERS.value, BATCH.value, REPEATS.value
     tables: dict[str, list[Row]] = {}
 
@@ -50,4 +49,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())

@@ -63,8 +63,7 @@ def checkpointed(path: Path, config: RunConfig, spec) -> Ensemble:
     return ensemble
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     paths = directories(Path(RUNS.value))
     require(bool(paths), f"finished runs below {RUNS.value}", "none")
     configs = {path: dataclasses.replace(read_config(path), run_dir=str(path)) for path in paths}
@@ -72,8 +71,8 @@ def main(arguments) -> None:
     data = load_data(config.part(DataPart))
     images, epsilon = data.test_set(IMAGES.value), config.largest_epsilon
     targets = {config.target: restore(config, data.spec, path) for path, config in configs.items()}
-    seed = config.surrogate_seed
-    base, directory = config.base(seed), directory_of(config, seed)
+    base = config.base(config.surrogate_seed)
+    directory = directory_of(base)
     *earlier, _ = sorted((directory / CHECKPOINTS).glob("*.keras"))
     tables = {}
 
@@ -94,4 +93,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())

@@ -147,8 +147,7 @@ def measure(
     return [*rows, *(Row(f"{name}, ours / theirs", ratio, 1.0) for name, ratio in ratios.items())]
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     given = flags.FLAGS
     require(find_spec("torch") is not None, "PyTorch: pip install torch", "no torch in this Python")
     kinds = {
@@ -175,4 +174,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=2)
     flags.DEFINE_integer("repeats", 7, "Timed rounds, after two that are not counted.", lower_bound=1)
     flags.DEFINE_string("output", "benchmarks/results/authors", "Write PATH_NAME.json and PATH_NAME.md.")
-    app.run(main)
+    app.run(lambda _: main())

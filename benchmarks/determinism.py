@@ -89,8 +89,7 @@ def compare(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict
     }
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     if _RESULT.value:
         train()
         return
@@ -120,4 +119,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())

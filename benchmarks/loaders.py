@@ -122,8 +122,7 @@ def ways(root: Path, suffix: str) -> dict:
     }
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     tables = {}
     for suffix in ("jpg", "png"):
         with tempfile.TemporaryDirectory() as root:
@@ -138,4 +137,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())

@@ -54,8 +54,7 @@ def measure(model: str, count: int, batch: int, repeats: int) -> list[Row]:
     ]
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     count, batch, repeats = MEMBERS.value, BATCH.value, REPEATS.value
     tables = {model: measure(model, count, batch, repeats) for model in MODELS.value}
     budget = {"members": f"2 and {count}", "batch size": batch, "rounds": repeats, "seed": 0}
@@ -64,4 +63,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())

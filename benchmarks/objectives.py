@@ -30,8 +30,7 @@ def measure(model: str, count: int, batch: int, repeats: int) -> list[Row]:
     return [Row("cross_entropy step, s", plain), *rows]
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     count, batch, repeats = MEMBERS.value, BATCH.value, REPEATS.value
     tables = {model: measure(model, count, batch, repeats) for model in MODELS.value}
     budget = {"members": count, "batch size": batch, "rounds": repeats}
@@ -40,4 +39,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())

@@ -267,8 +267,7 @@ def tables_of(
     return tables
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     given = flags.FLAGS
     root = Path(given.runs)
     require_installed("this benchmark", "attacks,bench", ("art", "foolbox"))
@@ -304,4 +303,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("queries", 1000, "Of Square, in a white box; 0 leaves it out.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Of the random starts of ART and foolbox.", lower_bound=0)
     flags.DEFINE_string("output", "benchmarks/results/outside_attacks", "Write PATH.json and PATH.md.")
-    app.run(main)
+    app.run(lambda _: main())

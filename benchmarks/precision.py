@@ -95,8 +95,7 @@ def measure(model: str, data, count: int, batch: int, steps: int) -> dict[str, f
     return figures
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     results = {}
     for model in MODELS.value:
         dataset = DATASET.value or SETUPS[model].dataset
@@ -115,4 +114,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())

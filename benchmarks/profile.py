@@ -55,8 +55,7 @@ def profile(model: str, count: int, batch: int) -> list[Row]:
     return [*rows, Row("all others, %", 100 - sum(row.value for row in rows))]
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     tables = {}
     for model in MODELS.value:
         tables[model] = profile(model, MEMBERS.value, BATCH.value)
@@ -69,4 +68,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())

@@ -30,7 +30,7 @@ def pipeline(model: str, count: int, batch: int, repeats: int) -> list[Row]:
     signs = rng.integers(-1, 2, x.shape, dtype="int8")
     sources = MODES["ens_div"].sources
     data = ImageData("random", steps.spec, x, y, x[:1], y[:1])
-    mixture = Mixture(data, sources, 0.1, batch, 0, signs)
+    mixture = Mixture(data, sources, 0.1, batch, 0, [signs])
     ensemble = steps.ensemble(CrossEntropy(), count)
     endless, fed = iter(mixture.batches()), iter(mixture.batches())
 

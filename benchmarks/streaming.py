@@ -66,8 +66,7 @@ def epoch(folder: str, way: str) -> dict[str, float]:
     }
 
 
-def main(arguments) -> None:
-    del arguments
+def main() -> None:
     if WAY.value:
         print(json.dumps(epoch(FOLDER.value, WAY.value)))
         return
@@ -97,4 +96,4 @@ def main(arguments) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda _: main())
