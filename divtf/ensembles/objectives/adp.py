@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles.labels import likeliest_class
-from divtf.ensembles.objectives.objective import Members, MemberValues, Memberwise, weight
+from divtf.ensembles.objectives.objective import MemberValues, Memberwise, weight
 from divtf.ensembles.objectives.terms import Terms
 from divtf.errors import require
 from divtf.networks.logits import log_mean_probability
@@ -71,10 +71,6 @@ class AdaptiveDiversity(Memberwise):
             f"fewer members than classes ({num_classes}) for ADP",
             f"{len(members)} members",
         )
-
-    def taken(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> MemberValues:
-        """Logits and losses; in evaluation gradients, too."""
-        return self.observed(members, x, y, training=training)
 
     def combined(self, values: MemberValues, y: tf.Tensor) -> Terms:
         """The terms from what all members gave."""

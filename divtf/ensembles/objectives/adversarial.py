@@ -47,11 +47,8 @@ class AdversarialTraining(Perturbed):
         return self.observed(members, images, y, training=training).terms()
 
     def _adversarial(self, members: Members, x: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        def gradient(images):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(images)
-                logits = self.clean(members, images, classes, training=False).logits
-                loss = losses.MeanProbability()(logits, classes)
-            return tape.gradient(loss, images)
+        def loss(images):
+            logits = self.clean(members, images, classes, training=False).logits
+            return losses.MeanProbability()(logits, classes)
 
-        return self.climbed(x, gradient, random_start=True)
+        return self.climbed(x, loss, random_start=True)

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from divtf.ensembles.objectives.objective import Members, MemberValues, Memberwise
+from divtf.ensembles.objectives.objective import MemberValues, Memberwise
 from divtf.ensembles.objectives.terms import Terms
 
 
@@ -17,10 +17,6 @@ class CrossEntropy(Memberwise):
     In training the alignment terms are left out, since they would cost a backward pass to the input;
     in evaluation they are measured.
     """
-
-    def taken(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> MemberValues:
-        """Logits and losses; in evaluation gradients, too."""
-        return self.observed(members, x, y, training=training)
 
     def combined(self, values: MemberValues, y: tf.Tensor) -> Terms:
         """The terms from what all members gave."""

@@ -15,22 +15,16 @@ from divtf.networks.logits import at_least_float32, cross_entropy
 Members = Sequence[Callable[..., tf.Tensor]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What a setting of an objective may be.
-
-    Attributes:
-        holds: tells it of a number; anything else is refused before.
-        expected: in words, with the setting's name.
-    """
-
-    holds: Callable[[Any], bool]
-    expected: str
-
-
 def setting(default: Any, expected: str, holds: Callable[[Any], bool], **options: Any) -> Any:
-    """A field of an objective that holds a number, and what it may be."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(holds, expected)}, **options)
+    """A field of an objective that holds a number.
+
+    Args:
+        default: its value.
+        expected: what it may be in words, with its name.
+        holds: tells that of a number; anything else is refused before.
+        **options: of `dataclasses.field`.
+    """
+    return dataclasses.field(default=default, metadata={"expected": expected, "holds": holds}, **options)
 
 
 def weight(default: float, name: str) -> Any:
@@ -64,9 +58,9 @@ class Objective:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value, allowed = getattr(self, field.name), field.metadata["setting"]
-            holds = is_number(value) and allowed.holds(value)
-            require(holds, allowed.expected, f"{field.name}={value!r}")
+            value = getattr(self, field.name)
+            holds = is_number(value) and field.metadata["holds"](value)
+            require(holds, field.metadata["expected"], f"{field.name}={value!r}")
             kind: Any = type(field.default)
             object.__setattr__(self, field.name, kind(value))
 
@@ -125,8 +119,11 @@ class Memberwise(Objective):
     """An objective of what each member gives by itself: a step can take one member after the other."""
 
     def taken(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> "MemberValues":
-        """What it takes of the members; of some of them it is the same as their part of all."""
-        raise NotImplementedError
+        """What it takes of the members; of some of them it is the same as their part of all.
+
+        Logits and losses; in evaluation gradients, too.
+        """
+        return self.observed(members, x, y, training=training)
 
     def combined(self, values: "MemberValues", y: tf.Tensor) -> Terms:
         """The terms from what all members gave."""

@@ -60,22 +60,29 @@ class Perturbed(Objective):
     def climbed(
         self,
         x: tf.Tensor,
-        gradient: Callable[[tf.Tensor], tf.Tensor],
+        value: Callable[[tf.Tensor], tf.Tensor],
         *,
         update: Any = _SIGN,
         random_start: bool,
     ) -> tf.Tensor:
-        """Images in the ball about x, [B, ...], after all steps up a gradient; constants to an outer tape.
+        """Images in the ball about x, [B, ...], after all steps up; constants to an outer tape.
 
         Args:
             x: images [B, ...].
-            gradient: from images to what to climb along, both [B, ...].
+            value: from images [B, ...] to what is climbed, of which the sum counts.
             update: how gradients are accumulated, of `attacks.updates`.
             random_start: whether to begin anywhere in the ball, and not at x.
         """
         x = step_checks.images_within(tf.stop_gradient(x), self.clip_min, self.clip_max)
         size = tf.constant(self.step * self.epsilon, x.dtype)
-        ascent = Ascent(lambda images, _: gradient(images), [], x, self.threat, size)
+
+        def gradient(images, _):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                climbed = value(images)
+            return tape.gradient(climbed, images)
+
+        ascent = Ascent(gradient, [], x, self.threat, size)
         context = Context(self.threat, x, image_streams(x), size, x, x)
         start = x
         if random_start:  # What is drawn is float32, whatever the images are.

@@ -61,10 +61,7 @@ class TransferabilityReducedSmoothness(Perturbed):
         return values.terms(added / len(members))
 
     def _steepest(self, members: Members, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        def gradient(images):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(images)
-                value = steepness(self.aligned(members, images, y, training=False).gradients)
-            return tape.gradient(value, images)
+        def steepness_at(images):
+            return steepness(self.aligned(members, images, y, training=False).gradients)
 
-        return self.climbed(x, gradient, random_start=True)
+        return self.climbed(x, steepness_at, random_start=True)
