@@ -131,12 +131,7 @@ def collect(root: Path, protocol: str) -> list[EvaluationRecord]:
     Raises:
         InputError: if a target was trained anew since.
     """
-    evaluations = {path: finished.read_evaluation(path, protocol) for path in finished.directories(root)}
-    records = {path: record for path, record in evaluations.items() if record}
-    for path, record in records.items():
-        file = path / run_directory.evaluation(protocol)
-        finished.require_current(record, finished.read_record(path), file)
-    return list(records.values())
+    return finished.current_analyses(EvaluationRecord, root, run_directory.evaluation(protocol))
 
 
 def launch() -> None:

@@ -29,11 +29,7 @@ def collect(root: Path) -> list[GaasRecord]:
     Raises:
         InputError: if a target was trained anew since.
     """
-    analyses = {path: finished.read_gaas(path) for path in finished.directories(root)}
-    records = {path: record for path, record in analyses.items() if record}
-    for path, record in records.items():
-        finished.require_current(record, finished.read_record(path), path / run_directory.GAAS)
-    return list(records.values())
+    return finished.current_analyses(GaasRecord, root, run_directory.GAAS)
 
 
 def main(root: Path, images: int, targets: Sequence[str], data_dir: str | None = None) -> None:

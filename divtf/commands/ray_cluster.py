@@ -121,12 +121,12 @@ def _gather(ray: Any, tasks: dict[Any, RunConfig]) -> list[TargetRecord]:
             failures[name] = error
             _LOG.info(f"failed: {name}")
     if failures:
-        reasons = [_reason(name, error) for name, error in failures.items()]
+        reasons = [_reason(error) for error in failures.values()]
         raise InputError(f"{reasons[0]} ({len(failures)} of {len(tasks)} runs failed: {', '.join(failures)})")
     return [records[part.name] for part in tasks.values()]
 
 
-def _reason(name: str, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """One line for what the user can mend; an error of the program is raised with its traceback.
 
     Raises:

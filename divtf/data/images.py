@@ -78,9 +78,9 @@ def blocks(images: Any, size: int = 250) -> Iterator[np.ndarray]:
         yield np.asarray(images[start : start + size])
 
 
-def as_images(x: Any, dtype: str = "float32") -> Any:
-    """What a caller gives for images: `LazyImages` as they are, anything else as an array."""
-    return x if isinstance(x, LazyImages) else np.asarray(x, dtype)
+def as_images(x: Any) -> Any:
+    """What a caller gives for images: `LazyImages` as they are, anything else as an array in float32."""
+    return x if isinstance(x, LazyImages) else np.asarray(x, "float32")
 
 
 def images_digest(images: Any) -> str:

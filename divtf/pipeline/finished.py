@@ -116,6 +116,20 @@ def read_evaluation(directory: Path, protocol: str) -> EvaluationRecord | None:
     return _analysis(EvaluationRecord, directory / run_directory.evaluation(protocol))
 
 
+def current_analyses(kind: type[AnyRecord], root: Path, file: str) -> list[AnyRecord]:
+    """The analyses in that file of the runs below a directory; one of another version is left out.
+
+    Raises:
+        InputError: if a target was trained anew since.
+    """
+    found = []
+    for path in directories(root):
+        if analysis := _analysis(kind, path / file):
+            require_current(analysis, read_record(path), path / file)
+            found.append(analysis)
+    return found
+
+
 def read_analysis(kind: type[AnyRecord], path: Path) -> AnyRecord:
     """An analysis of a run, from its file.
 

@@ -10,6 +10,7 @@ from divtf.reporting.entries import entries
 from divtf.reporting.evaluation import as_target_record, on_surrogate, result_of
 from divtf.reporting.leaking import MARK as LEAKING
 from divtf.reporting.leaking import leaks
+from divtf.reporting.markdown import bullets, grid_markdown
 from divtf.reporting.paired import differences, in_words
 from divtf.reporting.plain_text import aligned
 from divtf.reporting.tables import Cell, Row, Table, tables
@@ -126,16 +127,9 @@ def _grid(table: Table, records: Sequence[ComparisonRecord]) -> list[list[str]]:
 
 
 def _markdown(table: Table, records: Sequence[ComparisonRecord]) -> str:
-    header, *rows = _grid(table, records)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        [
-            f"### {table.title}: what is left of each",
-            "",
-            *(f"| {' | '.join(line)} |" for line in lines),
-            "",
-            *(f"- {note}" for note in comparison_notes(table, records)),
-        ]
+    notes = bullets(comparison_notes(table, records))
+    return "\n\n".join(
+        [f"### {table.title}: what is left of each", grid_markdown(_grid(table, records)), notes]
     )
 
 
@@ -168,7 +162,7 @@ def comparison_notes(table: Table, records: Sequence[ComparisonRecord]) -> list[
 def marks(records: Sequence[ComparisonRecord], table: Table, row: Row) -> str:
     """The marks of a target that shows signs of masked gradients, or leaks labels, in any of its seeds."""
     own = _of(records, table, row)
-    masked = any(not check["passed"] for record in own for check in record.checks)
+    masked = any(record.is_masked for record in own)
     return f" {MASKED}" * masked + f" {LEAKING}" * any(map(leaks, own))
 
 

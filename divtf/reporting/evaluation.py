@@ -9,6 +9,7 @@ from divtf.reporting import captions
 from divtf.reporting.captions import MASKED
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import attack_settings, entries
+from divtf.reporting.markdown import bullets, grid_markdown, plain
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.plain_text import WIDTH, aligned
 from divtf.reporting.tables import Cell, Row, Table, tables
@@ -64,7 +65,7 @@ def evaluation_text(records: Iterable[EvaluationRecord]) -> str:
     blocks = []
     for title, group in groups.items():
         (table,) = tables(map(as_target_record, group))
-        lines = aligned([[_plain(text) for text in line] for line in what_is_left(table, group)])
+        lines = aligned([[plain(text) for text in line] for line in what_is_left(table, group)])
         rule = "-" * max(map(len, lines))
         notes = [wrapped for note in notes_on(table, group) for wrapped in textwrap.wrap(note, WIDTH)]
         blocks.append("\n".join([title, rule, lines[0], rule, *lines[1:], rule, *notes]))
@@ -86,20 +87,16 @@ def evaluation_summaries(records: Iterable[EvaluationRecord]) -> list[str]:
     return sentences
 
 
-def _plain(text: str) -> str:
-    return text.replace("<sub>", "").replace("</sub>", "")
-
-
 def _section(title: str, records: Sequence[EvaluationRecord]) -> str:
     (table,) = tables(map(as_target_record, records))
     parts = [
         f"### {title}: what is left",
-        _lines(what_is_left(table, records)),
-        _bullets(notes_on(table, records)),
+        grid_markdown(what_is_left(table, records)),
+        bullets(notes_on(table, records)),
         "#### Surrogates",
-        _lines(surrogate_lines(records)),
+        grid_markdown(surrogate_lines(records)),
         "#### Attacks, in the order in which they were tried",
-        _lines(attack_lines(records)),
+        grid_markdown(attack_lines(records)),
         *(["#### Signs of masked gradients", *_checks(records)] if any(r.checks for r in records) else []),
         *(["#### Detection", *_detection(records)] if has_detection(records) else []),
     ]
@@ -168,7 +165,7 @@ def _measured(table: Table) -> list[str]:
 def mark_of(records: Sequence[EvaluationRecord], target: str) -> str:
     """The mark of a target whose records hold a failed check of masked gradients; "" of another."""
     own = [record for record in records if record.target == target]
-    return MASKED if any(not check["passed"] for record in own for check in record.checks) else ""
+    return MASKED if any(record.is_masked for record in own) else ""
 
 
 def masked(records: Sequence[EvaluationRecord]) -> list[str]:
@@ -301,7 +298,7 @@ def _checks(records: Sequence[EvaluationRecord]) -> list[str]:
         lines = [[f"{record.target}, seed {record.seed}", "passed", "what was found"]]
         for check in record.checks:
             lines.append([check["name"], "yes" if check["passed"] else f"**no** {MASKED}", check["sentence"]])
-        parts.append(_lines(lines))
+        parts.append(grid_markdown(lines))
     return [
         f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {MASKED} at its figures, "
         "or at its name where figures of it stand: they may tell more of the attacks than of the target.",
@@ -315,7 +312,7 @@ def has_detection(records: Sequence[EvaluationRecord]) -> bool:
 
 
 def _detection(records: Sequence[EvaluationRecord]) -> list[str]:
-    return [detection_note(records), _lines(detection_lines(records))]
+    return [detection_note(records), grid_markdown(detection_lines(records))]
 
 
 def detection_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
@@ -433,13 +430,3 @@ def _asked_for_more(record: EvaluationRecord) -> bool:
         for trial in record.trials
         if trial.kind == QUERY
     )
-
-
-def _lines(grid: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its head first."""
-    head, *rows = [f"| {' | '.join(line)} |" for line in grid]
-    return "\n".join([head, f"|{' --- |' * len(grid[0])}", *rows])
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

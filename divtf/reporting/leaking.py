@@ -55,7 +55,7 @@ def _is_easier(entry: Mapping[str, Any]) -> bool:
 
 
 def _by_no_labels(attack: str) -> bool:
-    return attack == "step_ll" or attack.endswith("_ll")
+    return attack.endswith("_ll")
 
 
 def _share(entry: Mapping[str, Any], name: str) -> str:

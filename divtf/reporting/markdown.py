@@ -1,4 +1,4 @@
-"""Table 2 as GitHub Markdown."""
+"""GitHub Markdown: tables, bullets, and Table 2."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -9,6 +9,23 @@ from divtf.reporting.cells import heading, percent, signed, spread
 from divtf.reporting.leaking import MARK, leaks
 from divtf.reporting.tables import Row, Table, tables
 from divtf.storage.records import CLEAN, TargetRecord
+
+
+def grid_markdown(grid: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
+    """A table, its head first; with numbers all columns but the first are flush right."""
+    head, *lines = grid
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *lines])
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """A list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def plain(text: str) -> str:
+    """Without the marks of Markdown that the cells of tables have."""
+    return text.replace("<sub>", "").replace("</sub>", "").replace("**", "")
 
 
 def table_markdown(
@@ -30,7 +47,6 @@ def table_markdown(
 def _markdown_block(table: Table, against_paper: bool, masked: Sequence[str]) -> str:
     header = ["target", CLEAN, *map(heading, table.columns), "saturated, %"]
     rows = [line for row in table.rows for line in _markdown_lines(table, row, against_paper, masked)]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     notes = [f"{quantity(table)[0].upper()}{quantity(table)[1:]}", measure(table, "**bold**")]
     if against_paper and paper.is_paper_dataset(table.model, table.dataset):
         published = f"{table.model} on {paper.DATASETS[table.model]}"
@@ -38,8 +54,8 @@ def _markdown_block(table: Table, against_paper: bool, masked: Sequence[str]) ->
             f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
         ]
     told = captions.masked_line([row.target for row in table.rows if row.target in masked])
-    caption = "\n".join(f"- {note}" for note in [*notes, *captions.notes(table), *told])
-    return "\n".join([f"### {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", caption])
+    caption = bullets([*notes, *captions.notes(table), *told])
+    return "\n\n".join([f"### {table.title}", grid_markdown([header, *rows], numbers=True), caption])
 
 
 def _markdown_lines(

@@ -22,7 +22,7 @@ from divtf.reporting.figures.roc import roc_figure
 from divtf.reporting.figures.sparsity import sparsity_figure
 from divtf.reporting.figures.table import table_figure
 from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
-from divtf.reporting.markdown import table_markdown
+from divtf.reporting.markdown import bullets, table_markdown
 from divtf.reporting.plain_text import table_lines
 from divtf.reporting.table_data import table_csv
 from divtf.reporting.tables import tables
@@ -107,7 +107,7 @@ def _bullets(records: Sequence[Record], caption: Callable[[Sequence[Any]], Seque
     """A Markdown list of the caption's lines for each model and data set."""
     parts = []
     for subject, group in grouped(records, lambda record: record.subject).items():
-        parts.append("\n".join([f"**{subject}**", "", *(f"- {line}" for line in caption(group))]))
+        parts.append(f"**{subject}**\n\n{bullets(caption(group))}")
     return "\n\n".join(parts)
 
 

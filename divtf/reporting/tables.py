@@ -17,6 +17,7 @@ from divtf.storage.records import (
     TransferResult,
     attacks,
     epsilons,
+    grouped,
 )
 
 
@@ -239,9 +240,7 @@ def _table(model: str, dataset: str, group: Sequence[TargetRecord]) -> Table:
             f"Expected one result for each (target, seed, attack, epsilon) of {model} on {dataset}. "
             f"Received: several for {twice[0]}"
         )
-    rows: dict[str, list[TargetRecord]] = {}
-    for record in group:
-        rows.setdefault(record.target, []).append(record)
+    rows = grouped(group, lambda record: record.target)
     return Table(
         model,
         dataset,

@@ -109,6 +109,11 @@ class EvaluationRecord(Record):
         parts = [f"{name.replace('_', ' ')} {value}" for name, value in values.items()]
         return f"{self.protocol} (changed: {'; '.join(parts)})" if parts else self.protocol
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether it shows signs of masked gradients: a check failed."""
+        return not all(check["passed"] for check in self.checks)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
         trials = [dataclasses.asdict(trial) for trial in self.trials]

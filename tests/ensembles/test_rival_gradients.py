@@ -146,9 +146,7 @@ def test_perturbed_images_are_constants_to_an_outer_tape(graph, members, batch):
     def gradients(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            made = objective("trs").climbed(
-                x, lambda images: images**2, update=Smooth(), random_start=False
-            )
+            made = objective("trs").climbed(x, lambda images: images**2, update=Smooth(), random_start=False)
             total = tf.reduce_sum(made)
         return [each is None for each in tape.gradient(total, [x, weight])], total
 

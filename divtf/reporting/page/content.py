@@ -44,6 +44,19 @@ class Result:
     records: Mapping[str, Sequence[Any]]
     configs: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def subjects(self) -> list[str]:
+        """Each model and data set, in order of appearance."""
+        return list(dict.fromkeys(record.subject for group in self.records.values() for record in group))
+
+    def of(self, subject: str) -> dict[str, list[Any]]:
+        """Kind -> the records of one model and data set; kinds without are left out."""
+        groups = {
+            kind: [record for record in group if record.subject == subject]
+            for kind, group in self.records.items()
+        }
+        return {kind: group for kind, group in groups.items() if group}
+
 
 @dataclasses.dataclass(frozen=True)
 class Section:
@@ -72,18 +85,13 @@ def sections(result: Result) -> list[Section]:
     Raises:
         ValueError: if there are no records, or two of the same thing.
     """
-    subjects = dict.fromkeys(record.subject for group in result.records.values() for record in group)
-    if not subjects:
+    if not result.subjects:
         raise ValueError("Expected at least one record. Received: none")
-    return [_section(subject, result) for subject in subjects]
+    return [_section(subject, result) for subject in result.subjects]
 
 
 def _section(subject: str, result: Result) -> Section:
-    of = {
-        kind: [record for record in group if record.subject == subject]
-        for kind, group in result.records.items()
-    }
-    of = {kind: group for kind, group in of.items() if group}
+    of = result.of(subject)
     named = dict.fromkeys(record.target for group in of.values() for record in group)
     targets = in_order(named, TARGETS)
     looks = styles(targets)

@@ -62,7 +62,7 @@ def caveats(records: Mapping[str, Sequence[Any]]) -> str:
     everything = [record for group in records.values() for record in group]
     scored = [record for kind in ("table", "comparison") for record in records.get(kind, ())]
     checked = [record for kind in ("evaluation", "comparison") for record in records.get(kind, ())]
-    masked = [record for record in checked if not all(check["passed"] for check in record.checks)]
+    masked = [record for record in checked if record.is_masked]
     leaking_ones = [record for record in scored if leaking.leaks(record)]
     unknown = [record for record in scored if leaking.unexamined(record)]
     seeds = {record.seed for record in everything}

@@ -10,6 +10,7 @@ from divtf.reporting.classes import class_counts
 from divtf.reporting.evaluation import as_target_record, left_head, left_lines, mark_of
 from divtf.reporting.leaking import MARK as LEAKING
 from divtf.reporting.leaking import leaks
+from divtf.reporting.markdown import plain
 from divtf.reporting.page.elements import Cell, Grid, Line
 from divtf.reporting.tables import Cell as Measured
 from divtf.reporting.tables import Row, Table, tables
@@ -68,11 +69,6 @@ def text_grid(caption: str, grid: Sequence[Sequence[str]], targets: Sequence[str
         cells = tuple(map(text_cell, map(plain, line)))
         made.append(Line(cells, name if name in targets else ""))
     return Grid(caption, tuple(head), tuple(made))
-
-
-def plain(text: str) -> str:
-    """Without the marks of Markdown that the reports' tables have."""
-    return text.replace("<sub>", "").replace("</sub>", "").replace("**", "")
 
 
 def evaluation_grid(records: Sequence[EvaluationRecord]) -> Grid:

@@ -60,14 +60,7 @@ class Entry:
 def entry_of(result: Result, title: str, href: str, date: str) -> Entry:
     """What the index says of a result."""
     records = [record for group in result.records.values() for record in group]
-    subjects = dict.fromkeys(record.subject for record in records)
-    of = {
-        subject: {
-            kind: [record for record in group if record.subject == subject]
-            for kind, group in result.records.items()
-        }
-        for subject in subjects
-    }
+    of = {subject: result.of(subject) for subject in result.subjects}
     findings = [(subject, finding(found), caveats(found)) for subject, found in of.items()]
     choices = {
         "model": [record.model for record in records],
