@@ -255,7 +255,7 @@ class Moved:
 
     by: float
 
-    def __call__(self, target, x, y, threat):
+    def __call__(self, target, x, y, threat, seed):
         """[n, ...] -> [n, ...], noted in `CALLS`."""
         CALLS.append(self.by)
         return np.clip(x + self.by * threat.epsilon, 0, 1)

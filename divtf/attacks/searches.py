@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,8 +91,11 @@ class AutoPgd(Search):
 
     @property
     def gradients(self) -> int:
-        """Gradients that it takes for an image at most."""
-        return self.steps * self.restarts
+        """Gradients that it takes for an image at most: of the image, and of each start, step and checkpoint.
+
+        At a checkpoint it may go back to the best image, whose gradient it asks for again.
+        """
+        return 1 + self.restarts * (1 + self.steps + len(_checkpoints(self.steps)))
 
     def prepared(self, target, members, image_shape, threat):
         """As `Recipe.prepared`."""
@@ -103,6 +107,15 @@ class AutoPgd(Search):
             return tf.constant(images)
 
         return attack
+
+
+def _checkpoints(steps: int) -> set[int]:
+    """After which of so many steps AutoPGD decides on its step size; Croce & Hein (2020), section 4.1."""
+    share, before, found = 0.22, 0.0, set()
+    while share <= 1:
+        found.add(math.ceil(share * steps))
+        share, before = share + max(share - before - 0.03, 0.06), share
+    return found
 
 
 def _seed_of(seed: Any, numbers: Any) -> int:

@@ -5,6 +5,7 @@ A detector that was only tried on images made without knowledge of it was not tr
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,14 +91,15 @@ def evade(
     weights: Sequence[float] = WEIGHTS,
     steps: int = 40,
     caps: Sequence[float] = CAPS,
+    start: np.ndarray | None = None,
     batch_size: int = 250,
 ) -> Evasion:
     """Images that fool the target with as low a score as can be found, by an attacker who has all of it.
 
     Projected ascent of `Evading` along the gradient's sign, once for each weight and cap, from the image
-    itself; steps shrink from a quarter of epsilon as half a cosine. What is kept is the best of all.
-    An image that fools and is not flagged is left alone from the next weight on, so that detection at more
-    false alarms than the threshold's is not attacked with all means.
+    itself and from another start; steps shrink from a quarter of epsilon as half a cosine. What is kept is
+    the best of all. An image that fools and is not flagged is left alone from the next weight on, so that
+    detection at more false alarms than the threshold's is not attacked with all means.
 
     Args:
         target: an Ensemble, or a list of members.
@@ -109,6 +111,8 @@ def evade(
         weights: of the score, in units of the threshold.
         steps: of each ascent.
         caps: of the lead; see `Evading`. Without a weight there is none.
+        start: other images within the budget, of the shape of x, to begin at too, as those of a stronger
+            white-box attack: where gradients are masked, few ascents from the image itself fool.
         batch_size: images at a time.
 
     Raises:
@@ -121,18 +125,22 @@ def evade(
     require(len(caps) > 0 and min(caps) > 0, "caps > 0, at least one", f"{caps}")
     x, y, target = as_images(x), class_indices(y), as_target(target)
     require_fitting(target, x, y, threat)
+    starts = [x] if start is None else [x, start]
+    fits = all(each.shape == x.shape and _change(each, x) <= threat.epsilon + 1e-6 for each in starts)
+    require(fits, f"start of {x.shape}, at most {threat.epsilon:g} from x", "another one")
     step = _step_of(target, score, threshold, threat)
     # Without a score to improve there is nothing beyond a cap, and a higher lead is a surer one.
     ways = [(weight, cap if weight else np.inf) for cap in caps for weight in weights]
     found = []
-    for images, labels in zip(blocks(x, batch_size), blocks(y, batch_size), strict=True):
+    sizes = threat.epsilon * (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 8
+    parts = [blocks(each, batch_size) for each in (x, y, *starts)]
+    for images, labels, *begins in zip(*parts, strict=True):
         best = _Best(images, labels, score)
-        for weight, cap in dict.fromkeys(ways):
+        for (weight, cap), begin in itertools.product(dict.fromkeys(ways), begins):
             # Who is unseen already need not be attacked again: this threshold is what counts.
             left = np.flatnonzero(~((best.leads > 0) & (best.scores <= threshold)))
             if len(left):
-                sizes = threat.epsilon * (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 8
-                _ascend(step, best, images, left, (weight, cap), sizes)
+                _ascend(step, best, images, begin, left, (weight, cap), sizes)
         found.append(best)
     return Evasion(
         images=np.concatenate([best.images for best in found]),
@@ -160,17 +168,29 @@ def _step_of(target: Any, score: str, threshold: float, threat: ThreatModel) -> 
 
 
 def _ascend(
-    step: Step, best: "_Best", x: np.ndarray, numbers: np.ndarray, way: tuple[float, float], sizes: np.ndarray
+    step: Step,
+    best: "_Best",
+    x: np.ndarray,
+    begin: np.ndarray,
+    numbers: np.ndarray,
+    way: tuple[float, float],
+    sizes: np.ndarray,
 ) -> None:
-    """One ascent of the images of these numbers; `best` is offered the clean ones and each step's.
+    """One ascent of the images of these numbers; `best` is offered those where it begins and each step's.
 
     Its way is the weight of the score, and the lead's cap.
     """
-    clean, y, x_adv = tf.constant(x[numbers]), tf.constant(best.y[numbers]), tf.constant(x[numbers])
+    clean, y, x_adv = tf.constant(x[numbers]), tf.constant(best.y[numbers]), tf.constant(begin[numbers])
     for size in sizes:
         moved, logits = step(x_adv, clean, y, *tf.constant([*way, size], tf.float32))
         best.offer(numbers, x_adv.numpy(), logits.numpy())
         x_adv = moved
+
+
+def _change(images: Any, x: Any) -> float:
+    """The largest change of a pixel; both [n, ...], arrays or `LazyImages`."""
+    pairs = zip(blocks(images), blocks(x), strict=True)
+    return max(float(np.abs(changed - clean).max()) for changed, clean in pairs)
 
 
 class _Best:

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,8 @@ class Standing:
         x: images [n, ...], an array or `LazyImages`.
         y: their true classes [n].
         stored_as: what targets see of adversarial images, as `evaluation.stored` has it.
-        skip: whether an attack leaves out the images that have fooled every target before.
+        skip: whether an attack leaves out images that have fooled every target before: on a surrogate those
+            that did so from this surrogate, so that what stands under each of them is known.
 
     Attributes:
         standing: name of each target -> whether each image stands, bool [n].
@@ -87,21 +88,23 @@ class Standing:
 
     def by_transfer(self, surrogates: Mapping[str, AdversarialSets], attempts: Iterable[Attempt]) -> None:
         """Try attacks on surrogates: each attack on every one of them, then the next attack."""
+        under = {name: self.untried().standing for name in surrogates}
         for attempt in attempts:
-            # The same images for all surrogates, so that what each of them does can be compared.
-            numbers = self._to_attack(list(self._targets))
             for name, sets in surrogates.items():
+                numbers = self._to_attack(under[name].values())
                 self._say(attempt.attack, name, numbers)
                 for version in range(attempt.versions):
                     told = {"kind": TRANSFER, "surrogate": name, "version": version}
-                    self._try(attempt.attack, sets, numbers, self._targets, **told)
+                    found = self._try(attempt.attack, sets, numbers, self._targets, **told)
+                    for target, hits in found.items():
+                        under[name][target][numbers] &= hits
 
     def by_gradients(self, sets: Mapping[str, AdversarialSets], attempts: Iterable[Attempt]) -> None:
         """Try attacks on each target itself, whose sets are given by its name."""
         for name in self._targets:
             for attempt in attempts:
                 for version in range(attempt.versions):
-                    numbers = self._to_attack([name])
+                    numbers = self._to_attack([self.standing[name]])
                     self._say(attempt.attack, name, numbers)
                     self._try(attempt.attack, sets[name], numbers, [name], kind=WHITE_BOX, version=version)
 
@@ -144,8 +147,8 @@ class Standing:
         numbers: np.ndarray,
         scored: Iterable[str],
         **told: Any,
-    ) -> None:
-        """Score some targets on an attack's images of these numbers."""
+    ) -> dict[str, np.ndarray]:
+        """Score some targets on an attack's images of these numbers; whether each has each image right."""
         sha256, hits = "", {name: np.zeros(0, bool) for name in scored}
         if len(numbers):
             seed = draws(attack, told["version"])
@@ -154,6 +157,7 @@ class Standing:
             hits = {name: predictions(self._targets[name], seen) == self._y[numbers] for name in hits}
         for name in hits:
             self._keep(name, attack, numbers, hits[name], adversarial_set=sha256, **told)
+        return hits
 
     def _keep(self, name: str, attack: Attack, numbers: np.ndarray, hits: np.ndarray, **told: Any) -> None:
         """Take down what an attack did to a target."""
@@ -164,8 +168,8 @@ class Standing:
     def _say(self, attack: Attack, on: str, numbers: np.ndarray) -> None:
         _LOG.info(f"{attack.name} on {on}, epsilon {attack.threat.epsilon:g}: {len(numbers)} images")
 
-    def _to_attack(self, names: Sequence[str]) -> np.ndarray:
-        """The numbers of the images that stand for one of the targets, or of all."""
+    def _to_attack(self, standing: Iterable[np.ndarray]) -> np.ndarray:
+        """The numbers of the images that stand for one of some targets, or of all."""
         if not self._skip:
             return np.arange(len(self._y))
-        return np.flatnonzero(np.any([self.standing[name] for name in names], axis=0))
+        return np.flatnonzero(np.any(list(standing), axis=0))

@@ -220,15 +220,17 @@ def _checked(
         f"{first[TRANSFER].attack} from {name}": (of_surrogate, attacks.transfer[0], first[TRANSFER]),
         f"{first[WHITE_BOX].attack} on the target": (sets, attacks.white_box[0], first[WHITE_BOX]),
     }
-    attacked = {}
+    attacked, start = {}, np.array(x)
     for title, (source, attempt, trial) in made.items():
         numbers = np.flatnonzero(np.array(unpacked(trial.tried, len(y))))
         if len(numbers):
             seed = draws(attempt.attack, trial.version)
             images, _ = source.images(attempt.attack, x, y, numbers=numbers, seed=seed)
             attacked[title] = images, y[numbers], np.array(record.clean_hits)[numbers]
+            if trial.kind == WHITE_BOX:
+                start[numbers] = images
     checked = evaluation_checks.checked(record, sets, x, y)
-    return evaluation_checks.detected(checked, sets, data.test_set(), attacked)
+    return evaluation_checks.detected(checked, sets, data.test_set(), attacked, start)
 
 
 def _attacks(protocol: Protocol, epsilon: float, classes: int) -> _Attacks:

@@ -124,6 +124,7 @@ def detected(
     sets: AdversarialSets,
     clean: tuple[Any, np.ndarray],
     attacked: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    start: np.ndarray,
 ) -> EvaluationRecord:
     """The record with how well the members' outputs give adversarial images away; section 6.
 
@@ -135,10 +136,13 @@ def detected(
         attacked: name of an attack -> its images, their true classes, and whether the clean image behind each
             is classified as labelled, bool; they are stored as the record's are, and so are those of who
             evades.
+        start: images of the white box in place of the first clean ones, at the smallest epsilon: who evades
+            begins there, too.
     """
     target, threat = sets.surrogate, ThreatModel(min(record.epsilons))
     x, y = clean
-    images, labels = np.asarray(x[:_EVADING_IMAGES]), y[:_EVADING_IMAGES]
+    start = start[:_EVADING_IMAGES]
+    images, labels = np.asarray(x[: len(start)]), y[: len(start)]
 
     def stored(x_adv: np.ndarray, classes: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images as the target sees them, and which of them fool it: wrong now, and right when clean."""
@@ -157,7 +161,15 @@ def detected(
             if threshold <= 0:
                 continue  # A single member never disagrees: there is nothing to evade.
             known = (threat, score, threshold)
-            found = evade(target, images, labels, *known, weights=_EVADING_WEIGHTS, steps=_EVADING_STEPS)
+            found = evade(
+                target,
+                images,
+                labels,
+                *known,
+                weights=_EVADING_WEIGHTS,
+                steps=_EVADING_STEPS,
+                start=start,
+            )
             tried[f"evading {score}"] = stored(found.images, labels, right)
         return evaluate_detection(target, x, tried, clean_y=y) | {"fooled_were_right": True}
 
@@ -165,6 +177,7 @@ def detected(
         "epsilon": threat.epsilon,
         "attacked": {name: array_digest(x_adv) for name, (x_adv, _, _) in attacked.items()},
         "right": {name: array_digest(right) for name, (_, _, right) in attacked.items()},
+        "start": array_digest(start),
         "evading": [*_EVADED, _EVADING_IMAGES, _EVADING_STEPS, *_EVADING_WEIGHTS, *CAPS],
     }
     if record.stored_as != "float32":

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from divtf.data import paper
 from divtf.errors import InputError, require
 from divtf.pipeline.config import RunConfig
 from divtf.runtime.logs import get_logger
@@ -33,6 +34,8 @@ def directories(root: Path) -> list[Path]:
 def families(paths: Iterable[Path], data_dir: str | None = None) -> list[dict[Path, RunConfig]]:
     """The runs of each model, data set and seed: run directory -> configuration, with that directory in it.
 
+    The paper's targets come first, then by name: an evaluation must not depend on which was done first.
+
     Args:
         paths: run directories, wherever they lie now.
         data_dir: data directory of tensorflow-datasets; None is its own.
@@ -41,7 +44,12 @@ def families(paths: Iterable[Path], data_dir: str | None = None) -> list[dict[Pa
     for path in paths:
         config = dataclasses.replace(read_config(path), run_dir=str(path), data_dir=data_dir)
         found.setdefault((config.model, config.dataset_name, config.seed), {})[path] = config
-    return list(found.values())
+    return [dict(sorted(family.items(), key=lambda run: _place(run[1]))) for family in found.values()]
+
+
+def _place(config: RunConfig) -> tuple[int, str]:
+    """By which targets are put in order."""
+    return [*paper.TARGETS, config.target].index(config.target), config.target
 
 
 def read_config(directory: Path) -> RunConfig:

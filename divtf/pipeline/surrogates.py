@@ -58,6 +58,7 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
         InputError: if it is none of these, or names an ensemble twice.
     """
     parts = _parts(name)
+    require("same" not in parts, "same by itself, which is one surrogate a target, and not in a+b", name)
     files = tuple(part for part in parts if part.endswith(".keras"))
     missing = [path for path in files if not Path(path).is_file()]
     require(not missing, "surrogates' .keras files that are there", ", ".join(missing))
@@ -87,7 +88,8 @@ def surrogates(names: Sequence[str], configs: Sequence[RunConfig]) -> list[Surro
 
     Args:
         names: as `surrogate` takes them.
-        configs: of the targets, which differ in how they are trained only.
+        configs: of the targets, which differ in how they are trained only; `plain` and all others but `same`
+            are trained in the budget of the first.
 
     Raises:
         InputError: if a name means nothing, or two are of one ensemble: neither would fool an image alone.
@@ -154,17 +156,23 @@ def _told(each: Surrogate) -> list[dict[str, Any]]:
 def static_models(config: RunConfig) -> list[RunConfig]:
     """Configurations of the static ensembles whose images modes ens and ens_div train on.
 
-    Their names are those of surrogates; one that is given again is trained from other seeds. None of them has
-    the seeds of the attacker's.
+    Their names are those of surrogates; one that is given again, under this name or another, is trained from
+    other seeds. None of them has the seeds of the attacker's.
     """
-    bases = []
-    for place, name in enumerate(config.static_models):
-        again = config.static_models[:place].count(name)
-        ours = dataclasses.replace(
-            config, surrogate_seed=config.static_seed + _AGAIN * again, static_seed=config.surrogate_seed
-        )
-        bases.append(_configuration(name, ours))
+    bases: list[RunConfig] = []
+    seen: list[dict[str, Any]] = []
+    for name in config.static_models:
+        first = _static_model(name, config, 0).training()
+        bases.append(_static_model(name, config, seen.count(first)))
+        seen.append(first)
     return bases
+
+
+def _static_model(name: str, config: RunConfig, again: int) -> RunConfig:
+    """The static ensemble of a name, from other seeds each time that it is trained again."""
+    seed = config.static_seed + _AGAIN * again
+    ours = dataclasses.replace(config, surrogate_seed=seed, static_seed=config.surrogate_seed)
+    return _configuration(name, ours)
 
 
 def _configuration(name: str, config: RunConfig) -> RunConfig:

@@ -131,18 +131,31 @@ class EvaluationRecord(Record):
         return super().from_json({**record, "trials": trials, "paper": paper})
 
     def standing(
-        self, epsilon: float, counts: Callable[[TrialResult], bool] = lambda trial: True
+        self, epsilon: float, counts: Callable[[TrialResult], bool] | None = None
     ) -> tuple[bool, ...]:
         """Whether each image is classified as labelled before and under all attacks that count.
 
         Args:
             epsilon: of the attacks.
-            counts: which attacks count; by default all.
+            counts: which of the protocol's attacks count; None for all of them, and those of the run itself.
         """
-        fooled = [self.fooled(trial) for trial in self.trials if trial.epsilon == epsilon and counts(trial)]
+        trials = [trial for trial in self.trials if trial.epsilon == epsilon]
+        fooled = [self.fooled(trial) for trial in trials if counts is None or counts(trial)]
+        if counts is None:
+            fooled += self._fooled_in_the_run(epsilon)
         return tuple(
             right and not any(by_attack) for right, *by_attack in zip(self.clean_hits, *fooled, strict=True)
         )
+
+    def _fooled_in_the_run(self, epsilon: float) -> list[tuple[bool, ...]]:
+        """Whether the paper's attacks fooled each image, where they attacked all of these in this form."""
+        worst_cases = [result.outcomes for result in self.paper if result.epsilon == epsilon]
+        same_form = all(result.stored_as == self.stored_as for result in self.paper)
+        return [
+            tuple(not right for right in outcomes[: self.images])
+            for outcomes in worst_cases
+            if same_form and len(outcomes) >= self.images
+        ]
 
     def standing_under(self, kind: str, epsilon: float) -> tuple[bool, ...]:
         """The same under all attacks of one kind."""

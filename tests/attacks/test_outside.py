@@ -218,6 +218,30 @@ def test_of_all_images_that_are_looked_at_the_best_are_kept():
 
 
 @needs_art
+@pytest.mark.parametrize(("steps", "restarts"), [(1, 1), (5, 1), (5, 3), (25, 1), (100, 1)])
+def test_what_auto_pgd_is_said_to_cost_is_what_it_asks_for_at_most(steps, restarts, monkeypatch):
+    """Of images that nothing fools, which are asked for to the end."""
+    asked, traced = [], pgd_module.traced
+
+    def counted(target, image_shape, loss):
+        ask = traced(target, image_shape, loss)
+
+        def count(x, y):
+            if not isinstance(x, tf.Tensor) or tf.executing_eagerly():  # ART's own trace has no gradient.
+                asked.append(len(x))
+            return ask(x, y)
+
+        return count
+
+    monkeypatch.setattr(pgd_module, "traced", counted)
+    attack = make_attack("auto_pgd", ThreatModel(1e-4), steps=steps, restarts=restarts)
+    attack(conv_ensemble(), X, np.asarray(conv_ensemble()(X)).argmax(axis=1))
+    assert set(asked) == {len(X)}
+    assert attack.gradients - 3 * restarts <= len(asked) <= attack.gradients
+    assert len(asked) > steps * restarts
+
+
+@needs_art
 def test_auto_pgd_attacks_the_mean_probability_of_an_ensemble():
     ensemble = conv_ensemble()
     y = np.asarray(ensemble(X)).argmax(axis=1)

@@ -44,7 +44,7 @@ def measured(tiny_members, rng, monkeypatch):
         record = EvaluationRecord("T_Base", "m", "d", 0, "strong", 4, (0.1,), "", (), {}, "float32", 0, "x")
         sets = types.SimpleNamespace(surrogate=target, kept=keep)
         attacked = {"fgsm": (images(ATTACKED), Y, right)}
-        found = evaluation_checks.detected(record, sets, (images(CLEAN), Y), attacked)
+        found = evaluation_checks.detected(record, sets, (images(CLEAN), Y), attacked, images(CLEAN))
         return found.detection, kept[0]
 
     return measure

@@ -90,6 +90,31 @@ def test_a_narrow_cap_finds_what_a_wide_one_does_not():
     assert (np.array(unseen[1]) >= unseen[0]).all() and sum(unseen[1]) > sum(unseen[0])
 
 
+def test_who_has_no_gradients_begins_where_another_attack_fooled():
+    """Rounded images have none: from the images themselves nothing moves, and what is given is kept."""
+    rounding = [lambda x, member=member: member(tf.round(20 * x) / 20) for member in MEMBERS]
+    start = X.copy()
+    start[:3, 0] += 0.5
+    alone, helped = (
+        evade(rounding, X, Y, THREAT, "disagreement", 0.1, steps=5, start=each) for each in (None, start)
+    )
+    assert not alone.fooled.any() and helped.fooled.tolist() == [True] * 3 + [False] * 3
+    np.testing.assert_array_equal(helped.images[:3], start[:3])
+
+
+def test_another_start_never_finds_less():
+    known = (MEMBERS, X, Y, ThreatModel(0.25), "entropy", 0.8)
+    start = np.clip(X + 0.25, 0, 1)
+    alone, helped = (evade(*known, weights=(1.0,), steps=3, start=each) for each in (None, start))
+    assert (helped.unseen >= alone.unseen).all() and helped.unseen.sum() > alone.unseen.sum()
+
+
+@pytest.mark.parametrize("start", [X[:3], X + 0.6], ids=["of fewer images", "out of the budget"])
+def test_a_start_that_does_not_fit_is_refused(start):
+    with pytest.raises(InputError, match=r"start of \(6, 2\), at most 0\.5 from x"):
+        evade(MEMBERS, X, Y, THREAT, "disagreement", 0.1, start=start)
+
+
 def test_images_that_cannot_fool_come_closest():
     # Class 1 would need 8 x > 2, class 2 a mean probability above class 0's: 0.02 is far too little.
     x = np.zeros((2, 2), "float32")

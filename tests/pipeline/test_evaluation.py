@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import itertools
 import shutil
 
 import keras
@@ -508,7 +509,7 @@ def test_targets_that_are_never_right_are_evaluated_too(evaluated, tmp_path, mon
     for record in records:
         assert not any(record.clean_hits) and not any(len(numbers(t.tried)) for t in record.trials)
         evading = [f"evading {score}" for score in SHOWN_SCORES]
-        assert record.detection["attacks"] == {name: {"images": 24, "fooled": 0} for name in evading}
+        assert record.detection["attacks"] == {name: {"images": COUNT, "fooled": 0} for name in evading}
 
 
 def test_a_single_member_never_disagrees(tmp_path, less):
@@ -626,6 +627,19 @@ def test_what_is_wrong_with_the_second_family_is_said_before_the_first_is_evalua
         evaluate_all([first, second], protocol)
     assert "\n" not in str(refused.value)
     assert (work.done, sorted(root.rglob("*"))) == ([], before)
+
+
+def test_targets_come_in_the_papers_order_whichever_was_trained_first(tmp_path):
+    """The attacker's surrogates are trained as the first one: that must not hang on the time of a file."""
+    modes = ("noise", "ens", "div", "base")
+    for mode in modes:
+        (tmp_path / mode).mkdir()
+        checked_json.write_json(
+            tmp_path / mode / run_directory.CONFIG, dataclasses.asdict(config_of(tmp_path, mode))
+        )
+    for paths in itertools.permutations(tmp_path / mode for mode in modes):
+        (found,) = finished.families(paths)
+        assert [config.target for config in found.values()] == ["T_Base", "T_Div", "T_Ens", "T_Noise"]
 
 
 def test_families_are_evaluated_as_each_alone_and_share_their_images(runs, tmp_path, monkeypatch):

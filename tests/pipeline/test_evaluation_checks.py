@@ -31,7 +31,8 @@ def test_detection_is_of_the_images_as_stored(stored_as, tiny_members, rng, monk
     record = EvaluationRecord("T_Base", "m", "d", 0, "strong", 12, (0.1,), "", (), {}, stored_as, 0, "x")
     sets = types.SimpleNamespace(surrogate=target, kept=keep)
     right = predictions(target, clean) == y
-    tried = evaluation_checks.detected(record, sets, (clean, y), {"fgsm": (attacked, y, right)}).detection
+    given = {"fgsm": (attacked, y, right)}
+    tried = evaluation_checks.detected(record, sets, (clean, y), given, attacked).detection
     expected = {"fgsm": attacked} | {f"evading {score}": evading for score in evaluation_checks._EVADED}
     assert tried.keys() == expected.keys() | {"fooled_were_right"}
     for name, images in expected.items():

@@ -13,7 +13,7 @@ from divtf.pipeline import shared_paths
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.modes import MODES
 from divtf.pipeline.protocols import PROTOCOLS
-from divtf.pipeline.surrogates import require_alike, surrogate, surrogates
+from divtf.pipeline.surrogates import require_alike, static_models, surrogate, surrogates
 
 CONV3 = RunConfig(model="conv3", mode="div", seed=3, num_members=3, run_dir="root/run")
 # name -> mode, model, members, and the seed less that of a run's surrogate.
@@ -152,6 +152,20 @@ def test_unknown_name_is_refused_in_one_line(name):
 def test_unknown_name_is_told_what_there_is():
     with pytest.raises(InputError, match=re.escape(f"modes: {', '.join(MODES)}; models: ")):
         surrogate("plane", CONV3)
+
+
+@pytest.mark.parametrize("name", ["same+plain", "plain+same"])
+def test_same_is_of_each_target_and_so_part_of_no_other(name):
+    with pytest.raises(InputError, match=r"same by itself.*Received: " + re.escape(name)):
+        surrogates([name], [CONV3])
+
+
+@pytest.mark.parametrize("names", [("plain", "plain3"), ("other", "conv4"), ("plain3", "plain", "plain")])
+def test_a_static_model_given_again_under_another_name_is_trained_from_other_seeds(names):
+    found = static_models(RunConfig(model="conv3", mode="ens", num_members=3, static_models=names))
+    seeds = [config.seed for config in found]
+    assert seeds == [seeds[0] + 10_000 * again for again in range(len(names))]
+    assert len({str(dataclasses.replace(config, seed=7)) for config in found}) == 1
 
 
 @pytest.mark.parametrize("name", ["none.keras", "plain+none.keras", "new:none.keras"])

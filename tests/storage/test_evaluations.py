@@ -65,6 +65,24 @@ def test_what_stands_under_everything_by_hand():
     assert numbers(RECORD.clean_hits) == [0, 1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(
+    ("stored_as", "hits", "total", "left"),
+    [
+        ("float32", "f6ff", 16, [5, 6]),  # Of 16 images; 4 of the first 8 is wrong, and 7.
+        ("float32", "f6", 8, [5, 6]),
+        ("float32", "b0", 5, [4, 5, 6]),  # Of fewer images than the protocol's.
+        ("uint8", "f6", 8, [4, 5, 6]),  # Of other images than the protocol's targets saw.
+        ("float32", "", 8, [4, 5, 6]),  # Of a run by an earlier version.
+    ],
+)
+def test_everything_has_the_attacks_of_the_run_on_the_same_images(stored_as, hits, total, left):
+    kept = TransferResult("T_Div", "S", WORST_CASE, 0.1, 0, total, stored_as=stored_as, hits=hits)
+    found = dataclasses.replace(RECORD, paper=(kept,))
+    assert numbers(found.standing(0.1)) == left
+    assert numbers(found.standing(0.3)) == numbers(RECORD.standing(0.3))
+    assert numbers(found.standing_under(TRANSFER, 0.1)) == [2, 3, 4, 5, 6]
+
+
 def test_what_was_not_tried_is_not_fooled():
     """Though its bit among the hits is not set, as that of a fooled one is not."""
     (second,) = (t for t in TRIALS if t.surrogate == "other")
