@@ -34,7 +34,7 @@ from divtf.errors import require, require_installed
 from divtf.evaluation.model_digests import model_digest
 from divtf.evaluation.predictions import predictions
 from divtf.pipeline.finished import directories, families
-from divtf.pipeline.surrogate_sets import surrogate_sets
+from divtf.pipeline.surrogate_sets import SurrogatePlan
 from divtf.storage.digests import array_digest
 from divtf.storage.evaluations import TRANSFER, EvaluationRecord
 from divtf.storage.kept import kept
@@ -281,7 +281,7 @@ def main() -> None:
     first, record = next(iter(runs.values())), next(iter(records.values()))
     configs = [run.config for run in runs.values()]
     named = [name for name in record.surrogates if not name.startswith("same as ")]
-    sets = surrogate_sets(named, configs, first.data)
+    sets = SurrogatePlan.of(named, configs, first.data).sets()
     square = {f"ART Square, {given.queries} queries": BySquare(given.queries)} if given.queries else {}
     tables: dict[str, list[Row]] = {}
     for epsilon in map(float, given.at or record.epsilons):

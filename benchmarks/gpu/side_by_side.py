@@ -47,10 +47,10 @@ def train(name: str, table: Sequence[str]) -> None:
     quiet_start.import_tensorflow()
     from divtf.pipeline import experiment
     from divtf.pipeline.parts import DataPart
-    from divtf.pipeline.surrogate_sets import surrogate_sets
+    from divtf.pipeline.surrogate_sets import SurrogatePlan
 
     config = _configs(table)[0]
-    surrogate_sets([name], [config], experiment.load_data(config.part(DataPart)))
+    SurrogatePlan.of([name], [config], experiment.load_data(config.part(DataPart))).sets()
 
 
 def _configs(table: Sequence[str]) -> list[RunConfig]:

@@ -22,22 +22,6 @@ from divtf.pipeline.surrogates import Surrogate, surrogates
 from divtf.storage.digests import file_digest
 
 
-def surrogate_sets(
-    surrogate_names: Sequence[str], configs: Sequence[RunConfig], data: ImageData
-) -> dict[str, AdversarialSets]:
-    """Name of each surrogate -> its adversarial sets; files are read before anything is trained.
-
-    Args:
-        surrogate_names: as `surrogates.surrogate` takes them.
-        configs: of the targets.
-        data: its images.
-
-    Raises:
-        InputError: if a file holds no model for these images.
-    """
-    return SurrogatePlan.of(surrogate_names, configs, data).sets()
-
-
 @dataclasses.dataclass(frozen=True)
 class SurrogatePlan:
     """Surrogates of which all is known but the weights of those that are to be trained.
@@ -56,7 +40,12 @@ class SurrogatePlan:
 
     @classmethod
     def of(cls, surrogate_names: Sequence[str], configs: Sequence[RunConfig], data: ImageData) -> Self:
-        """The plan for names, targets and images, as `surrogate_sets` takes them, with files read.
+        """The plan, with files read before anything is trained.
+
+        Args:
+            surrogate_names: as `surrogates.surrogate` takes them.
+            configs: of the targets.
+            data: their images.
 
         Raises:
             InputError: if a file holds no model for these images.

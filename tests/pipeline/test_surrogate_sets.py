@@ -10,7 +10,7 @@ import tiny
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives.gal import GradientAlignment
 from divtf.errors import InputError
-from divtf.pipeline.surrogate_sets import surrogate_sets
+from divtf.pipeline.surrogate_sets import SurrogatePlan
 from divtf.storage.digests import file_digest
 
 pytestmark = pytest.mark.usefixtures("tiny_world")
@@ -138,7 +138,7 @@ def test_a_damaged_file_is_refused_in_one_line(damage, parts, tmp_path):
     with pytest.raises(
         InputError, match=r"Expected a surrogate that Keras can load in .*a\.keras\. "
     ) as said:
-        surrogate_sets(["noise", str(path)], [tiny.config(run_dir=str(tmp_path / "run"))], tiny.data())
+        SurrogatePlan.of(["noise", str(path)], [tiny.config(run_dir=str(tmp_path / "run"))], tiny.data())
     assert "\n" not in str(said.value)
     assert not (tmp_path / "shared-models").exists(), "nothing was trained"
 
@@ -147,12 +147,12 @@ def test_what_is_no_model_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.saving, "load_model", lambda path, **given: keras.layers.Dense(3))
     (tmp_path / "a.keras").touch()
     with pytest.raises(InputError, match=r"Expected a Keras model in .*a\.keras\. Received: a Dense"):
-        surrogate_sets([str(tmp_path / "a.keras")], [tiny.config()], tiny.data())
+        SurrogatePlan.of([str(tmp_path / "a.keras")], [tiny.config()], tiny.data())
 
 
 def told(names, config):
     x, y = tiny.data().test_set(6)
-    return [sets.told(x, y) for sets in surrogate_sets(names, [config], tiny.data()).values()]
+    return [sets.told(x, y) for sets in SurrogatePlan.of(names, [config], tiny.data()).sets().values()]
 
 
 def test_every_surrogate_is_told_whole(tmp_path):
