@@ -6,13 +6,16 @@ import tensorflow as tf
 
 from divtf.attacks.threat import ThreatModel
 
+# Left to TensorFlow, XLA draws by another one from streams that hold a number below zero.
+_ALGORITHM = "philox"
+
 
 def streams(seed: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     """A stream of random numbers for each image, int32 [B, 2], from the seed [] and the images' numbers [B].
 
     What is drawn for an image then depends on nothing beside: no other image, no batch size, no device.
     """
-    return _each(lambda number: tf.random.experimental.stateless_fold_in([seed, 0], number), numbers, [2])
+    return _each(lambda number: _folded([seed, 0], number), numbers, [2])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +40,40 @@ class Context:
 
     def fold(self, number: int | tf.Tensor) -> "Context":
         """The same with streams of their own: for a step, for a copy, or for one of several draws."""
-
-        def folded(stream):
-            return tf.random.experimental.stateless_fold_in(stream, number)
-
-        return dataclasses.replace(self, streams=_each(folded, self.streams, [2]))
+        folded = _each(lambda stream: _folded(stream, number), self.streams, [2])
+        return dataclasses.replace(self, streams=folded)
 
     def uniform(self, shape: list[int] | tf.Tensor, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
-        """Uniform numbers in [low, high), float32 [B, *shape]; the same ones each time."""
-
-        def drawn(stream):
-            return tf.random.stateless_uniform(shape, stream, low, high)
-
-        return _each(drawn, self.streams, shape, tf.float32)
+        """Uniform numbers in [low, high), float32 [B, *shape]; the same ones each time, compiled or not."""
+        drawn = _each(lambda stream: _shares(shape, stream), self.streams, shape, tf.float32)
+        least, most = (tf.convert_to_tensor(end, tf.float32) for end in (low, high))
+        return drawn * (most - least) + least
 
     def normal(self, shape: list[int], deviation: float) -> tf.Tensor:
-        """Normal numbers of mean 0, float32 [B, *shape]; the same ones each time."""
+        """Normal numbers of mean 0, float32 [B, *shape]; the same ones each time.
+
+        Where XLA compiles they are others, which it makes of the same bits by a formula of its own.
+        """
 
         def drawn(stream):
-            return tf.random.stateless_normal(shape, stream, stddev=deviation)
+            return tf.random.stateless_normal(shape, stream, stddev=deviation, alg=_ALGORITHM)
 
         return _each(drawn, self.streams, shape, tf.float32)
+
+
+def _folded(stream: tf.Tensor | list, number: int | tf.Tensor) -> tf.Tensor:
+    """Another stream of random numbers, int32 [2], for each number."""
+    return tf.random.experimental.stateless_fold_in(stream, number, alg=_ALGORITHM)
+
+
+def _shares(shape: list[int] | tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
+    """Uniform numbers in [0, 1), float32 of that shape: TensorFlow's own, to the bit.
+
+    They are made of whole numbers as its kernels do it, since XLA makes others of the same bits.
+    """
+    bits = tf.random.stateless_uniform(shape, stream, None, None, tf.int32, alg=_ALGORITHM)
+    # The lowest 23 bits, as the fraction of a float32 in [1, 2).
+    return tf.bitcast((bits & 0x7FFFFF) | 0x3F800000, tf.float32) - 1
 
 
 def _each(function, items: tf.Tensor, shape: list[int] | tf.Tensor, dtype: tf.DType = tf.int32) -> tf.Tensor:

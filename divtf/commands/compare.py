@@ -1,5 +1,6 @@
 """The command for comparisons of recipes; `--help` shows the words at its door."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from divtf.commands.ray_task import Cluster
 from divtf.errors import InputError, require
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
+from divtf.pipeline.objective_fields import ObjectiveFields
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.pipeline.recipes import RECIPES
+from divtf.pipeline.static_fields import StaticFields
 from divtf.runtime import quiet_start
 from divtf.storage import checked_json, files, run_directory
 from divtf.storage.evaluations import ComparisonRecord
@@ -21,6 +24,13 @@ from divtf.storage.evaluations import ComparisonRecord
 flags.disclaim_key_flags()  # They are those of the command at the door.
 
 _SHOWN = ["base", "noise", "div", "ens", "ens_div"]
+# What a recipe may set: a defence, and how it is trained. Models, images, seeds and attacks are those of all
+# that are compared.
+OF_A_RECIPE = {
+    *("label", "mode", "activation", "negative_slope", "flips", "epochs", "batch_size"),
+    *("learning_rate", "weight_decay", "schedule", "precision", "memory"),
+    *(field.name for kind in (ObjectiveFields, StaticFields) for field in dataclasses.fields(kind)),
+}
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -60,7 +70,7 @@ def _recipe(name: str) -> Mapping[str, Any]:
     """The values of a recipe: one of `RECIPES`, or the flags of a file.
 
     Raises:
-        InputError: if the file cannot be read, or has flags that a run lacks.
+        InputError: if the file cannot be read, or has something else than flags of a defence.
     """
     if name in RECIPES:
         return RECIPES[name]
@@ -69,11 +79,15 @@ def _recipe(name: str) -> Mapping[str, Any]:
     own = flags.FlagValues()
     config_flags.define_flags(own)
     try:
-        own(["recipe", f"--flagfile={path}"])
+        rest = own(["recipe", f"--flagfile={path}"])[1:]
     except flags.Error as error:
         raise InputError(f"Expected flags of a run in {name}. Received: {error}") from None
-    values = config_flags.values_of(own)
-    return {"label": path.stem} | {key: value for key, value in values.items() if own[key].present}
+    require(not rest, f"flags only in {name}", " ".join(rest))
+    values = {key: value for key, value in config_flags.values_of(own).items() if own[key].present}
+    others = [f"--{key}" for key in values if key not in OF_A_RECIPE]
+    expected = f"flags of a defence in {name}, those of the whole comparison on the command line"
+    require(not others, expected, ", ".join(others))
+    return {"label": path.stem} | values
 
 
 def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protocol, reference: str) -> None:

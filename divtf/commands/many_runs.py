@@ -55,6 +55,12 @@ def configs_from_flags(
         InputError: if a value does not fit.
     """
     require(not flag_values["model"].present, "--models for this command", "--model")
+    named = len(variants) > 1 or "label" in variants[0]
+    require(
+        not (named and flag_values["label"].present),
+        "--label for a single target without a name of its own",
+        f"--label={flag_values.label}",
+    )
     given_models = names.joined(flag_values.models)
     models = distinct("models", given_models, [*SETUPS, *filter(names.is_own, given_models)])
     given = [str(flag_values.seed)] if flag_values.seeds is None else flag_values.seeds
@@ -70,18 +76,30 @@ def configs_from_flags(
         values = {"model": model, "seed": seed, "resume": True, **variant}
         config = config_flags.config_from_flags(flag_values, **values)
         configs.append(dataclasses.replace(config, run_dir=str(root / config.name)))
-    short = {config.model: config.model_name for config in configs}
-    require(
-        len(set(short.values())) == len(short),
-        "--models of distinct short names, which tell their runs apart",
-        f"{', '.join(short.values())}",
-    )
+    _require_apart(configs)
     require(
         len(configs) == 1 or not flag_values.export,
         "--export without a path for several targets, each of which is exported to its own run directory",
         f"--export={flag_values.export}",
     )
     return configs
+
+
+def _require_apart(configs: Sequence[RunConfig]) -> None:
+    """Refuse runs that would share a row of the table or a run directory, before any of them is trained."""
+    short = {config.model: config.model_name for config in configs}
+    require(
+        len(set(short.values())) == len(short),
+        "--models of distinct short names, which tell their runs apart",
+        f"{', '.join(short.values())}",
+    )
+    for one, other in itertools.combinations(configs, 2):
+        same = (one.model, one.seed, one.target) == (other.model, other.seed, other.target)
+        require(
+            not same and one.run_dir != other.run_dir,
+            "targets with names and run directories of their own (--label in a recipe's file)",
+            f"{one.target} in {one.run_dir}, and {other.target} in {other.run_dir}",
+        )
 
 
 def cluster_from_flags(flag_values: flags.FlagValues) -> Cluster | None:

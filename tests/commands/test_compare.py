@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import pytest
 import tiny
@@ -104,6 +105,68 @@ def test_file_with_other_flags_is_refused_in_one_line(line, tmp_path):
     ) as raised:
         parsed(f"--recipes={tmp_path}/mine.flags", "--reference=mine")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("--seed=7", "--model=conv4", "--num_members=3", "--dataset=mnist", "--data_dir=/data"),
+        *("--run_dir=elsewhere", "--resume", "--strategy=mirrored", "--max_attack_examples=5"),
+        *("--surrogate_seed=5", "--epsilons=0.2", "--export", "--deterministic"),
+    ],
+)
+def test_file_with_flags_of_the_whole_comparison_is_refused_in_one_line(line, tmp_path):
+    (tmp_path / "mine.flags").write_text(f"--mode=div\n{line}\n--epochs=3\n")
+    told = f"those of the whole comparison on the command line. Received: {line.partition('=')[0]}"
+    with pytest.raises(InputError) as raised:
+        parsed(f"--recipes={tmp_path}/mine.flags", "--reference=mine", "--seeds=0,1,3")
+    assert str(raised.value) == f"Expected flags of a defence in {tmp_path}/mine.flags, {told}"
+
+
+def test_file_with_something_else_than_flags_is_refused(tmp_path):
+    """Which absl passes over."""
+    (tmp_path / "mine.flags").write_text("mode=ens\n--gal_weight=2\n")
+    with pytest.raises(InputError, match=r"^Expected flags only in .*mine\.flags\. Received: mode=ens$"):
+        parsed(f"--recipes={tmp_path}/mine.flags", "--reference=mine")
+
+
+def test_recipes_set_what_makes_a_defence():
+    assert {key for values in RECIPES.values() for key in values} <= compare.OF_A_RECIPE
+    published = sorted((Path(__file__).parents[2] / "flags" / "recipes").glob("*.flags"))
+    assert len(published) > 1
+    for path in published:
+        (config, *_), *_ = parsed(f"--recipes={path}", "--reference=T_Noise+AT")
+        assert (config.target, config.objective) == ("T_Noise+AT", "adversarial")
+
+
+@pytest.mark.parametrize(
+    ("files", "recipes", "shown"),
+    [
+        ({"a/mine": "--mode=div", "mine": "--mode=base"}, "{0}/a/mine.flags,{0}/mine.flags", "mine"),
+        ({"mine": "--mode=div"}, "{0}/mine.flags,{0}/./mine.flags", "mine"),
+        ({"T_Div": "--objective=adp"}, "div,{0}/T_Div.flags", "T_Div"),
+        # Of two names, but of one run directory.
+        ({"one": "--label=a b", "two": "--label=a_b"}, "{0}/one.flags,{0}/two.flags", "a b"),
+        ({"base": "--mode=div"}, "base,{0}/base.flags", "T_Base"),
+    ],
+)
+def test_recipes_of_one_name_or_directory_are_refused_in_one_line(files, recipes, shown, tmp_path):
+    (tmp_path / "a").mkdir()
+    for name, line in files.items():
+        (tmp_path / f"{name}.flags").write_text(line)
+    with pytest.raises(InputError) as raised:
+        parsed(f"--recipes={recipes.format(tmp_path)}", f"--reference={shown}", "--seeds=0,1")
+    told = "Expected targets with names and run directories of their own"
+    assert str(raised.value).startswith(told) and f"Received: {shown} in runs/compare/" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("recipes", ["base,div", "sharp"])
+def test_one_label_for_targets_with_names_of_their_own_is_refused(recipes):
+    with pytest.raises(InputError, match=r"^Expected --label for a single target .* Received: --label=foo$"):
+        parsed(f"--recipes={recipes}", "--label=foo", "--reference=foo")
+    (config, *_), *_ = parsed("--recipes=base", "--label=foo", "--reference=foo")
+    assert config.target == "foo"
 
 
 def undated(content):

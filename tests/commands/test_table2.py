@@ -12,6 +12,7 @@ from logged import logged
 
 from divtf.commands import command_line, config_flags, table2
 from divtf.ensembles.ensemble import Ensemble
+from divtf.errors import InputError
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.storage import run_directory
 from divtf.storage.records import CLEAN, WORST_CASE
@@ -22,16 +23,27 @@ SEEDS, ATTACKS, EPSILONS = (0, 1, 2), ("fgsm", "rfgsm"), (0.1, 0.3)
 pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
-def parts(root):
+def parsed(*arguments):
     values = flags.FlagValues()
     config_flags.define_flags(values)
     table2.define_flags(values)
-    arguments = [
-        *("--models=tiny", "--modes=base", "--seeds=0,1,2", "--num_members=2", "--batch_size=24"),
-        *("--learning_rate=0.01", f"--attacks={','.join(ATTACKS)}", f"--run_dir={root}"),
-    ]
-    command_line.parse(["command", *arguments], values)
+    command_line.parse(["command", "--models=tiny", "--num_members=2", *arguments], values)
     return table2.configs_from_flags(values)
+
+
+def parts(root):
+    return parsed(
+        *("--modes=base", "--seeds=0,1,2", "--batch_size=24", "--learning_rate=0.01"),
+        *(f"--attacks={','.join(ATTACKS)}", f"--run_dir={root}"),
+    )
+
+
+def test_one_label_for_several_modes_is_refused():
+    """They would share a run directory, of which the second would be refused once the first is trained."""
+    with pytest.raises(InputError, match=r"^Expected --label for a single target .* Received: --label=foo$"):
+        parsed("--modes=base,div", "--label=foo")
+    (first, second) = parsed("--modes=base", "--label=foo", "--seeds=0,1")
+    assert (first.target, second.target) == ("foo", "foo") and first.run_dir != second.run_dir
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,27 @@ def of_anothers_layers():
     return keras.Model(inputs, x, name="made_of_another")
 
 
-FUNCTIONAL = r"functional or sequential members, whose layers can be looked into\. Received: <Subclassed"
+def in_front(backbone):
+    """A member with a model nested in it, as one takes a backbone of keras.applications."""
+    return member(lambda x: layers.Flatten()(backbone(x, training=False)), name="nested")
+
+
+def of_two_outputs():
+    inputs = keras.Input((4, 4, 1))
+    both = keras.Model(inputs, [layers.Conv2D(2, 3)(inputs), layers.Flatten()(inputs)], name="two_outputs")
+    return member(lambda x: layers.Flatten()(both(x)[0]))
+
+
+def in_whole_numbers():
+    made = member(dense(4))
+    made.layers[2].quantize("int8")
+    return made
+
+
+FUNCTIONAL = (
+    "functional or sequential members, and models nested in them, of one input and output, whose layers can "
+    r"be looked into\. Received: <Subclassed"
+)
 UNFIT = {
     "ADP with as many members as classes": (
         "adp",
@@ -208,12 +228,22 @@ UNFIT = {
     ),
     "PARL with a subclassed member": ("parl", lambda: [Subclassed(), Subclassed()], FUNCTIONAL),
     "PARL with a built subclassed member": ("parl", lambda: [built(Subclassed()) for _ in "ab"], FUNCTIONAL),
+    "PARL with a model of two outputs in a member": (
+        "parl",
+        lambda: [of_two_outputs() for _ in "ab"],
+        FUNCTIONAL.replace("Subclassed", "Functional name=two_outputs"),
+    ),
     "PARL without kernels": (
         "parl",
         lambda: [without_kernels(), without_kernels()],
         "members with convolutions or dense layers of their own. Received: no_kernels",
     ),
     "DVERGE with a subclassed member": ("dverge", lambda: [member(dense(4)), Subclassed()], FUNCTIONAL),
+    "DVERGE with a subclassed model in a member": (
+        "dverge",
+        lambda: [member(dense(4)), in_front(Subclassed())],
+        FUNCTIONAL,
+    ),
     "DVERGE without kernels": (
         "dverge",
         lambda: [member(dense(4)), without_kernels()],
@@ -236,6 +266,20 @@ def test_members_that_do_not_fit_are_refused_in_one_line(case):
     with pytest.raises(InputError, match=f"^Expected {message}") as refused:
         ensemble = Ensemble(members(), make_objective(name))
         ensemble.build((None, 4, 4, 1))  # Of members that no images have built yet.
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: in_front(Subclassed()), FUNCTIONAL),
+        (in_whole_numbers, "layers with a kernel of floating-point numbers among .* Received: <Dense"),
+    ],
+)
+def test_parl_refuses_by_itself_what_no_check_did(made, message):
+    """With check=False members are not measured before."""
+    with pytest.raises(InputError, match=f"^Expected {message}") as refused:
+        Ensemble([made(), made()], make_objective("parl"), check=False)
     assert "\n" not in str(refused.value)
 
 
@@ -266,7 +310,23 @@ FORMS = {
     "a nested model in front": lambda: member(
         lambda x: layers.Flatten()(keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(2, 3)])(x))
     ),
+    "nested models in a sequential one": lambda: keras.Sequential(
+        [keras.Input((4, 4, 1)), in_front(keras.Sequential([layers.Conv2D(2, 3)])), layers.Dense(3)]
+    ),
+    "a dense layer with LoRA": lambda: with_lora(member(dense(4))),
+    "a nested model without kernels": lambda: in_front(Shifted()),
 }
+
+
+class Shifted(keras.Model):
+    def call(self, x):
+        return x / 2
+
+
+def with_lora(model):
+    for layer in model.layers[2:]:
+        layer.enable_lora(1, b_initializer="normal")
+    return model
 
 
 def compiled(model):

@@ -341,6 +341,56 @@ def test_parl_takes_frozen_members_as_it_takes_others(frozen, tiny_members, batc
     )
 
 
+def test_parl_takes_the_kernel_that_a_layer_with_lora_multiplies_with(tiny_members, batch):
+    """A sum has one gradient with respect to each of its parts."""
+    members = tiny_members(2, features=hidden, input_shape=SHAPE, num_classes=CLASSES, dtype="float64")
+    twins = []
+    for member in members:
+        first, last = (layer for layer in member.layers if isinstance(layer, layers.Dense))
+        first.enable_lora(2, b_initializer="normal")
+        assert np.abs(first.kernel - first.weights[0]).max() > 0.01
+        twins.append(reference.Mlp(*map(np.asarray, (first.kernel, first.bias, last.kernel, last.bias))))
+    looked_into = [twin.dense_layers(member, batch[0]) for member in twins]
+    expected = np.full(7, 0.8 * twin.parl_product(looked_into, 1))
+    with tf.GradientTape() as tape:
+        terms = terms_of(make_objective("parl", weight=0.8), members, *batch)
+        loss = tf.reduce_sum(terms.diversity)
+    np.testing.assert_allclose(terms.diversity, expected, rtol=1e-6)
+    trained = [weight for weight in members[0].trainable_variables if "lora" in weight.name]
+    slopes = tape.gradient(loss, trained)
+    assert len(slopes) == 2 and all(np.abs(slope).max() > 0 for slope in slopes)
+
+
+def nested_and_flat(tiny_members):
+    """Members whose convolutions are those of a model in them, and the same ones without it."""
+
+    def features(x):
+        nested = keras.Sequential([layers.Conv2D(3, 2, activation="tanh"), layers.BatchNormalization()])
+        inputs = keras.Input(SHAPE, dtype="float64")
+        backbone = keras.Model(inputs, nested(layers.Conv2D(2, 2, activation="tanh")(inputs)))
+        return flat(backbone(x, training=False))
+
+    def unpacked(member):
+        _, backbone, flatten, head = member.layers
+        _, first, nested = backbone.layers
+        x = nested.layers[1](nested.layers[0](first(member.input)), training=False)
+        return keras.Model(member.input, head(flatten(x)))
+
+    members = tiny_members(2, features=features, input_shape=SHAPE, num_classes=CLASSES, dtype="float64")
+    return members, list(map(unpacked, members))
+
+
+@pytest.mark.parametrize(("name", "values"), [("parl", {"weight": 0.8}), ("dverge", {"steps": 2})])
+def test_models_nested_in_members_are_looked_into(name, values, tiny_members, batch):
+    found, expected = (
+        terms_of(make_objective(name, **values), members, *batch) for members in nested_and_flat(tiny_members)
+    )
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-12)
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-12)
+    if name == "parl":
+        np.testing.assert_allclose(found.diversity, expected.diversity, rtol=1e-12)
+
+
 def weights_in_order(member):
     """Keras lists trainable weights first."""
     return [weight for layer in member.layers for weight in layer.weights]

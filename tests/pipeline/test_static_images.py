@@ -233,6 +233,20 @@ def test_leaking_is_looked_for_without_the_other_workers(several, monkeypatch):
     assert len(leaking.on_static_models(config, tiny.data(), target)) == len(config.epsilons)
 
 
+def test_leaking_is_looked_for_on_as_many_images_whatever_the_run_attacks(several, monkeypatch):
+    config, _ = several
+    config = dataclasses.replace(config, static_models=("plain",), static_attacks=("fgsm",))
+    target = trained.build_ensemble(config.part(EnsemblePart), tiny.data().spec)
+
+    def tried(attacked):
+        run = dataclasses.replace(config, max_attack_examples=attacked)
+        return leaking.on_static_models(run, tiny.data(), target)
+
+    assert tried(5) == tried(None) and {entry["total"] for entry in tried(5)} == {24}
+    monkeypatch.setattr(leaking, "_IMAGES", 10)
+    assert {entry["total"] for entry in tried(None)} == {10}
+
+
 def test_modes_without_static_models_leak_nothing():
     assert leaking.on_static_models(tiny.config(mode="div"), tiny.data(), None) == ()
 

@@ -1,5 +1,6 @@
 """Label leaking in tables: when it is told, and in what words."""
 
+import dataclasses
 import json
 
 import pytest
@@ -38,6 +39,11 @@ def record(*entries, target="T_Ens"):
         ([entry(30, 0, attack="mifgsm_ll")], False),
         ([entry(30, 0, attack="mifgsm")], True),
         ([entry(1, 9), entry(20, 0, epsilon=0.1)], True),
+        ([entry(9, 1), entry(0, 0, epsilon=0.1)], True),  # 0.021 < 0.05 / 2
+        ([entry(8, 1), entry(0, 0, epsilon=0.1)], False),  # 0.025 < 0.039
+        ([entry(8, 1), entry(0, 0, attack="step_ll")], True),  # Which cannot be marked.
+        ([entry(7, 0)] * 12, False),  # 2 / 2^7 = 0.016 > 0.05 / 12
+        ([entry(9, 0)] + [entry(0, 0)] * 11, True),  # 2 / 2^9 = 0.0039
     ],
 )
 def test_leaking_is_attacked_images_that_are_easier_than_chance(entries, expected):
@@ -61,6 +67,13 @@ def test_table_marks_who_leaks_and_says_why():
             in words
         )
         assert words.count("label leaking:") == 1 and "T_Base on test images" not in words
+
+
+def test_each_test_of_a_row_is_held_to_the_tests_of_its_own_record():
+    one, two = record(entry(8, 1)), record(entry(8, 1), entry(0, 9, epsilon=0.1))
+    words = " ".join(table_markdown([one, dataclasses.replace(two, seed=1)]).split())
+    told = "fgsm on plain at 0.3 79.0 (clean 75.5)"
+    assert f": {told} {MARK}, {told}, fgsm on plain at 0.1 75.0 (clean 79.5)" in words
 
 
 def test_json_tells_of_leaking_in_its_caption():

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from divtf.errors import require
 from divtf.networks.conversion import is_graph
+from divtf.runtime.private_names import layers_of
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -25,16 +26,41 @@ _WITH_OUTPUTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def weighted_layers(member: Any) -> list[keras.layers.Layer]:
     """Layers of a functional or sequential member with a kernel: convolutions and dense ones, in order.
 
-    Those within a nested model are none of its own.
+    Those of models nested in it are among them; what a layer keeps within itself is not.
 
     Raises:
-        InputError: if the member is no graph of layers, or has none of these.
+        InputError: if the member, or a nested model with such layers, is no graph of layers from one input to
+            one output, or there are none.
     """
-    graph = isinstance(member, keras.Sequential) or is_graph(member)
-    require(graph, "functional or sequential members, whose layers can be looked into", f"{member!r:.80}")
-    layers = [layer for layer in member.layers if getattr(layer, "kernel", None) is not None]
+    layers = _weighted_layers(member)
     require(len(layers) > 0, "members with convolutions or dense layers of their own", f"{member.name}")
     return layers
+
+
+def _weighted_layers(model: Any) -> list[keras.layers.Layer]:
+    graph = is_graph(model) and len(model.inputs) == len(model.outputs) == 1
+    require(
+        graph or isinstance(model, keras.Sequential),
+        "functional or sequential members, and models nested in them, of one input and output, whose layers "
+        "can be looked into",
+        f"{model!r:.80}",
+    )
+    found: dict[Any, None] = {}  # Of each once, in order.
+    for layer in model.layers:
+        if _looked_into(layer):
+            found |= dict.fromkeys(_weighted_layers(layer))
+        elif _has_kernel(layer):
+            found[layer] = None
+    return list(found)
+
+
+def _looked_into(layer: Any) -> bool:
+    """Whether a layer is a model with layers that have kernels."""
+    return isinstance(layer, keras.Model) and any(map(_has_kernel, layers_of(layer)))
+
+
+def _has_kernel(layer: Any) -> bool:
+    return getattr(layer, "kernel", None) is not None
 
 
 def first_layers(member: Any, count: int) -> list[keras.layers.Layer]:
@@ -52,14 +78,21 @@ def first_layers(member: Any, count: int) -> list[keras.layers.Layer]:
 def with_outputs(member: keras.Model) -> keras.Model:
     """A model with the member's variables, from images to the outputs of its `weighted_layers` and its own.
 
-    Made once for a member. A layer that it calls several times gives its first output.
+    Made once for a member, and for each model nested in it. A layer that is called several times gives its
+    first output.
     """
     if member not in _WITH_OUTPUTS:
         outputs: dict[Any, Any] = {}
 
         def called(layer, *args, **kwargs):
-            output = layer(*args, **kwargs)
-            outputs.setdefault(layer, output)
+            if _looked_into(layer):
+                *found, output = with_outputs(layer)(*args, **kwargs)
+                of_layers = list(zip(weighted_layers(layer), found, strict=True))
+            else:
+                output = layer(*args, **kwargs)
+                of_layers = [(layer, output)]
+            for part, given in of_layers:
+                outputs.setdefault(part, given)
             return output
 
         # Called anew: a layer's own `output` is that of its first call, which may be of another model, or of

@@ -60,7 +60,7 @@ class PairwiseRobustness(Objective):
 
     def require_members(self, members: Sequence[keras.Model], num_classes: int) -> None:
         """Refuse members whose layers cannot be compared."""
-        shapes = [[tuple(layer.kernel.shape) for layer in self._layers(member)] for member in members]
+        shapes = [[tuple(_kernel(layer).shape) for layer in self._layers(member)] for member in members]
         same = all(shape == shapes[0] for shape in shapes)
         require(
             same, f"members whose first {self.layers} layers have kernels of the same shapes", f"{shapes}"
@@ -87,7 +87,7 @@ class PairwiseRobustness(Objective):
     def _looked_into(self, member: keras.Model, x: tf.Tensor, *, training: bool):
         """A member's logits [B, C], and each layer's outputs, [B, units], and gradient, [weights]."""
         layers = self._layers(member)
-        kernels = [layer.kernel.value for layer in layers]
+        kernels = [_kernel(layer).value for layer in layers]
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(kernels)  # Those of frozen layers, too: others are to differ from them.
             *found, logits = with_outputs(member)(x, training=training)
@@ -100,3 +100,23 @@ class PairwiseRobustness(Objective):
             parts = tape.gradient(total, kernels[:number], unconnected_gradients="zero")
             gradients.append(tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0))
         return at_least_float32(logits), [as_rows(output) for output in outputs], gradients
+
+
+def _kernel(layer: keras.layers.Layer) -> keras.Variable:
+    """The variable by which a layer's gradients are taken.
+
+    With LoRA the kernel is that variable and what LoRA adds to it: the gradients with respect to both are the
+    same.
+
+    Raises:
+        InputError: if there is none, or it holds whole numbers.
+    """
+    kernel = layer.kernel
+    if not isinstance(kernel, keras.Variable):
+        kernel = next((weight for weight in layer.weights if weight.name == "kernel"), None)
+    require(
+        kernel is not None and tf.as_dtype(kernel.dtype).is_floating,
+        "layers with a kernel of floating-point numbers among their weights, for PARL takes gradients by it",
+        f"{layer!r:.80}",
+    )
+    return kernel
