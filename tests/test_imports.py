@@ -1,4 +1,4 @@
-"""The house: rooms on floors, imports that point down only, and light rooms that need no TensorFlow."""
+"""Packages in layers, imports that point down only, and light packages that need no TensorFlow."""
 
 import ast
 import importlib
@@ -14,14 +14,14 @@ PACKAGE = Path(divtf.__file__).parent
 
 
 def name_of(path):
-    """The module's name below the package: "storage.files", "main"; "storage" is the room's __init__."""
+    """The module's name below the package: "storage.files", "main"; "storage" is the package's __init__."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts).removesuffix(".__init__")
 
 
 SOURCES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 TREES = {name_of(path): ast.parse(path.read_text()) for path in SOURCES}
-DOORS = {
+COMMANDS = {
     "main",
     "table2",
     "figure3",
@@ -32,9 +32,9 @@ DOORS = {
     "publish",
     "report",
 }
-# From the top: a module may import those of its own room, of rooms on its floor, and of lower floors.
-FLOORS = [
-    DOORS,
+# From the top: a module may import those of its own package, of packages of its layer, and of lower layers.
+LAYERS = [
+    COMMANDS,
     {"commands"},
     {"pipeline"},
     {"training", "evaluation"},
@@ -42,18 +42,18 @@ FLOORS = [
     {"networks", "data", "runtime", "storage"},
     {"errors"},
 ]
-# Rooms, and modules of other rooms, that load neither TensorFlow nor Ray.
+# Packages, and modules of others, that load neither TensorFlow nor Ray.
 LIGHT = [
     *("errors", "storage", "reporting", "commands", "runtime.processor", "data.paper", "data.datasets"),
     *("networks.names", "ensembles.objectives.names", "pipeline.objective_fields", "pipeline.static_fields"),
     *(f"pipeline.{name}" for name in ("config", "fields", "modes", "finished", "shared_paths")),
     *("pipeline.results", "pipeline.indexed"),
     *("pipeline.protocols", "pipeline.surrogates", "pipeline.recipes"),
-    *DOORS,
+    *COMMANDS,
 ]
 
 
-def room(module):
+def package_of(module):
     return module.split(".")[0]
 
 
@@ -65,8 +65,8 @@ def imported(module):
             outside |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports name the package"
-            if room(node.module) != "divtf":
-                outside.add(room(node.module))
+            if package_of(node.module) != "divtf":
+                outside.add(package_of(node.module))
                 continue
             within = node.module.removeprefix("divtf").lstrip(".")
             for alias in node.names:
@@ -78,7 +78,7 @@ def imported(module):
 
 IMPORTS = {module: imported(module)[0] for module in TREES}
 OUTSIDE = {module: imported(module)[1] for module in TREES}
-FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
 
 def reachable(start, arrows):
@@ -90,29 +90,29 @@ def reachable(start, arrows):
     return found
 
 
-def arrows_between_rooms():
-    rooms = {room(module): set() for module in TREES}
+def arrows_between_packages():
+    packages = {package_of(module): set() for module in TREES}
     for module, others in IMPORTS.items():
-        rooms[room(module)] |= {room(other) for other in others} - {room(module)}
-    return rooms
+        packages[package_of(module)] |= {package_of(other) for other in others} - {package_of(module)}
+    return packages
 
 
-def test_every_room_has_a_floor():
-    assert sorted(FLOOR) == sorted({room(module) for module in TREES})
+def test_every_package_has_a_layer():
+    assert sorted(LAYER) == sorted({package_of(module) for module in TREES})
 
 
 def test_the_top_level_is_small():
-    assert len(set(FLOOR) - DOORS) <= 12
+    assert len(set(LAYER) - COMMANDS) <= 12
 
 
-def test_every_room_says_what_it_holds():
+def test_every_package_says_what_it_holds():
     packages = [path.parent for path in PACKAGE.rglob("__init__.py")]
     assert all(ast.get_docstring(ast.parse((package / "__init__.py").read_text())) for package in packages)
 
 
 @pytest.mark.parametrize("module", sorted(TREES))
 def test_imports_point_down(module):
-    above = {other for other in IMPORTS[module] if FLOOR[room(other)] < FLOOR[room(module)]}
+    above = {other for other in IMPORTS[module] if LAYER[package_of(other)] < LAYER[package_of(module)]}
     assert not above, f"{module} imports {above} from above"
 
 
@@ -121,9 +121,9 @@ def test_no_module_leads_back_to_itself(module):
     assert module not in reachable(module, IMPORTS)
 
 
-@pytest.mark.parametrize("name", sorted(arrows_between_rooms()))
-def test_no_room_leads_back_to_itself(name):
-    assert name not in reachable(name, arrows_between_rooms())
+@pytest.mark.parametrize("name", sorted(arrows_between_packages()))
+def test_no_package_leads_back_to_itself(name):
+    assert name not in reachable(name, arrows_between_packages())
 
 
 @pytest.mark.parametrize("module", sorted(TREES))
@@ -131,7 +131,7 @@ def test_private_names_stay_in_their_module(module):
     """Neither imported nor reached for: what another module needs has a public name."""
     modules = {name.split(".")[-1] for name in IMPORTS[module]}
     for node in ast.walk(TREES[module]):
-        if isinstance(node, ast.ImportFrom) and room(node.module) == "divtf":
+        if isinstance(node, ast.ImportFrom) and package_of(node.module) == "divtf":
             assert not [alias.name for alias in node.names if alias.name.startswith("_")]
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             assert not node.attr.startswith("_"), f"{node.value.id}.{node.attr}"
@@ -174,14 +174,14 @@ def test_private_names_of_other_libraries_stay_in_one_module(module):
             )
 
 
-def test_doors_only_open():
-    for door in DOORS:
-        assert IMPORTS[door] == {f"commands.{door}"} and not OUTSIDE[door]
+def test_modules_of_commands_only_start_them():
+    for command in COMMANDS:
+        assert IMPORTS[command] == {f"commands.{command}"} and not OUTSIDE[command]
 
 
 @pytest.mark.parametrize("name", ["attacks", "networks", "data"])
 def test_what_takes_any_callable_does_not_know_ensembles(name):
-    assert "ensembles" not in reachable(name, arrows_between_rooms())
+    assert "ensembles" not in reachable(name, arrows_between_packages())
 
 
 @pytest.mark.parametrize("module", ["evaluation.transfer", "ensembles.alignment", "ensembles.objectives.gal"])
@@ -190,34 +190,34 @@ def test_modules_that_take_any_callable_do_not_know_the_ensemble(module):
 
 
 def test_reports_read_only_records():
-    found = reachable("reporting", arrows_between_rooms())
+    found = reachable("reporting", arrows_between_packages())
     assert found == {"data", "runtime", "storage", "errors"}
     modules = {
-        other for module in TREES if room(module) == "reporting" for other in reachable(module, IMPORTS)
+        other for module in TREES if package_of(module) == "reporting" for other in reachable(module, IMPORTS)
     }
-    assert {module for module in modules if room(module) == "data"} == {"data.paper"}
+    assert {module for module in modules if package_of(module) == "data"} == {"data.paper"}
 
 
 def test_training_and_what_is_below_know_no_run_config():
-    below = [module for module in TREES if FLOOR[room(module)] > FLOOR["pipeline"]]
+    below = [module for module in TREES if LAYER[package_of(module)] > LAYER["pipeline"]]
     assert not [module for module in below if "pipeline.config" in reachable(module, IMPORTS)]
 
 
 @pytest.mark.parametrize(
-    ("package", "rooms"),
+    ("library", "packages"),
     [
         *(("absl", {"commands"}), ("cleverhans", {"attacks"}), ("art", {"attacks"}), ("ray", {"commands"})),
         *(("mlflow", {"training"}), ("wandb", {"training"})),
     ],
 )
-def test_a_library_is_known_to_one_room(package, rooms):
-    assert {room(module) for module, packages in OUTSIDE.items() if package in packages} == rooms
+def test_a_library_is_known_to_one_package(library, packages):
+    assert {package_of(module) for module, libraries in OUTSIDE.items() if library in libraries} == packages
 
 
 def test_light_modules_bring_no_tensorflow():
     """Nor Ray, an extra. One process for all: the last line names the module that brought it."""
     heavy = {"tensorflow", "keras", "cleverhans", "tensorflow_datasets", "ray", "mlflow", "wandb"}
-    light = [module for module in TREES if module in LIGHT or room(module) in LIGHT]
+    light = [module for module in TREES if module in LIGHT or package_of(module) in LIGHT]
     script = (
         "import importlib, sys\n"
         f"for name in {sorted(light)}:\n"
@@ -231,8 +231,8 @@ def test_light_modules_bring_no_tensorflow():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("door", sorted(DOORS))
-def test_help_waits_for_nothing_slow(door):
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_waits_for_nothing_slow(command):
     """What takes long to import is imported when the flags are known to be right."""
     slow = [
         "tensorflow",
@@ -246,7 +246,7 @@ def test_help_waits_for_nothing_slow(door):
         "tqdm",
         "ray",
     ]
-    script = f"import sys, divtf.{door}; print([name for name in {slow} if name in sys.modules])"
+    script = f"import sys, divtf.{command}; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -267,10 +267,10 @@ def test_unknown_names_are_attribute_errors():
 
 
 def test_no_module_takes_the_place_of_a_public_name():
-    assert not set(divtf.__all__) & {room(module) for module in TREES}
+    assert not set(divtf.__all__) & {package_of(module) for module in TREES}
 
 
-def test_tests_mirror_the_rooms():
+def test_tests_mirror_the_packages():
     tests = Path(__file__).parent
-    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    assert rooms == {path.name for path in tests.iterdir() if list(path.glob("test_*.py"))}
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert packages == {path.name for path in tests.iterdir() if list(path.glob("test_*.py"))}

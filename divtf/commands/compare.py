@@ -1,4 +1,4 @@
-"""The command for comparisons of recipes; `--help` shows the words at its door."""
+"""The command for comparisons of recipes; `--help` shows the docstring of `divtf/compare.py`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from divtf.runtime import quiet_start
 from divtf.storage import checked_json, files, run_directory
 from divtf.storage.evaluations import ComparisonRecord
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 _SHOWN = ["base", "noise", "div", "ens", "ens_div"]
 # What a recipe may set: a defence, and how it is trained. Models, images, seeds and attacks are those of all

@@ -10,7 +10,7 @@ from absl import flags
 from divtf.errors import InputError
 from divtf.pipeline.config import RunConfig, field_type
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 FLAGS = flags.FLAGS
 

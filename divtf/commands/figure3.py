@@ -1,4 +1,4 @@
-"""The command for section 3.4, Figure 3; `--help` shows the words at its door."""
+"""The command for section 3.4, Figure 3; `--help` shows the docstring of `divtf/figure3.py`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from divtf.pipeline import finished
 from divtf.storage import checked_json, files
 from divtf.storage.records import SparsityRecord
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 
 def collect(root: Path) -> list[SparsityRecord]:

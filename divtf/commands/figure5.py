@@ -1,4 +1,4 @@
-"""The command for Figure 5; `--help` shows the words at its door."""
+"""The command for Figure 5; `--help` shows the docstring of `divtf/figure5.py`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, environment, files, run_directory
 from divtf.storage.records import GaasRecord
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 _LOG = get_logger(__name__)
 _THIRDS = (1 / 3, 2 / 3, 1.0)

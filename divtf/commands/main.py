@@ -7,7 +7,7 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import OutputPart
 from divtf.runtime import quiet_start
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 
 def main(config: RunConfig) -> None:

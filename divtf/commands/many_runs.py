@@ -20,7 +20,7 @@ from divtf.pipeline.config import RunConfig
 from divtf.pipeline.fields import nearest
 from divtf.storage.records import TargetRecord
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:

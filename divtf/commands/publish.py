@@ -1,4 +1,4 @@
-"""The command for published figures; `--help` shows the words at its door."""
+"""The command for published figures; `--help` shows the docstring of `divtf/publish.py`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from absl import flags
 
 from divtf.commands import command_line
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 
 def main(root: Path, name: str, anew: bool) -> None:

@@ -1,4 +1,4 @@
-"""The command for pages; `--help` shows the words at its door."""
+"""The command for pages; `--help` shows the docstring of `divtf/report.py`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from absl import flags
 from divtf.commands import command_line
 from divtf.errors import require
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from divtf.pipeline.parts import OutputPart
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
 from divtf.runtime import quiet_start
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 _PAPER_MODES = ["base", "div", "ens", "ens_div"]
 

@@ -1,4 +1,4 @@
-"""The command for transfer matrices; `--help` shows the words at its door."""
+"""The command for transfer matrices; `--help` shows the docstring of `divtf/transfer_matrix.py`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, digests, environment, files, run_directory
 from divtf.storage.records import CLEAN, WORST_CASE, TransferMatrixRecord, TransferResult, epsilons, grouped
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 _LOG = get_logger(__name__)
 Sources = Mapping[str, tuple[RunConfig, Path]]
