@@ -1,4 +1,4 @@
-"""The command for evaluations by a protocol; `--help` shows the words at its door."""
+"""The command for evaluations by a protocol; `--help` shows the docstring of `divtf/evaluate.py`."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from divtf.runtime import quiet_start
 from divtf.storage import checked_json, files, run_directory
 from divtf.storage.evaluations import EvaluationRecord
 
-flags.disclaim_key_flags()  # They are those of the command at the door.
+flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
 
 OPTIONS = ("surrogates", "images", "queries", "query_images")
@@ -100,25 +100,28 @@ def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[Ev
     """
     paths = finished.directories(root)
     require(bool(paths), f"finished runs below {root}", "none")
-    finished.require_distinct([finished.read_record(path) for path in paths], root)
+    targets = [finished.read_record(path) for path in paths]
+    finished.require_distinct(targets, root)
     families = finished.families(paths, data_dir)
     require_possible(protocol, [config for family in families for config in family.values()])
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
     from divtf.pipeline import evaluation, results
-    from divtf.reporting import published
+    from divtf.reporting import published, report
     from divtf.reporting.evaluation import evaluation_text
 
     records = evaluation.evaluate_all(families, protocol)
-    made = {"evaluation": records}
+    # A check that failed, by whatever protocol, marks its target in all reports.
+    beside, made = results.evaluations(paths), {"evaluation": records}
     directory = root / f"evaluation-{protocol.name}"
-    report = f"# Evaluation\n\n{published.section(made)}\n"
-    for name, content in published.contents(made).items():
+    for name, content in published.contents(made, beside).items():
         files.write_file(directory / name, content)
-    files.write_file(directory / "README.md", report)
+    files.write_file(directory / "README.md", f"# Evaluation\n\n{published.section(made, beside)}\n")
     checked_json.write_json(directory / "evaluation.json", [record.to_json() for record in records])
+    if (root / report.REPORT).exists():
+        report.write_report(root, targets, beside, against_paper=True)
     page = results.try_page(root)
     print()
-    print(evaluation_text(records))
+    print(evaluation_text(records, beside))
     print(f"  {'report':<14} {directory / 'README.md'}")
     if page:
         print(f"  {'page':<14} {page}")

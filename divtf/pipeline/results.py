@@ -1,11 +1,12 @@
 """Results: what lies in a directory, read for its page, and the results below a directory. No TensorFlow."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from divtf.errors import first_line, require
 from divtf.pipeline import finished
+from divtf.pipeline.protocols import PROTOCOLS
 from divtf.pipeline.shared_paths import SHARED
 from divtf.reporting.page.content import Result
 from divtf.reporting.page.writing import PAGE, write_page
@@ -26,6 +27,15 @@ _ANALYSES: dict[str, tuple[str, type[Record]]] = {
     "transfer_matrix": (run_directory.TRANSFER_MATRIX, TransferMatrixRecord),
     "examples": (run_directory.EXAMPLES, ExamplesRecord),
 }
+
+
+def evaluations(runs: Iterable[Path]) -> list[EvaluationRecord]:
+    """What all protocols found on the targets in run directories, as far as this version can read it.
+
+    Some may be of weights that are gone; the marks of reports pass over them.
+    """
+    pairs = [(run, protocol) for run in runs for protocol in PROTOCOLS]
+    return [found for run, protocol in pairs if (found := finished.read_evaluation(run, protocol))]
 
 
 def is_result(directory: Path) -> bool:

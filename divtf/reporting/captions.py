@@ -8,6 +8,7 @@ from typing import Any
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import entries
 from divtf.reporting.leaking import leaking_lines
+from divtf.reporting.marks import MASKED, names_of
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.tables import Row, Table, gains
 from divtf.reporting.transfer_matrix import TransferMatrix
@@ -22,17 +23,6 @@ from divtf.storage.records import (
     epsilons,
     grouped,
 )
-
-MASKED = "†"
-"""The mark of a target that shows signs of masked gradients."""
-
-
-def masked_line(masked: Sequence[str]) -> list[str]:
-    """A line on targets that an evaluation beside the table has found to mask their gradients."""
-    if not masked:
-        return []
-    told = f"{MASKED} {', '.join(masked)}: the evaluation below has found signs of masked gradients"
-    return [f"{told}, by which attacks may look weaker than they are"]
 
 
 def quantity(table: Table) -> str:
@@ -109,19 +99,28 @@ def coherence(table: Table) -> list[str]:
     parts = []
     for row in table.rows:
         values = [value for record in row.records for value in record.coherence]
-        parts += [f"{row.target} {round(statistics.fmean(values), 2) + 0.0:.2f}"] if values else []
+        parts += [f"{row.name} {round(statistics.fmean(values), 2) + 0.0:.2f}"] if values else []
     return [f"Mean coherence (Equation 7) on clean test images: {', '.join(parts)}"] if parts else []
 
 
-def gaas(records: Sequence[GaasRecord]) -> list[str]:
-    """What the figure of GAAS says of itself; section 4.4."""
+def masked_line(table: Table) -> list[str]:
+    """A line on the targets that have the mark of masked gradients."""
+    masked = [row.target for row in table.rows if MASKED in row.marks]
+    if not masked:
+        return []
+    told = f"{MASKED} {', '.join(masked)}: an evaluation has found signs of masked gradients"
+    return [f"{told}, by which attacks may look weaker than they are"]
+
+
+def gaas(records: Sequence[GaasRecord], beside: Sequence[Record] = ()) -> list[str]:
+    """What the figure of GAAS says of itself; section 4.4. `beside` as in `marks.marks`."""
     curves = [curve for record in records for curve in record.curves]
     orders = sorted({curve["order"] for curve in curves})
     epsilons = sorted({curve["epsilon"] for curve in curves})
-    means = []
+    means, names = [], names_of(records, beside)
     for record in records:
         largest = [curve["mean_successes"] for curve in record.curves if curve["order"] == orders[-1]]
-        means.append(f"{record.target} {' / '.join(f'{mean:.1f}' for mean in largest)}")
+        means.append(f"{names[record.target]} {' / '.join(f'{mean:.1f}' for mean in largest)}")
     lines = [
         "Probability, over the test images that a target classifies correctly, of at least m orthogonal "
         "directions of l_inf norm epsilon that change its prediction (white box; section 4.4, Figure 5)",
@@ -134,12 +133,13 @@ def gaas(records: Sequence[GaasRecord]) -> list[str]:
     return [*lines, *analyses(records), *budgets(records), *provenance(records), *hours(records)]
 
 
-def transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[str]:
+def transfer_matrix(records: Sequence[TransferMatrixRecord], beside: Sequence[Record] = ()) -> list[str]:
     """What a transfer matrix says of itself, and its figures, a line for each source.
 
-    It stands below the table of the same targets, which says how they were trained.
+    It stands below the table of the same targets, which says how they were trained. `beside` as in
+    `marks.marks`.
     """
-    matrix, budgets_ = TransferMatrix(records), epsilons(records)
+    matrix, budgets_, written = TransferMatrix(records), epsilons(records), names_of(records, beside)
     at = " / ".join(f"{epsilon:g}" for epsilon in budgets_)
     names = ", ".join(attacks(records)) or "no attack"
     lines = [
@@ -153,20 +153,21 @@ def transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[str]:
         known = {target: row for target, row in cells.items() if not all(map(math.isnan, row))}
         whose = {source: " (its own)"}
         texts = [
-            f"{target} {' / '.join(f'{value:.1f}' for value in row)}{whose.get(target, '')}"
+            f"{written[target]} {' / '.join(f'{value:.1f}' for value in row)}{whose.get(target, '')}"
             for target, row in known.items()
         ]
         lines.append(f"On images of {source}: {', '.join(texts)}")
     return [*lines, *analyses(records)]
 
 
-def sparsity(records: Sequence[SparsityRecord]) -> list[str]:
-    """What the figure of the ReLU ablation says of itself; section 3.4."""
+def sparsity(records: Sequence[SparsityRecord], beside: Sequence[Record] = ()) -> list[str]:
+    """What the figure of the ReLU ablation says of itself; section 3.4. `beside` as in `marks.marks`."""
+    names = names_of(records, beside)
     lines = ["Exact zeros among the entries of the input gradients on test images, and their product terms"]
     for record in records:
         shares = f"{100 * record.zero_entries:.2f} % and {100 * record.zero_products:.2f} %"
         course = f"GAL {record.gal[0]:.3f} in epoch 1, {record.gal[-1]:.3f} in epoch {len(record.gal)}"
-        lines.append(f"{record.target}, seed {record.seed}: {shares}; {course}")
+        lines.append(f"{names[record.target]}, seed {record.seed}: {shares}; {course}")
     return [*lines, *budgets(records), *provenance(records), *hours(records)]
 
 
@@ -193,19 +194,13 @@ def _shared(name: str, records: Sequence[Any], value: Callable[[Any], Any]) -> l
     return lines
 
 
-def summary(table: Table, masked: Sequence[str] = ()) -> str:
-    """A table in one sentence: budget, and what each target keeps under the strongest attack.
-
-    Args:
-        table: of targets.
-        masked: those that show signs of masked gradients.
-    """
+def summary(table: Table) -> str:
+    """A table in one sentence: budget, and what each target keeps under the strongest attack."""
     reduced = [record.budget.get("reduced", False) for record in table.records]
     budget = "REDUCED budget" if any(reduced) else "the paper's budget"
     if None in reduced:
         budget = "a budget of its own"
-    marks = {row.target: f" {MASKED}" if row.target in masked else "" for row in table.rows}
-    accuracies = ", ".join(f"{row.target}{marks[row.target]} {_lowest(table, row)}" for row in table.rows)
+    accuracies = ", ".join(f"{row.name} {_lowest(table, row)}" for row in table.rows)
     under = "under the strongest attack" if table.attacks else "on clean images"
     return f"{table.title}, {budget}, {_seeds(table.records)}; {quantity(table)}, {under}: {accuracies}"
 
@@ -235,6 +230,7 @@ def notes(table: Table, origin: Callable[[Sequence[Record]], Sequence[str]] = pr
         *coherence(table),
         *gain(table),
         *leaking_lines(table),
+        *masked_line(table),
     ]
 
 
@@ -271,6 +267,6 @@ def _gain(table: Table, base: str) -> list[str]:
         ]
     at = " / ".join(f"{gain.epsilon:g}" for gain in attacked)
     where = f" at epsilon {at}" if at else ""
-    line = f"T_Div over {base}, points{where}: {', '.join(parts)}"
+    line = f"{table.names['T_Div']} over {table.names[base]}, points{where}: {', '.join(parts)}"
     paired = paired_lines(table, "T_Div", base)
     return [line, *([UNPAIRED] if attacked and not paired else paired)]

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord, TransferResult, epsilons
+from divtf.reporting.marks import name_of
+from divtf.storage.records import CLEAN, WORST_CASE, Record, TargetRecord, TransferResult, epsilons
 
 # More classes than these are not read one by one: the ones that fare worst are shown.
 _SHOWN = 30
@@ -44,9 +45,12 @@ def class_counts(record: TargetRecord) -> tuple[list[str], list[tuple[str, tuple
     return _heads(columns), [(row.name, row.counts) for row in _worst_first(record, columns)[:_SHOWN]]
 
 
-def classes_markdown(records: Sequence[TargetRecord]) -> str:
-    """A table for each target and seed that tells of its classes: clean images, and the worst case."""
-    return "\n\n".join(_block(record) for record in records if _columns(record))
+def classes_markdown(records: Sequence[TargetRecord], beside: Sequence[Record] = ()) -> str:
+    """A table for each target and seed that tells of its classes: clean images, and the worst case.
+
+    `beside` is as in `marks.marks`.
+    """
+    return "\n\n".join(_block(record, name_of([record], beside)) for record in records if _columns(record))
 
 
 def _columns(record: TargetRecord) -> list[TransferResult]:
@@ -60,11 +64,11 @@ def _heads(columns: Sequence[TransferResult]) -> list[str]:
     return [CLEAN if result.attack == CLEAN else f"worst case at {result.epsilon:g}" for result in columns]
 
 
-def _block(record: TargetRecord) -> str:
+def _block(record: TargetRecord, name: str) -> str:
     columns = _columns(record)
     worst_first = _worst_first(record, columns)
     lines = [
-        f"### {record.subject}, {record.target}, seed {record.seed}: percent of images, worst first\n",
+        f"### {record.subject}, {name}, seed {record.seed}: percent of images, worst first\n",
         f"| {' | '.join(['class', *_heads(columns)])} |",
         f"| {' | '.join(['---', *['---:'] * len(columns)])} |",
         *(row.line for row in worst_first[:_SHOWN]),

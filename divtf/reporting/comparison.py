@@ -4,25 +4,28 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from divtf.reporting import captions
-from divtf.reporting.captions import MASKED
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import entries
 from divtf.reporting.evaluation import as_target_record, on_surrogate, result_of
-from divtf.reporting.leaking import MARK as LEAKING
-from divtf.reporting.leaking import leaks
 from divtf.reporting.markdown import bullets, grid_markdown
+from divtf.reporting.marks import LEAKING, MASKED, marked_tables
 from divtf.reporting.paired import differences, in_words
 from divtf.reporting.plain_text import aligned
-from divtf.reporting.tables import Cell, Row, Table, tables
+from divtf.reporting.tables import Cell, Row, Table
 from divtf.storage.evaluations import KINDS, QUERY, SAME_AS, TRANSFER, ComparisonRecord, TrialResult
-from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
+from divtf.storage.records import CLEAN, WORST_CASE, Record, TargetRecord
 
 _OWN = "on own surrogates"
 
 
-def comparison_markdown(records: Sequence[ComparisonRecord]) -> str:
-    """The comparison as GitHub Markdown, a table for each model and data set."""
-    return "\n\n".join(_markdown(table, records) for table in comparison_tables(records)) + "\n"
+def comparison_markdown(records: Sequence[ComparisonRecord], beside: Sequence[Record] = ()) -> str:
+    """The comparison as GitHub Markdown, a table for each model and data set.
+
+    Args:
+        records: of the comparison.
+        beside: as in `marks.marks`.
+    """
+    return "\n\n".join(_markdown(table, records) for table in comparison_tables(records, beside)) + "\n"
 
 
 def comparison_text(records: Sequence[ComparisonRecord]) -> str:
@@ -34,20 +37,20 @@ def comparison_text(records: Sequence[ComparisonRecord]) -> str:
     return "\n\n".join(blocks)
 
 
-def comparison_csv(records: Sequence[ComparisonRecord]) -> str:
+def comparison_csv(records: Sequence[ComparisonRecord], beside: Sequence[Record] = ()) -> str:
     """The same as comma-separated values: a line for each target, epsilon and column, all seeds together."""
     import pandas  # Slow to import, and needed here only.
 
     lines = [
         {
             **{"model": table.model, "dataset": table.dataset, "target": row.target},
-            **{"marks": marks(records, table, row).strip(), "epsilon": epsilon},
+            **{"marks": " ".join(row.marks), "epsilon": epsilon},
             **{"column": column, "accuracy": cell.accuracy, "deviation": cell.deviation},
             **{"seeds": len(cell.results), "images": cell.results[0].total},
             **_difference_values(table, row, records[0].reference, column, epsilon),
             **{"coherence": _coherence(records, table, row), "hours": _hours(records, table, row)},
         }
-        for table in comparison_tables(records)
+        for table in comparison_tables(records, beside)
         for row in table.rows
         for epsilon in table.epsilons
         for column in (CLEAN, *comparison_columns(table))
@@ -56,9 +59,9 @@ def comparison_csv(records: Sequence[ComparisonRecord]) -> str:
     return pandas.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def comparison_tables(records: Sequence[ComparisonRecord]) -> Sequence[Table]:
+def comparison_tables(records: Sequence[ComparisonRecord], beside: Sequence[Record] = ()) -> Sequence[Table]:
     """Tables whose columns are the surrogates, the kinds of attackers, and everything."""
-    return tables([_by_surrogate(record) for record in records])
+    return marked_tables(map(_by_surrogate, records), [*records, *beside])
 
 
 def _by_surrogate(record: ComparisonRecord) -> TargetRecord:
@@ -102,7 +105,8 @@ def cell_of(row: Row, column: str, epsilon: float) -> Cell | None:
 def comparison_head(table: Table, reference: str) -> list[str]:
     """What stands above the lines of `comparison_lines`."""
     columns = map(column_heading, comparison_columns(table))
-    return ["target", "epsilon", CLEAN, *columns, f"against {reference}", "coherence", "hours"]
+    beside = table.names.get(reference, reference)
+    return ["target", "epsilon", CLEAN, *columns, f"against {beside}", "coherence", "hours"]
 
 
 def comparison_lines(
@@ -122,7 +126,7 @@ def _grid(table: Table, records: Sequence[ComparisonRecord]) -> list[list[str]]:
     lines = [comparison_head(table, records[0].reference)]
     for row, epsilon, cells, last in comparison_lines(table, records):
         shown = ["-" if cell is None else f"{cell.accuracy:.1f} {cell.spread}" for cell in cells]
-        lines.append([row.target + marks(records, table, row), f"{epsilon:g}", *shown, *last])
+        lines.append([row.name, f"{epsilon:g}", *shown, *last])
     return lines
 
 
@@ -157,13 +161,6 @@ def comparison_notes(table: Table, records: Sequence[ComparisonRecord]) -> list[
         *captions.provenance(own),
         *captions.analyses(own),
     ]
-
-
-def marks(records: Sequence[ComparisonRecord], table: Table, row: Row) -> str:
-    """The marks of a target that shows signs of masked gradients, or leaks labels, in any of its seeds."""
-    own = _of(records, table, row)
-    masked = any(record.is_masked for record in own)
-    return f" {MASKED}" * masked + f" {LEAKING}" * any(map(leaks, own))
 
 
 def _of(records: Sequence[ComparisonRecord], table: Table, row: Row) -> list[ComparisonRecord]:

@@ -2,17 +2,17 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from divtf.reporting import captions
-from divtf.reporting.captions import MASKED
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.markdown import bullets, grid_markdown, plain
+from divtf.reporting.marks import MASKED, marked_tables
 from divtf.reporting.paired import paired_lines
 from divtf.reporting.plain_text import WIDTH, aligned
-from divtf.reporting.tables import Cell, Row, Table, tables
+from divtf.reporting.tables import Cell, Row, Table
 from divtf.storage.evaluations import (
     KINDS,
     QUERY,
@@ -25,6 +25,7 @@ from divtf.storage.evaluations import (
 from divtf.storage.records import (
     CLEAN,
     WORST_CASE,
+    Record,
     TargetRecord,
     TransferResult,
     grouped,
@@ -53,18 +54,24 @@ _WRONG_TOO = "Images that fool include, in these records, those that are wrong w
 _PAPERS = "The paper's attacks were tried on as many images as the run itself was told to attack"
 
 
-def evaluation_markdown(records: Iterable[EvaluationRecord]) -> str:
-    """The report of evaluations, a section for each protocol, model and data set."""
-    groups = grouped(list(records), lambda record: f"{record.subject}, protocol {record.tried_by}")
-    return "\n\n".join(_section(title, group) for title, group in groups.items()) + "\n"
+def evaluation_markdown(records: Sequence[EvaluationRecord], beside: Sequence[Record] = ()) -> str:
+    """The report of evaluations, a section for each protocol, model and data set.
+
+    Args:
+        records: of any protocols.
+        beside: as in `marks.marks`.
+    """
+    groups = grouped(records, lambda record: f"{record.subject}, protocol {record.tried_by}")
+    known = [*records, *beside]
+    return "\n\n".join(_section(title, group, known) for title, group in groups.items()) + "\n"
 
 
-def evaluation_text(records: Iterable[EvaluationRecord]) -> str:
+def evaluation_text(records: Sequence[EvaluationRecord], beside: Sequence[Record] = ()) -> str:
     """The same for the console: plain text, what is left alone."""
-    groups = grouped(list(records), lambda record: f"{record.subject}, protocol {record.tried_by}")
+    groups = grouped(records, lambda record: f"{record.subject}, protocol {record.tried_by}")
     blocks = []
     for title, group in groups.items():
-        (table,) = tables(map(as_target_record, group))
+        table = evaluation_table(group, [*records, *beside])
         lines = aligned([[plain(text) for text in line] for line in what_is_left(table, group)])
         rule = "-" * max(map(len, lines))
         notes = [wrapped for note in notes_on(table, group) for wrapped in textwrap.wrap(note, WIDTH)]
@@ -72,35 +79,46 @@ def evaluation_text(records: Iterable[EvaluationRecord]) -> str:
     return "\n\n".join(blocks)
 
 
-def evaluation_summaries(records: Iterable[EvaluationRecord]) -> list[str]:
+def evaluation_summaries(records: Sequence[EvaluationRecord], beside: Sequence[Record] = ()) -> list[str]:
     """A sentence for each protocol, model and data set: what each target keeps under everything."""
     sentences = []
-    for group in grouped(list(records), lambda record: f"{record.subject}, {record.tried_by}").values():
-        (table,) = tables(map(as_target_record, group))
+    for group in grouped(records, lambda record: f"{record.subject}, {record.tried_by}").values():
+        table = evaluation_table(group, [*records, *beside])
         kept = []
         for row in table.rows:
             cells = [row.cell(WORST_CASE, epsilon) for epsilon in table.epsilons]
-            mark = mark_of(group, row.target)
-            kept.append(f"{row.target} {' / '.join(f'{cell.accuracy:.1f}{mark}' for cell in cells if cell)}")
+            marks = "".join(row.marks)
+            kept.append(f"{row.target} {' / '.join(f'{cell.accuracy:.1f}{marks}' for cell in cells if cell)}")
         tried = f"under everything that protocol {group[0].tried_by} tries, on {group[0].images} images"
         sentences.append(f"{tried}: {', '.join(kept)}")
     return sentences
 
 
-def _section(title: str, records: Sequence[EvaluationRecord]) -> str:
-    (table,) = tables(map(as_target_record, records))
+def _section(title: str, records: Sequence[EvaluationRecord], beside: Sequence[Record]) -> str:
+    table = evaluation_table(records, beside)
     parts = [
         f"### {title}: what is left",
         grid_markdown(what_is_left(table, records)),
         bullets(notes_on(table, records)),
         "#### Surrogates",
-        grid_markdown(surrogate_lines(records)),
+        grid_markdown(surrogate_lines(table, records)),
         "#### Attacks, in the order in which they were tried",
-        grid_markdown(attack_lines(records)),
+        grid_markdown(attack_lines(table, records)),
         *(["#### Signs of masked gradients", *_checks(records)] if any(r.checks for r in records) else []),
-        *(["#### Detection", *_detection(records)] if has_detection(records) else []),
+        *(["#### Detection", *_detection(table, records)] if has_detection(records) else []),
     ]
     return "\n\n".join(parts)
+
+
+def evaluation_table(records: Sequence[EvaluationRecord], beside: Sequence[Record] = ()) -> Table:
+    """What is left of each target under each kind of attack, and under all together.
+
+    Args:
+        records: of one protocol, model and data set.
+        beside: as in `marks.marks`.
+    """
+    (table,) = marked_tables(map(as_target_record, records), [*records, *beside])
+    return table
 
 
 def as_target_record(record: EvaluationRecord) -> TargetRecord:
@@ -135,8 +153,7 @@ def what_is_left(table: Table, records: Sequence[EvaluationRecord]) -> list[list
     """The lines of the main table, its head first: what is left of each target at each epsilon."""
     lines = [left_head(table)]
     for row, epsilon, cells, worst in left_lines(table, records):
-        mark = mark_of(records, row.target)
-        lines.append([row.target, f"{epsilon:g}", *(_shown(cell, mark) for cell in cells), worst])
+        lines.append([row.target, f"{epsilon:g}", *(_shown(cell, row) for cell in cells), worst])
     return lines
 
 
@@ -162,24 +179,9 @@ def _measured(table: Table) -> list[str]:
     return [name for name in _COLUMNS if name in measured]
 
 
-def mark_of(records: Sequence[EvaluationRecord], target: str) -> str:
-    """The mark of a target whose records hold a failed check of masked gradients; "" of another."""
-    own = [record for record in records if record.target == target]
-    return MASKED if any(record.is_masked for record in own) else ""
-
-
-def masked(records: Sequence[EvaluationRecord]) -> list[str]:
-    """The targets that have the mark."""
-    return [target for target in dict.fromkeys(r.target for r in records) if mark_of(records, target)]
-
-
-def marked(records: Sequence[EvaluationRecord], target: str) -> str:
-    """The name of a target, with its mark if it has one."""
-    return f"{target} {mark_of(records, target)}".rstrip()
-
-
-def _shown(cell: Cell | None, mark: str) -> str:
-    return "-" if cell is None else f"{cell.accuracy:.1f}{mark} <sub>{cell.spread}</sub>"
+def _shown(cell: Cell | None, row: Row) -> str:
+    """A figure of a row, with the marks of its target."""
+    return "-" if cell is None else f"{cell.accuracy:.1f}{''.join(row.marks)} <sub>{cell.spread}</sub>"
 
 
 def _worst_surrogate(records: Sequence[EvaluationRecord], epsilon: float) -> str:
@@ -212,10 +214,10 @@ def _only(record: EvaluationRecord, epsilon: float, counts: Callable[[TrialResul
     return sum(a and b for a, b in zip(_fooled_by(record, epsilon, counts), others, strict=True))
 
 
-def surrogate_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+def surrogate_lines(table: Table, records: Sequence[EvaluationRecord]) -> list[list[str]]:
     """A line for each surrogate, after a head: how it was trained, and whom its images fooled."""
     targets = list(dict.fromkeys(record.target for record in records))
-    lines = [["surrogate", "trained", *_fooled_heads(records, targets)]]
+    lines = [["surrogate", "trained", *_fooled_heads(table, targets)]]
     for name, told in records[0].surrogates.items():
         lines.append(
             [name, entries(told), *(_counts(records, target, on_surrogate(name)) for target in targets)]
@@ -223,8 +225,8 @@ def surrogate_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
     return lines
 
 
-def _fooled_heads(records: Sequence[EvaluationRecord], targets: Sequence[str]) -> list[str]:
-    return [f"{marked(records, target)}: fooled, only by it" for target in targets]
+def _fooled_heads(table: Table, targets: Sequence[str]) -> list[str]:
+    return [f"{table.names[target]}: fooled, only by it" for target in targets]
 
 
 def _counts(records: Sequence[EvaluationRecord], target: str, counts: Callable[[TrialResult], bool]) -> str:
@@ -248,11 +250,11 @@ def _counts(records: Sequence[EvaluationRecord], target: str, counts: Callable[[
     return " / ".join(cells)
 
 
-def attack_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+def attack_lines(table: Table, records: Sequence[EvaluationRecord]) -> list[list[str]]:
     """A line for each attack in the order of the protocol, after a head: settings, cost, whom it fooled."""
     targets = list(dict.fromkeys(record.target for record in records))
     heads = ["attack", "on", "settings", "cost of an image", "images tried"]
-    lines = [[*heads, *_fooled_heads(records, targets)]]
+    lines = [[*heads, *_fooled_heads(table, targets)]]
     # The last of several versions, which differ in their random draws, has the highest number.
     trials = {_key(trial): trial for record in records for trial in record.trials}
     for key, trial in trials.items():
@@ -311,11 +313,11 @@ def has_detection(records: Sequence[EvaluationRecord]) -> bool:
     return any(record.detection.get("curves") for record in records)
 
 
-def _detection(records: Sequence[EvaluationRecord]) -> list[str]:
-    return [detection_note(records), grid_markdown(detection_lines(records))]
+def _detection(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
+    return [detection_note(records), grid_markdown(detection_lines(table, records))]
 
 
-def detection_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
+def detection_lines(table: Table, records: Sequence[EvaluationRecord]) -> list[list[str]]:
     """How many images that fool a target are flagged, by score; of the attacks, and of one who evades."""
     heads = ["target", "attack", "score", "AUC", "images", "flagged of all, %"]
     lines = [[*heads, "images that fool", "flagged of those that fool, %", "fool unseen"]]
@@ -324,7 +326,7 @@ def detection_lines(records: Sequence[EvaluationRecord]) -> list[list[str]]:
         for (attack, score, images), curve in curves.items():
             if images == "all" and score in SHOWN_SCORES:
                 fooled = curves.get((attack, score, "fooled"))
-                lines.append([marked(records, record.target), *_detected(attack, score, curve, fooled)])
+                lines.append([table.names[record.target], *_detected(attack, score, curve, fooled)])
     return lines
 
 
@@ -371,13 +373,12 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     seeds = any(len(row.records) > 1 for row in table.rows)
     spread = "±: standard deviation over n seeds" if seeds else "[ ]: 95 % Wilson interval"
     stored = {record.stored_as for record in records} - {"float32"}
-    names = {row.target for row in table.rows}
-    written = {name: marked(records, name) for name in names}
+    names = set(table.targets)
     asked = f", in the column Square the first {records[0].query_images}" if records[0].query_images else ""
     return [
         f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
         "counts only if it is classified as labelled when clean and under every attack of the column",
-        "Images that have fooled every target are left out of further attacks on surrogates, those that have "
+        "Images that have fooled every target are left out of further attacks on a surrogate, those that have "
         "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by "
         "it among those of its kind, with images that a later one might have fooled too. Of attacks on the "
         "target itself - stands in place of that number: what one of them fools is left out of the next, so "
@@ -389,24 +390,26 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
             line
             for ours, theirs in _COMPARED
             if {ours, theirs} <= names
-            for line in _gains(table, ours, theirs, written)
+            for line in _gains(table, ours, theirs)
         ),
         *([captions.NOISE_ALONE] if {"T_Div", "T_Base"} <= names and "T_Noise" not in names else []),
         *captions.analyses(records),
         *captions.budgets(records),
+        # Where there are checks, they say what the mark means.
+        *([] if any(record.checks for record in records) else captions.masked_line(table)),
     ]
 
 
-def _gains(table: Table, ours: str, theirs: str, written: Mapping[str, str]) -> list[str]:
+def _gains(table: Table, ours: str, theirs: str) -> list[str]:
     """Lines on what a target gains over another: in points, in each column that both have, then in pairs."""
     gained = _gained(table, ours, theirs)
     parts = [f"{_COLUMNS[name]} {' / '.join(map(signed, gains))}" for name, gains in gained.items()]
     shown = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
-    over = f"{written[ours]} over {written[theirs]}"
+    over = f"{table.names[ours]} over {table.names[theirs]}"
     heads = {name: _COLUMNS[name] for name in gained}
     return [
         f"{over}, points at epsilon {shown}: {', '.join(parts)}",
-        *paired_lines(table, ours, theirs, heads, written),
+        *paired_lines(table, ours, theirs, heads),
     ]
 
 

@@ -6,9 +6,9 @@ from divtf.data import paper
 from divtf.reporting import captions
 from divtf.reporting.captions import measure, quantity
 from divtf.reporting.cells import heading, percent, signed, spread
-from divtf.reporting.leaking import MARK, leaks
-from divtf.reporting.tables import Row, Table, tables
-from divtf.storage.records import CLEAN, TargetRecord
+from divtf.reporting.marks import marked_tables
+from divtf.reporting.tables import Row, Table
+from divtf.storage.records import CLEAN, Record, TargetRecord
 
 
 def grid_markdown(grid: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
@@ -29,38 +29,36 @@ def plain(text: str) -> str:
 
 
 def table_markdown(
-    records: Iterable[TargetRecord], *, against_paper: bool = False, masked: Sequence[str] = ()
+    records: Iterable[TargetRecord], beside: Sequence[Record] = (), *, against_paper: bool = False
 ) -> str:
     """Table 2 as GitHub Markdown, one table for each model and dataset, with a caption.
 
     Args:
         records: targets in any order; several seeds of a target become one row.
+        beside: as in `marks.marks`.
         against_paper: below each target add the paper's accuracies and the difference, ours less the paper's,
             in points.
-        masked: targets that show signs of masked gradients, which have a mark.
 
     Source: section 4.2, Table 2.
     """
-    return "\n\n".join(_markdown_block(table, against_paper, masked) for table in tables(records)) + "\n"
+    blocks = [_markdown_block(table, against_paper) for table in marked_tables(records, beside)]
+    return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_block(table: Table, against_paper: bool, masked: Sequence[str]) -> str:
+def _markdown_block(table: Table, against_paper: bool) -> str:
     header = ["target", CLEAN, *map(heading, table.columns), "saturated, %"]
-    rows = [line for row in table.rows for line in _markdown_lines(table, row, against_paper, masked)]
+    rows = [line for row in table.rows for line in _markdown_lines(table, row, against_paper)]
     notes = [f"{quantity(table)[0].upper()}{quantity(table)[1:]}", measure(table, "**bold**")]
     if against_paper and paper.is_paper_dataset(table.model, table.dataset):
         published = f"{table.model} on {paper.DATASETS[table.model]}"
         notes += [
             f"Paper: Table 2, {published}, all test images; difference: ours less the paper's, in points"
         ]
-    told = captions.masked_line([row.target for row in table.rows if row.target in masked])
-    caption = bullets([*notes, *captions.notes(table), *told])
+    caption = bullets([*notes, *captions.notes(table)])
     return "\n\n".join([f"### {table.title}", grid_markdown([header, *rows], numbers=True), caption])
 
 
-def _markdown_lines(
-    table: Table, row: Row, against_paper: bool, masked: Sequence[str]
-) -> Iterator[list[str]]:
+def _markdown_lines(table: Table, row: Row, against_paper: bool) -> Iterator[list[str]]:
     strongest = {epsilon: row.strongest(table.attacks, epsilon) for epsilon in table.epsilons}
 
     def ours(name: str, epsilon: float) -> str:
@@ -86,10 +84,7 @@ def _markdown_lines(
     shares = [row.saturated(epsilon) for epsilon in table.epsilons]
     saturated = " / ".join("-" if share is None else f"{share:.1f}" for share in shares)
     beside = against_paper and table.paper_accuracy(row.target, CLEAN, 0.0) is not None
-    marks = [MARK] if any(map(leaks, row.records)) else []
-    marks += [captions.MASKED] if row.target in masked else []
-    mark = "".join(f" {each}" for each in marks)
-    yield line(f"{row.target}{mark}, ours" if beside else f"{row.target}{mark}", ours, True, saturated or "-")
+    yield line(f"{row.name}, ours" if beside else row.name, ours, True, saturated or "-")
     if beside:
         yield line(f"{row.target}, paper", published, False, "")
         yield line(f"{row.target}, difference", difference, False, "")

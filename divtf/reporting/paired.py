@@ -66,7 +66,6 @@ def paired_lines(
     target: str,
     base: str,
     columns: Mapping[str, str] | None = None,
-    written: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Caption lines on what a target gains over another, at each epsilon: in the worst case, or in columns.
 
@@ -78,20 +77,18 @@ def paired_lines(
         target: whose gain it is.
         base: the other one.
         columns: name of a column -> what it is called; None is the worst cases, by their own names.
-        written: name of a target -> how it is written, as with a mark; None writes the names.
     """
     rows = {row.target: row for row in table.rows}
     ours, theirs = rows[target], rows[base]
-    shown, shown_base = (written[target], written[base]) if written else (target, base)
     lines = []
     if columns is None:
         columns = {worst: heading(worst) for worst in table.worst_cases}
     for column, head in columns.items():
         epsilons = (0.0,) if column == CLEAN else table.epsilons
         pairs = {epsilon: _pairs(ours, theirs, column, epsilon) for epsilon in epsilons}
-        by_image = [text for epsilon in pairs if (text := _by_image(pairs[epsilon], shown_base, epsilon))]
+        by_image = [text for epsilon in pairs if (text := _by_image(pairs[epsilon], theirs.name, epsilon))]
         by_seed = [text for epsilon in pairs if (text := _by_seed(pairs[epsilon], epsilon))]
-        over = f"{shown} over {shown_base}, {head}"
+        over = f"{ours.name} over {theirs.name}, {head}"
         lines += [f"{over}, image by image: {'; '.join(by_image)}"] if by_image else []
         lines += [f"{over}, seed by seed, mean ± deviation: {'; '.join(by_seed)}"] if by_seed else []
     return lines

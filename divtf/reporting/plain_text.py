@@ -5,18 +5,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from divtf.reporting import captions
 from divtf.reporting.cells import heading, percent, spread
-from divtf.reporting.leaking import MARK, leaks
-from divtf.reporting.tables import Row, Table, tables
-from divtf.storage.records import CLEAN, TargetRecord
+from divtf.reporting.marks import marked_tables
+from divtf.reporting.tables import Row, Table
+from divtf.storage.records import CLEAN, Record, TargetRecord
 
 WIDTH = 118
 
 
-def table_text(records: Iterable[TargetRecord]) -> str:
+def table_text(records: Iterable[TargetRecord], beside: Sequence[Record] = ()) -> str:
     """Table 2 for the console: plain text, aligned, one block for each model and dataset.
 
     Args:
         records: targets in any order; several seeds of a target become one row.
+        beside: as in `marks.marks`.
 
     Returns:
         Accuracies in percent, a `*` after the strongest attack of a row and epsilon, below them the 95 %
@@ -24,7 +25,7 @@ def table_text(records: Iterable[TargetRecord]) -> str:
 
     Source: section 4.2, Table 2.
     """
-    return "\n\n".join(_text_block(table) for table in tables(records))
+    return "\n\n".join(_text_block(table) for table in marked_tables(records, beside))
 
 
 def _text_block(table: Table) -> str:
@@ -50,7 +51,7 @@ def _text_lines(table: Table, row: Row) -> Iterator[list[str]]:
         return f"{percent(cell):>5}{'*' if name in strongest[epsilon] else ' '}"
 
     yield [
-        f"{row.target} {MARK}" if any(map(leaks, row.records)) else row.target,
+        row.name,
         f"{percent(clean):>5}",
         *("/".join(number(name, epsilon) for epsilon in table.epsilons) for name in table.columns),
     ]

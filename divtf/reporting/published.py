@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from divtf.errors import require
 from divtf.reporting import captions, report
 from divtf.reporting.comparison import comparison_csv, comparison_markdown
-from divtf.reporting.evaluation import evaluation_markdown, evaluation_summaries, marked, masked
+from divtf.reporting.evaluation import evaluation_markdown, evaluation_summaries
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
@@ -23,9 +23,9 @@ from divtf.reporting.figures.sparsity import sparsity_figure
 from divtf.reporting.figures.table import table_figure
 from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
 from divtf.reporting.markdown import bullets, table_markdown
+from divtf.reporting.marks import marked_tables, name_of
 from divtf.reporting.plain_text import table_lines
 from divtf.reporting.table_data import table_csv
-from divtf.reporting.tables import tables
 from divtf.storage.evaluations import QUERY, ComparisonRecord, EvaluationRecord
 from divtf.storage.records import (
     GaasRecord,
@@ -47,12 +47,12 @@ class Kind:
     Attributes:
         file: the JSON file's name.
         record: the class of the records.
-        text: Markdown that says what the records are, from all that are published together.
+        text: Markdown that says what the records are; `beside`, too, is given, as in `marks.marks`.
     """
 
     file: str
     record: type[Record]
-    text: Callable[[Published], str]
+    text: Callable[[Sequence[Any], Sequence[Record]], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,57 +62,41 @@ class Output:
     Attributes:
         kind: a name of `KINDS`.
         title: what it is, for its page.
-        make: a picture, or text, from the records.
+        make: a picture, or text, from the records and `beside`, as in `marks.marks`.
         shown: whether the page shows it; else it only links to it.
         has_values: whether the records hold values for it; else it is left out.
     """
 
     kind: str
     title: str
-    make: Callable[[Sequence[Any]], Figure | str]
+    make: Callable[[Sequence[Any], Sequence[Record]], Figure | str]
     shown: bool = True
     has_values: Callable[[Sequence[Any]], bool] = bool
 
 
-def _table_text(published: Published) -> str:
-    return table_markdown(published["table"], against_paper=True, masked=_masked(published)).strip()
+def _table_text(records: Sequence[TargetRecord], beside: Sequence[Record]) -> str:
+    return table_markdown(records, beside, against_paper=True).strip()
 
 
-def _evaluation_text(published: Published) -> str:
-    return evaluation_markdown(published["evaluation"])
+def _comparison_text(records: Sequence[ComparisonRecord], beside: Sequence[Record]) -> str:
+    return comparison_markdown(records, beside).strip()
 
 
-def _comparison_text(published: Published) -> str:
-    return comparison_markdown(published["comparison"]).strip()
-
-
-def _gaas_text(published: Published) -> str:
-    return _bullets(published["gaas"], captions.gaas)
-
-
-def _transfer_matrix_text(published: Published) -> str:
-    return _bullets(published["transfer_matrix"], captions.transfer_matrix)
-
-
-def _sparsity_text(published: Published) -> str:
-    return _bullets(published["sparsity"], captions.sparsity)
-
-
-def _masked(published: Published) -> list[str]:
-    """Targets of which an evaluation that is published beside has found signs of masked gradients."""
-    return masked([*published.get("evaluation", ()), *published.get("comparison", ())])
-
-
-def _bullets(records: Sequence[Record], caption: Callable[[Sequence[Any]], Sequence[str]]) -> str:
+def _bullets(
+    caption: Callable[[Sequence[Any], Sequence[Record]], Sequence[str]],
+) -> Callable[[Sequence[Any], Sequence[Record]], str]:
     """A Markdown list of the caption's lines for each model and data set."""
-    parts = []
-    for subject, group in grouped(records, lambda record: record.subject).items():
-        parts.append(f"**{subject}**\n\n{bullets(caption(group))}")
-    return "\n\n".join(parts)
+
+    def text(records: Sequence[Any], beside: Sequence[Record]) -> str:
+        groups = grouped(records, lambda record: record.subject)
+        parts = [f"**{name}**\n\n{bullets(caption(group, beside))}" for name, group in groups.items()]
+        return "\n\n".join(parts)
+
+    return text
 
 
-def _table_beside_the_papers(records: Sequence[TargetRecord]) -> Figure:
-    return table_figure(records, against_paper=True)
+def _table_beside_the_papers(records: Sequence[TargetRecord], beside: Sequence[Record]) -> Figure:
+    return table_figure(records, beside, against_paper=True)
 
 
 def _has_queries(records: Sequence[EvaluationRecord]) -> bool:
@@ -123,18 +107,18 @@ def _has_detection(records: Sequence[EvaluationRecord]) -> bool:
     return any(curve["images"] == "fooled" for r in records for curve in r.detection.get("curves", ()))
 
 
-def _roc_of_targets(records: Sequence[EvaluationRecord]) -> Figure:
+def _roc_of_targets(records: Sequence[EvaluationRecord], beside: Sequence[Record]) -> Figure:
     detected = [record for record in records if record.detection]
-    return roc_figure({f"{marked([r], r.target)}, seed {r.seed}": r.detection for r in detected})
+    return roc_figure({f"{name_of([r], beside)}, seed {r.seed}": r.detection for r in detected})
 
 
 KINDS = {
     "table": Kind("table.json", TargetRecord, _table_text),
-    "evaluation": Kind("evaluation.json", EvaluationRecord, _evaluation_text),
+    "evaluation": Kind("evaluation.json", EvaluationRecord, evaluation_markdown),
     "comparison": Kind("comparison.json", ComparisonRecord, _comparison_text),
-    "gaas": Kind("gaas.json", GaasRecord, _gaas_text),
-    "transfer_matrix": Kind("transfer.json", TransferMatrixRecord, _transfer_matrix_text),
-    "sparsity": Kind("sparsity.json", SparsityRecord, _sparsity_text),
+    "gaas": Kind("gaas.json", GaasRecord, _bullets(captions.gaas)),
+    "transfer_matrix": Kind("transfer.json", TransferMatrixRecord, _bullets(captions.transfer_matrix)),
+    "sparsity": Kind("sparsity.json", SparsityRecord, _bullets(captions.sparsity)),
 }
 
 # File name -> what it is, in the order of the page.
@@ -168,14 +152,22 @@ OUTPUTS = {
 }
 
 
-def contents(published: Published) -> dict[str, bytes]:
-    """Every file that is made of the records, by its name."""
-    return {file: content(output, published[output.kind]) for file, output in outputs(published).items()}
+def contents(published: Published, beside: Sequence[Record] = ()) -> dict[str, bytes]:
+    """Every file that is made of the records, by its name; `beside` as in `section`."""
+    known = [*_all_of(published), *beside]
+    return {
+        file: content(output, published[output.kind], known) for file, output in outputs(published).items()
+    }
 
 
-def content(output: Output, records: Sequence[Any]) -> bytes:
-    """One file that is made of records."""
-    picture_or_text = output.make(records)
+def _all_of(published: Published) -> list[Record]:
+    """All records, of every kind: what one of them tells of a target marks it in all."""
+    return [record for records in published.values() for record in records]
+
+
+def content(output: Output, records: Sequence[Any], beside: Sequence[Record] = ()) -> bytes:
+    """One file that is made of records; `beside` as in `marks.marks`."""
+    picture_or_text = output.make(records, beside)
     if isinstance(picture_or_text, Figure):
         return style.png(picture_or_text)
     return picture_or_text.encode()
@@ -190,12 +182,18 @@ def outputs(published: Published) -> dict[str, Output]:
     }
 
 
-def section(published: Published) -> str:
-    """The generated part of a result's page, which lies beside the files that it shows."""
+def section(published: Published, beside: Sequence[Record] = ()) -> str:
+    """The generated part of a result's page, which lies beside the files that it shows.
+
+    Args:
+        published: what it shows.
+        beside: what is known of the same targets and not shown, as in `marks.marks`.
+    """
+    known = [*_all_of(published), *beside]
     parts: list[str] = []
     also: dict[str, str] = {}
     for kind in published:
-        parts.append(KINDS[kind].text(published))
+        parts.append(KINDS[kind].text(published[kind], known))
         for file, output in outputs(published).items():
             if output.kind == kind and output.shown:
                 parts.append(f"![{output.title}]({file})")
@@ -216,8 +214,8 @@ def demo_section(published: Published, directory: str) -> str:
         directory: where its files lie, seen from the main page.
     """
     blocks = []
-    for table in tables(published["table"]):
-        notes = [captions.measure(table), *captions.gain(table)]
+    for table in marked_tables(published["table"], _all_of(published)):
+        notes = [captions.measure(table), *captions.gain(table), *captions.masked_line(table)]
         blocks.append("\n".join(["```text", *table_lines(table, notes), "```"]))
     file, output = _first_picture(published)
     return "\n\n".join([*blocks, f"![{output.title}]({directory}/{file})"])
@@ -243,9 +241,10 @@ def index_section(results: Mapping[str, Published], titles: Mapping[str, str]) -
 
 
 def _summary(published: Published) -> str:
-    by_the_paper = [captions.summary(table, _masked(published)) for table in tables(published["table"])]
+    beside = _all_of(published)
+    by_the_paper = [captions.summary(table) for table in marked_tables(published["table"], beside)]
     evaluated = [*published.get("evaluation", ()), *published.get("comparison", ())]
-    return "; ".join([*by_the_paper, *evaluation_summaries(evaluated)])
+    return "; ".join([*by_the_paper, *evaluation_summaries(evaluated, beside)])
 
 
 def _first_picture(published: Published) -> tuple[str, Output]:

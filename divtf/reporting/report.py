@@ -19,7 +19,7 @@ from divtf.reporting.markdown import table_markdown
 from divtf.reporting.table_data import table_csv, table_json
 from divtf.reporting.tables import tables
 from divtf.storage import files
-from divtf.storage.records import TargetRecord
+from divtf.storage.records import Record, TargetRecord
 
 REPORT = "report.md"
 READING = """\
@@ -48,7 +48,7 @@ class Picture:
     """A plot of a report: its title, what draws it, and whether records hold values for it."""
 
     title: str
-    draw: Callable[[Sequence[TargetRecord]], Figure]
+    draw: Callable[[Sequence[TargetRecord], Sequence[Record]], Figure]
     has_values: Callable[[Sequence[TargetRecord]], bool]
 
 
@@ -78,13 +78,18 @@ PICTURES = {
 
 
 def write_report(
-    directory: pathlib.Path, records: Iterable[TargetRecord], *, against_paper: bool = False
+    directory: pathlib.Path,
+    records: Iterable[TargetRecord],
+    beside: Sequence[Record] = (),
+    *,
+    against_paper: bool = False,
 ) -> dict[str, pathlib.Path]:
     """Writes report.md, table.csv, table.json and the pictures; each file appears whole or not at all.
 
     Args:
         directory: where to write; made if it is not there.
         records: what to report. Plots that they hold nothing for are left out.
+        beside: evaluations of the targets, as in `marks.marks`.
         against_paper: as in `table_markdown` and `table_figure`.
 
     Returns:
@@ -92,15 +97,17 @@ def write_report(
         where drawn.
     """
     records = list(records)
-    plots = {name: png(plot.draw(records)) for name, plot in PICTURES.items() if plot.has_values(records)}
+    plots = {
+        name: png(plot.draw(records, beside)) for name, plot in PICTURES.items() if plot.has_values(records)
+    }
     names = {"report": REPORT, "table": "table.csv", "data": "table.json", "picture": "table.png"}
     contents = {
-        "table": table_csv(records).encode(),
-        "data": table_json(records).encode(),
-        "picture": png(table_figure(records, against_paper=against_paper)),
+        "table": table_csv(records, beside).encode(),
+        "data": table_json(records, beside).encode(),
+        "picture": png(table_figure(records, beside, against_paper=against_paper)),
         **plots,
         # Last: where it is, all that it shows is.
-        "report": _report(records, list(plots), against_paper).encode(),
+        "report": _report(records, beside, list(plots), against_paper).encode(),
     }
     paths = {}
     for name, content in contents.items():
@@ -109,12 +116,14 @@ def write_report(
     return paths
 
 
-def _report(records: Sequence[TargetRecord], pictures: Sequence[str], against_paper: bool) -> str:
+def _report(
+    records: Sequence[TargetRecord], beside: Sequence[Record], pictures: Sequence[str], against_paper: bool
+) -> str:
     commands = dict.fromkeys(str(record.provenance.get("command") or "not recorded") for record in records)
     parts = ["# Transfer robustness", "Made by:", "```\n" + "\n".join(commands) + "\n```"]
     parts += ["## Accuracy under transfer attacks (paper, Table 2)"]
-    parts += [table_markdown(records, against_paper=against_paper).rstrip()]
+    parts += [table_markdown(records, beside, against_paper=against_paper).rstrip()]
     if has_classes(records):
-        parts += ["## Accuracy by class", classes_markdown(records)]
+        parts += ["## Accuracy by class", classes_markdown(records, beside)]
     parts += [f"## {PICTURES[name].title}\n\n![{PICTURES[name].title}]({name}.png)" for name in pictures]
     return "\n\n".join([*parts, READING])

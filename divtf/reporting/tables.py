@@ -62,10 +62,22 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One target of a table: its records, one for each seed."""
+    """One target of a table.
+
+    Attributes:
+        target: its name.
+        records: one for each seed.
+        marks: what its figures must not stand without, as `marks.marks` tells it; `tables` knows of none.
+    """
 
     target: str
     records: tuple[TargetRecord, ...]
+    marks: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The target with its marks: what is written wherever its figures stand."""
+        return " ".join([self.target, *self.marks])
 
     def cell(self, attack: str, epsilon: float) -> Cell | None:
         """What was measured for that attack at that epsilon, or None."""
@@ -121,8 +133,13 @@ class Table:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The names of the rows."""
+        """The targets of the rows."""
         return tuple(row.target for row in self.rows)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Target -> its name with its marks."""
+        return {row.target: row.name for row in self.rows}
 
     @property
     def records(self) -> tuple[TargetRecord, ...]:

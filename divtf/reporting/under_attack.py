@@ -52,4 +52,4 @@ def _only_of(table: Table, row: Row) -> str:
         if any(count is not None for count in counts):
             shown = " / ".join("-" if count is None else str(count) for count in counts)
             parts.append(f"{label} {shown}")
-    return f"{row.target} {', '.join(parts)}" if parts else ""
+    return f"{row.name} {', '.join(parts)}" if parts else ""

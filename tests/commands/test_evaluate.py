@@ -17,7 +17,9 @@ from divtf.commands import command_line, config_flags, evaluate, publish_pages, 
 from divtf.errors import InputError
 from divtf.pipeline import experiment, finished
 from divtf.pipeline.protocols import PROTOCOLS, Protocol, Trial
+from divtf.reporting import report
 from divtf.reporting.evaluation import evaluation_markdown, evaluation_text
+from divtf.storage import checked_json, run_directory
 from divtf.storage.evaluations import EvaluationRecord
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,6 +202,27 @@ def test_report_is_written_and_printed(runs, small, tmp_path, capsys):
     assert publish_pages.collect(root)["evaluation"][0].trials == record.trials
     # The report is no run.
     assert finished.directories(root) == [root / "base"]
+
+
+@pytest.mark.parametrize(("changes", "marked"), [({}, True), ({"provenance": {"weights": "others"}}, False)])
+def test_a_check_that_failed_by_another_protocol_marks_its_target_in_all_reports(
+    runs, small, tmp_path, capsys, changes, marked
+):
+    """And one of weights that are gone does not."""
+    root = shutil.copytree(runs, tmp_path / "root")
+    (record,) = evaluate.main(root, SMALL)
+    assert not (root / "report.md").exists(), "where there is no table there is no report of it"
+    failed = {"name": "gradients", "passed": False, "figure": 0.5, "sentence": "Half of them are zero."}
+    other = dataclasses.replace(record, protocol="dverge", checks=(failed,), **changes)
+    file = root / "base" / run_directory.evaluation("dverge")
+    checked_json.write_checked(file, other.to_json())
+    report.write_report(root, [finished.read_record(root / "base")], against_paper=True)
+    before = (root / "table.csv").read_text()
+    capsys.readouterr()
+    evaluate.main(root, SMALL)
+    readme, table = ((root / name).read_text() for name in ("evaluation-strong/README.md", "report.md"))
+    assert ("† <sub>" in readme) == ("| T_Base † |" in table) == ("† [" in capsys.readouterr().out) == marked
+    assert ((root / "table.csv").read_text() != before) == marked
 
 
 @needs_art

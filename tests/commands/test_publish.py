@@ -438,7 +438,7 @@ def test_runs_without_attacks_and_with_one_member_have_a_table_only(repository):
 
 
 def test_what_cannot_be_drawn_leaves_all_as_it_was(repository, monkeypatch):
-    def fail(records):
+    def fail(records, beside):
         raise OSError("no more")
 
     finished_run(repository / "runs/a", "base")

@@ -229,9 +229,9 @@ class TestFinding:
         div, base = told["T_Div"], told["T_Base"]
         assert found == (
             "Under everything that protocol strong tries, T_Div keeps "
-            f"{div.format(f'95{NBSP}% interval ')} of 8 images right at epsilon 0.1, T_Base "
+            f"{div.format(f'95{NBSP}% interval ')} of 8 images right at epsilon 0.1, T_Base † "
             f"{base.format('')} (exact McNemar p = {p:.2g}); at 0.3, T_Div {div.format('')} and "
-            f"T_Base {base.format('')}."
+            f"T_Base † {base.format('')}."
         )
         assert " ".join(found.split()) in seen.words.replace(NBSP, " ")
 
@@ -265,9 +265,9 @@ class TestFinding:
 
     def test_of_a_comparison_stands_beside_its_reference(self):
         records = [*page_records.COMPARED, dataclasses.replace(page_records.COMPARED[0], target="T_Ens")]
-        assert ", T_Base 25.0" in findings.comparison_finding(records)
+        assert ", T_Base † 25.0" in findings.comparison_finding(records)
         records = [dataclasses.replace(record, reference="T_Ens") for record in records]
-        assert ", T_Ens 25.0" in findings.comparison_finding(records)
+        assert ", T_Ens † 25.0" in findings.comparison_finding(records)
 
     def test_what_limits_it_stands_beside_it(self, seen):
         (section,) = sections(RESULT)
@@ -359,7 +359,7 @@ class TestTables:
         assert (row["on plain"]["text"], row["on other"]["text"], row["everything"]["text"]) == (
             *("75.0", "75.0", "50.0"),
         )
-        assert row["against T_Base"]["text"].startswith("+25.0, p = 0.5")
+        assert row["against T_Base †"]["text"].startswith("+25.0, p = 0.5")
         assert row["coherence"]["text"] == f"{np.mean(COHERENCE['T_Div']):.2f}"
         assert row["hours"]["text"] == "0.5"
         assert found["T_Base", 0.1]["target"]["text"] == "T_Base †"
@@ -392,7 +392,7 @@ class TestTables:
     def test_transfer_matrix(self, seen):
         _, rows = seen.grid("epsilon 0.1")
         corner = "images of ↓, accuracy of →"
-        shown = {row[corner]["text"]: (row["T_Base"]["text"], row["T_Div"]["text"]) for row in rows}
+        shown = {row[corner]["text"]: (row["T_Base †"]["text"], row["T_Div"]["text"]) for row in rows}
         assert shown == {
             "T_Base": ("10.0", "90.0"),
             "T_Div": ("80.0", "20.0"),
@@ -401,7 +401,7 @@ class TestTables:
 
     def test_pair_cosines(self, seen):
         for target, cosine in COSINES.items():
-            _, rows = seen.grid(target)
+            _, rows = seen.grid({"T_Base": "T_Base †"}.get(target, target))
             assert [[row[name]["text"] for name in ("1", "2")] for row in rows] == [
                 ["1.00", f"{cosine:.2f}"],
                 [f"{cosine:.2f}", "1.00"],
@@ -448,7 +448,7 @@ class TestCharts:
 
     def test_histograms_of_coherence(self, seen):
         (title,) = [title for title in seen.charts if title.startswith("Mean T_Base")]
-        assert title == "Mean T_Base 0.80, T_Div 0.10"
+        assert title == "Mean T_Base † 0.80, T_Div 0.10"
         for target, values in COHERENCE.items():
             drawn = [point for point in points(seen, title) if point["target"] == target]
             edges = np.array([point["x"] for point in drawn])
@@ -535,7 +535,7 @@ class TestOrigins:
         records = RESULT.records[kind]
         seen = Page(page(Result("t", {kind: records})))
         texts = {"table": lambda: table_markdown(records), "evaluation": lambda: evaluation_markdown(records)}
-        lines = sentences(texts.get(kind, lambda: KINDS[kind].text({kind: records}))())
+        lines = sentences(texts.get(kind, lambda: KINDS[kind].text(records, ()))())
         assert len(lines) >= 4
         for line in lines:
             assert " ".join(line.split()) in seen.words, line

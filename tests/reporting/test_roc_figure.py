@@ -76,5 +76,5 @@ def test_equal_pictures_have_equal_bytes():
 def test_a_failed_check_is_a_mark_at_the_title():
     detected = [record(name, [], detection=RESULTS) for name in ("T_Base", "T_Div")]
     detected[0] = dataclasses.replace(detected[0], checks=({"passed": False},))
-    figure = OUTPUTS["roc.png"].make(detected)
+    figure = OUTPUTS["roc.png"].make(detected, ())
     assert [band.get_suptitle() for band in figure.subfigs] == ["T_Base †, seed 0", "T_Div, seed 0"]

@@ -16,20 +16,22 @@ from divtf.reporting.figures.style import (
     shared_legend,
     target_style,
 )
-from divtf.reporting.tables import Row, Table, tables
-from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
+from divtf.reporting.marks import marked_tables
+from divtf.reporting.tables import Row, Table
+from divtf.storage.records import CLEAN, WORST_CASE, Record, TargetRecord
 
 
 @matplotlib.rc_context(STYLE)
-def accuracy_figure(records: Iterable[TargetRecord]) -> Figure:
+def accuracy_figure(records: Iterable[TargetRecord], beside: Sequence[Record] = ()) -> Figure:
     """Accuracy against epsilon, clean images at 0: one panel an attack, one line a target.
 
     Bars are 95 % Wilson intervals where a target has one seed, standard deviations where it has several.
+    `beside` is as in `marks.marks`.
 
     Raises:
         ValueError: if no record holds a result under attack.
     """
-    attacked = [table for table in tables(records) if table.columns]
+    attacked = [table for table in marked_tables(records, beside) if table.columns]
     if not attacked:
         raise ValueError("Expected records with a result under attack. Received: none")
     counts = [(table.title, len(table.columns)) for table in attacked]
@@ -44,7 +46,7 @@ def accuracy_figure(records: Iterable[TargetRecord]) -> Figure:
             _epsilon_ticks(axes, table.epsilons)
         for axes in axes_row[::3]:
             axes.set_ylabel("accuracy, %")
-        shared_legend(band, [legend_entry(row.target, table) for row in table.rows])
+        shared_legend(band, [legend_entry(row, table) for row in table.rows])
     return figure
 
 

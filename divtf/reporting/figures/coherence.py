@@ -1,6 +1,6 @@
 """Coherence over test images, as a picture: the paper's Figure 4."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -9,26 +9,28 @@ from matplotlib.lines import Line2D
 
 from divtf.reporting.figures.style import STYLE, panels, tables_with, target_style
 from divtf.reporting.tables import Table
-from divtf.storage.records import TargetRecord
+from divtf.storage.records import Record, TargetRecord
 
 
 @matplotlib.rc_context(STYLE)
-def coherence_figure(records: Iterable[TargetRecord]) -> Figure:
+def coherence_figure(records: Iterable[TargetRecord], beside: Sequence[Record] = ()) -> Figure:
     """Histograms of coherence over clean test images, all targets of a model in one panel, seeds pooled.
+
+    `beside` is as in `marks.marks`.
 
     Source: section 4.3, Figure 4; coherence is Eq. 7, the largest cosine of two members' gradients.
 
     Raises:
         ValueError: if no record holds coherence values.
     """
-    measured = tables_with(records, "coherence")
+    measured = tables_with(records, "coherence", beside)
     figure, drawn = panels([(table.title, 1) for table in measured], size=(6.4, 3.4), columns=1)
     for table, (_, [axes]) in zip(measured, drawn, strict=True):
         bins = coherence_bins(table)
         for row in table.rows:
             values = np.concatenate([record.coherence for record in row.records])
             colour, _ = target_style(row.target, table.targets)
-            label = f"{row.target}, mean {values.mean():.2f}"
+            label = f"{row.name}, mean {values.mean():.2f}"
             axes.hist(values, bins, density=True, histtype="stepfilled", color=colour, alpha=0.22)
             axes.hist(values, bins, density=True, histtype="step", color=colour, linewidth=1.4, label=label)
             axes.axvline(values.mean(), color=colour, linestyle="--", linewidth=1.2)

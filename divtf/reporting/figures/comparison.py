@@ -8,23 +8,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from divtf.reporting.comparison import cell_of, column_heading, comparison_columns, comparison_tables, marks
+from divtf.reporting.comparison import cell_of, column_heading, comparison_columns, comparison_tables
 from divtf.reporting.figures.style import STYLE, look, panels, points_with_bars, shared_legend
 from divtf.reporting.tables import Table
 from divtf.storage.evaluations import ComparisonRecord
-from divtf.storage.records import CLEAN
+from divtf.storage.records import CLEAN, Record
 
 _ROW, _ENTRY = 0.38, 0.11
 """Inches from one target to the next, and that an entry of the legend, of two beside each other, takes."""
 
 
 @matplotlib.rc_context(STYLE)
-def comparison_figure(records: Sequence[ComparisonRecord]) -> Figure:
+def comparison_figure(records: Sequence[ComparisonRecord], beside: Sequence[Record] = ()) -> Figure:
     """What is left of each target: one panel an epsilon, one line a target, one marker a column of the table.
 
     Bars are 95 % Wilson intervals where a target has one seed, standard deviations where it has several.
+    `beside` is as in `marks.marks`.
     """
-    compared = comparison_tables(records)
+    compared = comparison_tables(records, beside)
     entries = max(1 + len(comparison_columns(table)) for table in compared)
     height = 0.9 + _ENTRY * entries + _ROW * max(len(table.rows) for table in compared)
     counts = [(table.title, len(table.epsilons)) for table in compared]
@@ -39,7 +40,7 @@ def comparison_figure(records: Sequence[ComparisonRecord]) -> Figure:
             axes.set_yticks(range(len(table.rows)), [""] * len(table.rows))
             axes.set_ylim(len(table.rows) - 0.5, -0.5)
         for axes in axes_row[::2]:
-            axes.set_yticklabels([row.target + marks(records, table, row) for row in table.rows])
+            axes.set_yticklabels([row.name for row in table.rows])
         shared_legend(band, [_entry(column, place) for place, column in enumerate(columns)])
     return figure
 

@@ -10,10 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from divtf.data.paper import TARGETS
-from divtf.reporting.figures.style import LINES, MARKERS, STYLE, panels, shared_legend, target_style
-from divtf.reporting.tables import in_order
-from divtf.storage.records import GaasRecord, grouped
+from divtf.reporting.figures.style import (
+    LINES,
+    MARKERS,
+    STYLE,
+    colour_entries,
+    panels,
+    shared_legend,
+    target_style,
+)
+from divtf.reporting.marks import names_of
+from divtf.storage.records import GaasRecord, Record, grouped
 
 ORDERS_NOTE = (
     "No Hadamard matrix of the paper's order 25 exists; the regular ones have order 4u²: k is 4, 16, 36, 64"
@@ -25,10 +32,11 @@ BUDGETS_NOTE = (
 
 
 @matplotlib.rc_context(STYLE)
-def gaas_figure(records: Iterable[GaasRecord]) -> Figure:
+def gaas_figure(records: Iterable[GaasRecord], beside: Sequence[Record] = ()) -> Figure:
     """Probability of finding at least m orthogonal adversarial directions, one panel an epsilon.
 
-    The seeds of a target are put together: the probability is over the images of all of them.
+    The seeds of a target are put together: the probability is over the images of all of them. `beside` is as
+    in `marks.marks`.
 
     Source: section 4.4, Figure 5.
 
@@ -43,7 +51,8 @@ def gaas_figure(records: Iterable[GaasRecord]) -> Figure:
     figure, drawn = panels(counts, size=(3.1, 3.0), columns=3)
     for (title, group), (band, axes_row) in zip(groups.items(), drawn, strict=True):
         by_target, orders = grouped(group, lambda record: record.target), _sorted(group, "order")
-        targets = in_order(by_target, TARGETS)
+        names = names_of(group, beside)
+        targets = list(names)
         for epsilon, axes in zip(budgets[title], axes_row, strict=True):
             for target in targets:
                 for order in orders:
@@ -58,8 +67,7 @@ def gaas_figure(records: Iterable[GaasRecord]) -> Figure:
             axes.set_xticks(sorted({1, *orders}), [str(tick) for tick in sorted({1, *orders})])
             axes.minorticks_off()
         axes_row[0].set_ylabel("P(at least m of k succeed)")
-        handles = [Line2D([], [], color=target_style(target, targets)[0], label=target) for target in targets]
-        shared_legend(band, handles + [_order_entry(order, orders) for order in orders])
+        shared_legend(band, colour_entries(names) + [_order_entry(order, orders) for order in orders])
     datasets = {record.dataset for group in groups.values() for record in group}
     notes = [ORDERS_NOTE, *([BUDGETS_NOTE] if datasets - {"cifar10"} else [])]
     width = int(19 * figure.get_size_inches()[0])

@@ -1,6 +1,6 @@
 """Mean cosines of the members' input gradients, as a picture."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -8,17 +8,19 @@ from matplotlib.figure import Figure
 
 from divtf.reporting.figures.style import STYLE, panels, tables_with
 from divtf.reporting.tables import Row
-from divtf.storage.records import TargetRecord
+from divtf.storage.records import Record, TargetRecord
 
 
 @matplotlib.rc_context(STYLE | {"axes.grid": False})
-def pair_cosine_figure(records: Iterable[TargetRecord]) -> Figure:
+def pair_cosine_figure(records: Iterable[TargetRecord], beside: Sequence[Record] = ()) -> Figure:
     """Heat maps of the members' mean pair cosines (Eq. 6), one panel a target, the mean over its seeds.
+
+    `beside` is as in `marks.marks`.
 
     Raises:
         ValueError: if no record holds pair cosines, or if they differ in shape between the seeds of a target.
     """
-    measured = tables_with(records, "pair_cosines")
+    measured = tables_with(records, "pair_cosines", beside)
     counts = [(table.title, len(table.rows)) for table in measured]
     figure, drawn = panels(counts, size=(2.6, 2.8), columns=4)
     for table, (_, axes_row) in zip(measured, drawn, strict=True):
@@ -31,7 +33,7 @@ def pair_cosine_figure(records: Iterable[TargetRecord]) -> Figure:
                     j, i, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", color=tone, fontsize=7.5
                 )
             ticks = range(len(cosines))
-            axes.set(title=row.target, xlabel="member", xticks=ticks, yticks=ticks)
+            axes.set(title=row.name, xlabel="member", xticks=ticks, yticks=ticks)
             axes.set(
                 xticklabels=[str(tick + 1) for tick in ticks], yticklabels=[str(tick + 1) for tick in ticks]
             )

@@ -5,19 +5,18 @@ from collections.abc import Iterable, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from divtf.data.paper import TARGETS
-from divtf.reporting.evaluation import marked
-from divtf.reporting.figures.style import STYLE, panels, shared_legend, target_style
-from divtf.reporting.tables import in_order
+from divtf.reporting.figures.style import STYLE, colour_entries, panels, shared_legend, target_style
+from divtf.reporting.marks import names_of
 from divtf.storage.evaluations import QUERY, EvaluationRecord
-from divtf.storage.records import grouped, unpacked
+from divtf.storage.records import Record, grouped, unpacked
 
 
 @matplotlib.rc_context(STYLE)
-def queries_figure(records: Iterable[EvaluationRecord]) -> Figure:
+def queries_figure(records: Iterable[EvaluationRecord], beside: Sequence[Record] = ()) -> Figure:
     """What each target keeps against the queries that an image may take; one panel an epsilon.
+
+    `beside` is as in `marks.marks`.
 
     Raises:
         ValueError: if no target was asked.
@@ -29,7 +28,8 @@ def queries_figure(records: Iterable[EvaluationRecord]) -> Figure:
     counts = [(title, len(group[0].epsilons)) for title, group in groups.items()]
     figure, drawn = panels(counts, size=(3.1, 2.6), columns=3)
     for group, (band, axes_row) in zip(groups.values(), drawn, strict=True):
-        targets = in_order(dict.fromkeys(record.target for record in group), TARGETS)
+        names = names_of(group, beside)
+        targets = list(names)
         for epsilon, axes in zip(group[0].epsilons, axes_row, strict=True):
             for target in targets:
                 of_target = [record for record in group if record.target == target]
@@ -38,13 +38,8 @@ def queries_figure(records: Iterable[EvaluationRecord]) -> Figure:
             axes.set(title=f"epsilon {epsilon:g}", xscale="symlog", xlabel="queries", ylim=(-3, 103))
             axes.set_xlim(0, None)
         axes_row[0].set_ylabel(f"accuracy on the first {group[0].query_images}, %")
-        shared_legend(band, [_entry(target, targets, group) for target in targets])
+        shared_legend(band, colour_entries(names))
     return figure
-
-
-def _entry(target: str, targets: Sequence[str], records: Sequence[EvaluationRecord]) -> Line2D:
-    """The target's entry in the legend."""
-    return Line2D([], [], color=target_style(target, targets)[0], label=marked(records, target))
 
 
 def query_curve(records: Sequence[EvaluationRecord], epsilon: float) -> tuple[np.ndarray, np.ndarray]:

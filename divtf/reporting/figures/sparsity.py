@@ -10,17 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from divtf.data.paper import TARGETS
 from divtf.reporting.figures.style import STYLE, panels, shared_legend, target_style
-from divtf.reporting.tables import in_order
-from divtf.storage.records import SparsityRecord, grouped
+from divtf.reporting.marks import names_of
+from divtf.storage.records import Record, SparsityRecord, grouped
 
 SHARES = {"zero_entries": "zero entries", "zero_products": "zero product terms"}
 
 
 @matplotlib.rc_context(STYLE)
-def sparsity_figure(records: Iterable[SparsityRecord]) -> Figure:
+def sparsity_figure(records: Iterable[SparsityRecord], beside: Sequence[Record] = ()) -> Figure:
     """Shares of zeros as bars, and GAL by epoch, one colour a target; the mean over a target's seeds.
+
+    `beside` is as in `marks.marks`.
 
     Source: section 3.4, Figure 3.
 
@@ -33,13 +34,14 @@ def sparsity_figure(records: Iterable[SparsityRecord]) -> Figure:
     figure, drawn = panels([(title, 2) for title in groups], size=(4.0, 3.0), columns=2)
     for group, (band, (bars, curves)) in zip(groups.values(), drawn, strict=True):
         by_target = grouped(group, lambda record: record.target)
-        targets, handles = in_order(by_target, TARGETS), []
+        names, handles = names_of(group, beside), []
+        targets = list(names)
         for place, target in enumerate(targets):
             colour, marker = target_style(target, targets)
             _draw_bars(bars, by_target[target], colour, place - (len(targets) - 1) / 2, 0.8 / len(targets))
             gal = mean_gal(by_target[target])
             curves.plot(range(1, len(gal) + 1), gal, color=colour, marker=marker)
-            handles.append(Line2D([], [], color=colour, marker=marker, label=target))
+            handles.append(Line2D([], [], color=colour, marker=marker, label=names[target]))
         _label(bars, curves, group)
         shared_legend(band, handles)
     return figure

@@ -5,7 +5,7 @@ Nothing here touches pyplot or its global state, and nothing imports TensorFlow.
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from divtf.data.paper import TARGETS
-from divtf.reporting.tables import Cell, Table, tables
-from divtf.storage.records import TargetRecord
+from divtf.reporting.marks import marked_tables
+from divtf.reporting.tables import Cell, Row, Table
+from divtf.storage.records import Record, TargetRecord
 
 # Okabe and Ito's colours, apart for colour-blind readers too; the paper's targets keep theirs everywhere.
 COLOURS = ("#D55E00", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
@@ -67,8 +68,8 @@ def look(place: int) -> tuple[str, str]:
     return COLOURS[place], MARKERS[(place + rounds) % len(MARKERS)]
 
 
-def tables_with(records: Iterable[TargetRecord], field: str) -> list[Table]:
-    """The tables of the records that hold something in a field.
+def tables_with(records: Iterable[TargetRecord], field: str, beside: Sequence[Record] = ()) -> list[Table]:
+    """The tables of the records that hold something in a field; `beside` as in `marks.marks`.
 
     Raises:
         ValueError: if none does.
@@ -76,7 +77,7 @@ def tables_with(records: Iterable[TargetRecord], field: str) -> list[Table]:
     with_field = [record for record in records if getattr(record, field)]
     if not with_field:
         raise ValueError(f"Expected records with {field}. Received: none")
-    return tables(with_field)
+    return marked_tables(with_field, beside)
 
 
 def panels(
@@ -113,7 +114,13 @@ def points_with_bars(cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray]:
     return accuracy, np.maximum([accuracy - low, high - accuracy], 0)
 
 
-def legend_entry(target: str, table: Table) -> Line2D:
+def colour_entries(names: Mapping[str, str]) -> list[Line2D]:
+    """The entries of targets in a legend that has their colours alone, from target -> its name."""
+    colours = {target: target_style(target, list(names))[0] for target in names}
+    return [Line2D([], [], color=colours[target], label=name) for target, name in names.items()]
+
+
+def legend_entry(row: Row, table: Table) -> Line2D:
     """The entry of a target in a legend."""
-    colour, marker = target_style(target, table.targets)
-    return Line2D([], [], color=colour, marker=marker, label=target)
+    colour, marker = target_style(row.target, table.targets)
+    return Line2D([], [], color=colour, marker=marker, label=row.name)

@@ -1,7 +1,7 @@
 """Table 2 as a picture."""
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from divtf.reporting.captions import budgets, measure, quantity
 from divtf.reporting.cells import heading, signed
 from divtf.reporting.figures.style import STYLE
-from divtf.reporting.tables import Row, Table, tables
-from divtf.storage.records import CLEAN, TargetRecord
+from divtf.reporting.marks import marked_tables
+from divtf.reporting.tables import Row, Table
+from divtf.storage.records import CLEAN, Record, TargetRecord
 
 # Heights in units of one line of the table.
 _HEAD, _NOTE = 2.0, 0.42
@@ -22,21 +23,24 @@ _FAINT = "#555555"
 
 
 @matplotlib.rc_context(STYLE)
-def table_figure(records: Iterable[TargetRecord], *, against_paper: bool = False) -> Figure:
+def table_figure(
+    records: Iterable[TargetRecord], beside: Sequence[Record] = (), *, against_paper: bool = False
+) -> Figure:
     """Table 2 as a picture: accuracies, intervals below them in small, the strongest attacks in bold.
 
     Args:
         records: targets in any order; several seeds of a target become one row.
+        beside: as in `marks.marks`.
         against_paper: below each target add the paper's accuracies and the difference, ours less the paper's,
             in points.
 
     Source: section 4.2, Table 2.
     """
-    parts = tables(records)
+    parts = marked_tables(records, beside)
     columns = max(len(table.columns) for table in parts)
     epsilons = max(1, *(len(table.epsilons) for table in parts))
     width = 0.75 * epsilons + 0.35
-    left = 1.3 + 0.08 * max(len(target) for table in parts for target in table.targets)
+    left = 1.3 + 0.08 * max(len(row.name) for table in parts for row in table.rows)
     if against_paper:
         left += 0.55
     across = max(left + width * columns, _NARROWEST)
@@ -84,7 +88,7 @@ def _draw_table(axes: Axes, table: Table, top: float, left: float, width: float,
     middle = top + 2.45
     for row in table.rows:
         ours, *others = _lines(table, row, against_paper)
-        label = f"{row.target}, {ours}" if others else row.target
+        label = f"{row.name}, {ours}" if others else row.name
         axes.text(0.1 - left, middle - 0.12, label, va="center")
         for name, centre in zip((CLEAN, *table.columns), centres, strict=True):
             numbers, spreads = _cell_texts(table, row, name)

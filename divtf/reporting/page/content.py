@@ -9,25 +9,33 @@ from divtf.data.paper import TARGETS
 from divtf.reporting import captions
 from divtf.reporting.comparison import comparison_notes, comparison_tables
 from divtf.reporting.evaluation import (
-    as_target_record,
     attack_lines,
     detection_lines,
     detection_note,
+    evaluation_table,
     has_detection,
     notes_on,
     surrogate_lines,
 )
 from divtf.reporting.figures.gaas import BUDGETS_NOTE, ORDERS_NOTE
 from divtf.reporting.figures.sparsity import SHARES
+from divtf.reporting.marks import marked_tables, names_of
 from divtf.reporting.page import charts, findings, grids, heats
 from divtf.reporting.page.elements import Block, Grid
 from divtf.reporting.page.origins import origin_grids
 from divtf.reporting.page.specs import Looks, Style, chosen, styles
 from divtf.reporting.page.strips import strips
 from divtf.reporting.report import READING
-from divtf.reporting.tables import Table, in_order, tables
+from divtf.reporting.tables import Table, in_order
 from divtf.storage.evaluations import SHOWN_SCORES, ComparisonRecord, EvaluationRecord
-from divtf.storage.records import GaasRecord, SparsityRecord, TargetRecord, TransferMatrixRecord, grouped
+from divtf.storage.records import (
+    GaasRecord,
+    Record,
+    SparsityRecord,
+    TargetRecord,
+    TransferMatrixRecord,
+    grouped,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,18 +100,19 @@ def sections(result: Result) -> list[Section]:
 
 def _section(subject: str, result: Result) -> Section:
     of = result.of(subject)
-    named = dict.fromkeys(record.target for group in of.values() for record in group)
-    targets = in_order(named, TARGETS)
+    # What one of them tells of a target marks it in all blocks.
+    everything = [record for group in of.values() for record in group]
+    targets = in_order(dict.fromkeys(record.target for record in everything), TARGETS)
     looks = styles(targets)
     blocks = [
-        *_comparison(of.get("comparison", ())),
-        *_tables(of.get("table", ()), looks),
-        *_evaluations(of.get("evaluation", ()), looks),
-        *_alignment(of.get("table", ()), looks),
-        *_transfer_matrix(of.get("transfer_matrix", ())),
-        *_gaas(of.get("gaas", ()), looks),
-        *_sparsity(of.get("sparsity", ()), looks),
-        Block("Images", "images", strips=strips(of.get("examples", ()))),
+        *_comparison(of.get("comparison", ()), everything),
+        *_tables(of.get("table", ()), looks, everything),
+        *_evaluations(of.get("evaluation", ()), looks, everything),
+        *_alignment(of.get("table", ()), looks, everything),
+        *_transfer_matrix(of.get("transfer_matrix", ()), everything),
+        *_gaas(of.get("gaas", ()), looks, everything),
+        *_sparsity(of.get("sparsity", ()), looks, everything),
+        Block("Images", "images", strips=strips(of.get("examples", ()), everything)),
         Block(
             "How it was made", "made", grids=origin_grids(of, result.configs.get(subject, {})), folded=True
         ),
@@ -117,36 +126,38 @@ def _section(subject: str, result: Result) -> Section:
 
 def finding(records: Mapping[str, Sequence[Any]]) -> str:
     """The finding of what is known of one model and data set: under the widest attack that was tried."""
+    everything = [record for group in records.values() for record in group]
     if compared := records.get("comparison"):
-        return findings.comparison_finding(compared)
+        return findings.comparison_finding(compared, everything)
     if evaluations := records.get("evaluation"):
         first = next(iter(grouped(evaluations, lambda record: record.protocol).values()))
-        return findings.evaluation_finding(first)
+        return findings.evaluation_finding(first, everything)
     if targets := records.get("table"):
         return findings.table_finding(targets)
-    return f"{', '.join(dict.fromkeys(record.target for group in records.values() for record in group))}."
+    return f"{', '.join(dict.fromkeys(record.target for record in everything))}."
 
 
-def _comparison(records: Sequence[ComparisonRecord]) -> list[Block]:
+def _comparison(records: Sequence[ComparisonRecord], beside: Sequence[Record]) -> list[Block]:
     if not records:
         return []
-    (table,) = comparison_tables(records)
+    (table,) = comparison_tables(records, beside)
     notes = comparison_notes(table, records)
     grid = grids.comparison_grid(table, records)
     return [Block("Side by side", "comparison", grids=[grid], bullets=notes)]
 
 
-def _tables(records: Sequence[TargetRecord], looks: Looks) -> list[Block]:
+def _tables(records: Sequence[TargetRecord], looks: Looks, beside: Sequence[Record]) -> list[Block]:
     if not records:
         return []
-    (table,) = tables(records)
+    (table,) = marked_tables(records, beside)
     drawn = charts.accuracy_charts(table, looks) if table.columns else []
+    legend = chosen(looks, table.targets)
     return [
         Block(
             "Accuracy under transfer attacks", "table", grids=[grids.table_grid(table)], bullets=_notes(table)
         ),
-        Block("Accuracy against epsilon", "accuracy", charts=drawn, legend=chosen(looks, table.targets)),
-        Block("Accuracy by class", "classes", grids=grids.class_grids(records)),
+        Block("Accuracy against epsilon", "accuracy", charts=drawn, legend=legend, names=table.names),
+        Block("Accuracy by class", "classes", grids=grids.class_grids(records, beside)),
     ]
 
 
@@ -159,35 +170,40 @@ def _notes(table: Table) -> list[str]:
     ]
 
 
-def _evaluations(records: Sequence[EvaluationRecord], looks: Looks) -> list[Block]:
+def _evaluations(records: Sequence[EvaluationRecord], looks: Looks, beside: Sequence[Record]) -> list[Block]:
     groups = grouped(records, lambda record: record.tried_by)
-    return [block for protocol, group in groups.items() for block in _evaluation(protocol, group, looks)]
+    return [
+        block for protocol, group in groups.items() for block in _evaluation(protocol, group, looks, beside)
+    ]
 
 
-def _evaluation(protocol: str, records: Sequence[EvaluationRecord], looks: Looks) -> list[Block]:
-    (table,) = tables(map(as_target_record, records))
-    targets = table.targets
+def _evaluation(
+    protocol: str, records: Sequence[EvaluationRecord], looks: Looks, beside: Sequence[Record]
+) -> list[Block]:
+    table = evaluation_table(records, beside)
     name = re.sub(r"\W+", "-", f"evaluation-{protocol}")
     # In this order the counts stand in each cell.
     at = " / ".join(f"{epsilon:g}" for epsilon in table.epsilons)
     counts = f"images at epsilon {at}"
+    attacks = attack_lines(table, records)
     details = [
-        grids.text_grid(f"Surrogates; {counts}", surrogate_lines(records)),
-        grids.text_grid(f"Attacks, in the order in which they were tried; {counts}", attack_lines(records)),
+        grids.text_grid(f"Surrogates; {counts}", surrogate_lines(table, records)),
+        grids.text_grid(f"Attacks, in the order in which they were tried; {counts}", attacks),
     ]
     blocks = [
         Block(
             f"Protocol {protocol}: what is left",
             name,
-            grids=[grids.evaluation_grid(records)],
+            grids=[grids.evaluation_grid(table, records)],
             bullets=notes_on(table, records),
         ),
         Block(f"Protocol {protocol}: who fooled whom", f"{name}-attacks", grids=details, folded=True),
         Block(
             f"Protocol {protocol}: accuracy against queries",
             f"{name}-queries",
-            charts=charts.query_charts(records, looks),
+            charts=charts.query_charts(records, looks, beside),
             legend=chosen(looks, table.targets),
+            names=table.names,
         ),
         Block(
             f"Protocol {protocol}: signs of masked gradients",
@@ -196,8 +212,8 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord], looks: Looks
         ),
     ]
     if has_detection(records):
-        found = grids.text_grid("Images that are flagged", detection_lines(records), targets)
-        drawn = charts.roc_charts(records, SHOWN_SCORES)
+        found = grids.text_grid("Images that are flagged", detection_lines(table, records), table.names)
+        drawn = charts.roc_charts(records, SHOWN_SCORES, beside)
         blocks.append(
             Block(
                 f"Protocol {protocol}: detection",
@@ -211,54 +227,54 @@ def _evaluation(protocol: str, records: Sequence[EvaluationRecord], looks: Looks
     return blocks
 
 
-def _alignment(records: Sequence[TargetRecord], looks: Looks) -> list[Block]:
+def _alignment(records: Sequence[TargetRecord], looks: Looks, beside: Sequence[Record]) -> list[Block]:
     measured = [record for record in records if record.coherence]
     paired = [record for record in records if record.pair_cosines]
     blocks = []
     if measured:
-        (table,) = tables(measured)
+        (table,) = marked_tables(measured, beside)
         drawn = [charts.coherence_chart(table, looks)]
-        legend = chosen(looks, table.targets)
-        blocks.append(Block("Coherence of the input gradients", "coherence", charts=drawn, legend=legend))
+        title, legend = "Coherence of the input gradients", chosen(looks, table.targets)
+        blocks.append(Block(title, "coherence", charts=drawn, legend=legend, names=table.names))
     if paired:
-        (table,) = tables(paired)
+        (table,) = marked_tables(paired, beside)
         title = "Mean cosine of each two members' input gradients"
         blocks.append(Block(title, "cosines", heats=heats.pair_cosine_heats(table)))
     return blocks
 
 
-def _transfer_matrix(records: Sequence[TransferMatrixRecord]) -> list[Block]:
+def _transfer_matrix(records: Sequence[TransferMatrixRecord], beside: Sequence[Record]) -> list[Block]:
     if not records:
         return []
-    notes = captions.transfer_matrix(records)
+    notes = captions.transfer_matrix(records, beside)
     title = "Accuracy on the images of each ensemble"
-    return [Block(title, "transfer", heats=heats.transfer_heats(records), bullets=notes)]
+    return [Block(title, "transfer", heats=heats.transfer_heats(records, beside), bullets=notes)]
 
 
-def _gaas(records: Sequence[GaasRecord], looks: Looks) -> list[Block]:
+def _gaas(records: Sequence[GaasRecord], looks: Looks, beside: Sequence[Record]) -> list[Block]:
     if not records:
         return []
-    notes = [*captions.gaas(records), ORDERS_NOTE]
+    notes = [*captions.gaas(records, beside), ORDERS_NOTE]
     notes += [BUDGETS_NOTE] if {record.dataset for record in records} - {"cifar10"} else []
     title = "Orthogonal adversarial directions (GAAS)"
-    legend = charts.gaas_legend(records, looks)
-    return [Block(title, "gaas", charts=charts.gaas_charts(records, looks), bullets=notes, legend=legend)]
+    drawn, legend = charts.gaas_charts(records, looks, beside), charts.gaas_legend(records, looks)
+    names = names_of(records, beside)
+    return [Block(title, "gaas", charts=drawn, bullets=notes, legend=legend, names=names)]
 
 
-def _sparsity(records: Sequence[SparsityRecord], looks: Looks) -> list[Block]:
+def _sparsity(records: Sequence[SparsityRecord], looks: Looks, beside: Sequence[Record]) -> list[Block]:
     if not records:
         return []
+    names = names_of(records, beside)
     lines = [["target", "seed", *(f"{name}, %" for name in SHARES.values())]]
     for record in records:
         shares = [f"{100 * getattr(record, name):.2f}" for name in SHARES]
-        lines.append([record.target, str(record.seed), *shares])
-    grid: Grid = grids.text_grid("Exact zeros in the input gradients", lines, [r.target for r in records])
-    drawn = [charts.gal_chart(records, looks)]
-    notes = captions.sparsity(records)
+        lines.append([names[record.target], str(record.seed), *shares])
+    grid: Grid = grids.text_grid("Exact zeros in the input gradients", lines, names)
+    drawn = [charts.gal_chart(records, looks, beside)]
     legend = chosen(looks, list(dict.fromkeys(record.target for record in records)))
-    return [
-        Block("ReLU against LeakyReLU", "sparsity", grids=[grid], charts=drawn, bullets=notes, legend=legend)
-    ]
+    notes, title = captions.sparsity(records, beside), "ReLU against LeakyReLU"
+    return [Block(title, "sparsity", grids=[grid], charts=drawn, bullets=notes, legend=legend, names=names)]
 
 
 def reading(kinds: Collection[str]) -> list[str]:

@@ -74,6 +74,7 @@ class Heat:
         columns: their names.
         rows: (name, cells) of each.
         target: whose it is, so that a switch can hide it; "" of no single one's.
+        names: column -> how it is written, where otherwise.
     """
 
     caption: str
@@ -81,6 +82,7 @@ class Heat:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Shade, ...]], ...]
     target: str = ""
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Block:
         folded: whether these wait behind their captions until they are asked for.
         charts: its charts.
         legend: series -> style, what lines of the charts stand for.
+        names: series -> how it is written in the legend, where otherwise.
         heats: its heat maps.
         strips: its images.
         bullets: what its figures say of themselves, folded.
@@ -162,6 +165,7 @@ class Block:
     folded: bool = False
     charts: Sequence[Chart] = ()
     legend: Mapping[str, Style] = dataclasses.field(default_factory=dict)
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     heats: Sequence[Heat] = ()
     strips: Sequence[Strip] = ()
     bullets: Sequence[str] = ()

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from divtf.reporting import captions, leaking
+from divtf.reporting import leaking
 from divtf.reporting.comparison import comparison_tables
-from divtf.reporting.evaluation import as_target_record
+from divtf.reporting.evaluation import evaluation_table
+from divtf.reporting.marks import MASKED, marked_tables
 from divtf.reporting.paired import differences, in_words
-from divtf.reporting.tables import Cell, Row, Table, tables
+from divtf.reporting.tables import Cell, Row, Table
 from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
-from divtf.storage.records import CLEAN, WORST_CASE, TargetRecord
+from divtf.storage.records import CLEAN, WORST_CASE, Record, TargetRecord
 
 _PLAIN = "T_Base"
 # A line does not end before the sign.
@@ -30,7 +31,7 @@ def table_finding(records: Sequence[TargetRecord]) -> str:
     Args:
         records: of one model and data set, at least one.
     """
-    (table,) = tables(records)
+    (table,) = marked_tables(records)
     if not table.attacks:
         return _sentence(table, CLEAN, (0.0,), "on clean images", _PLAIN)
     count = f"all {len(table.attacks)} attacks" if len(table.attacks) > 1 else table.attacks[0]
@@ -39,16 +40,16 @@ def table_finding(records: Sequence[TargetRecord]) -> str:
     return _sentence(table, column, table.epsilons, what, _PLAIN)
 
 
-def evaluation_finding(records: Sequence[EvaluationRecord]) -> str:
-    """The same, under everything that a protocol tries."""
-    (table,) = tables(map(as_target_record, records))
+def evaluation_finding(records: Sequence[EvaluationRecord], beside: Sequence[Record] = ()) -> str:
+    """The same, under everything that a protocol tries; `beside` as in `marks.marks`."""
+    table = evaluation_table(records, beside)
     what = f"under everything that protocol {records[0].tried_by} tries"
     return _sentence(table, WORST_CASE, table.epsilons, what, _PLAIN)
 
 
-def comparison_finding(records: Sequence[ComparisonRecord]) -> str:
-    """The same, beside the reference of a comparison."""
-    (table,) = comparison_tables(records)
+def comparison_finding(records: Sequence[ComparisonRecord], beside: Sequence[Record] = ()) -> str:
+    """The same, beside the reference of a comparison; `beside` as in `marks.marks`."""
+    (table,) = comparison_tables(records, beside)
     what = f"under everything that protocol {records[0].tried_by} tries"
     return _sentence(table, WORST_CASE, table.epsilons, what, records[0].reference)
 
@@ -81,7 +82,7 @@ def caveats(records: Mapping[str, Sequence[Any]]) -> str:
             if unknown
             else []
         ),
-        *(f"{name} {captions.MASKED} shows signs of masked gradients" for name in _targets(masked)),
+        *(f"{name} {MASKED} shows signs of masked gradients" for name in _targets(masked)),
     ]
     said = "; ".join(parts)
     return f"{said[0].upper()}{said[1:]}." if said else ""
@@ -100,14 +101,14 @@ def _sentence(table: Table, column: str, epsilons: Sequence[float], what: str, r
     best, *others = sorted(measured, key=lambda row: -_accuracy(row, column, first))
     beside = next((row for row in others if row.target == reference), others[0] if others else None)
     rows = [best, beside] if beside else [best]
-    cells = [(row.target, cell) for row in rows if (cell := row.cell(column, first))]
+    cells = [(row.name, cell) for row in rows if (cell := row.cell(column, first))]
     (name, cell), *rest = cells
     at = f" at epsilon {first:g}" if first else ""
     said = f"{what}, {name} keeps {in_percent(cell, True)} of {cell.results[0].total} images right{at}"
     said += "".join(f", {other} {in_percent(found)}" for other, found in rest)
     said += _tests(table, best, beside, column, first) if beside else ""
     for epsilon in epsilons[1:]:
-        left = [f"{row.target} {in_percent(cell)}" for row in rows if (cell := row.cell(column, epsilon))]
+        left = [f"{row.name} {in_percent(cell)}" for row in rows if (cell := row.cell(column, epsilon))]
         said += f"; at {epsilon:g}, {' and '.join(left)}" if left else ""
     return f"{said[0].upper()}{said[1:]}."
 

@@ -1,21 +1,19 @@
 """Tables of a page: Table 2, what a protocol leaves, comparisons, classes, checks, and any grid of texts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from divtf.reporting import comparison
-from divtf.reporting.captions import MASKED
 from divtf.reporting.cells import heading, percent, signed, spread
 from divtf.reporting.classes import class_counts
-from divtf.reporting.evaluation import as_target_record, left_head, left_lines, mark_of
-from divtf.reporting.leaking import MARK as LEAKING
-from divtf.reporting.leaking import leaks
+from divtf.reporting.evaluation import left_head, left_lines
 from divtf.reporting.markdown import plain
+from divtf.reporting.marks import MASKED, name_of
 from divtf.reporting.page.elements import Cell, Grid, Line
 from divtf.reporting.tables import Cell as Measured
-from divtf.reporting.tables import Row, Table, tables
+from divtf.reporting.tables import Row, Table
 from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
-from divtf.storage.records import CLEAN, TargetRecord
+from divtf.storage.records import CLEAN, Record, TargetRecord
 
 
 def table_grid(table: Table) -> Grid:
@@ -23,13 +21,12 @@ def table_grid(table: Table) -> Grid:
     names = [CLEAN, *table.columns]
     lines = []
     for row in table.rows:
-        mark = f" {LEAKING}" if any(map(leaks, row.records)) else ""
         for epsilon in table.epsilons or (0.0,):
             strongest = row.strongest(table.attacks, epsilon) if epsilon else frozenset()
             cells = [_table_cell(table, row, name, epsilon, name in strongest) for name in names]
             saturated = row.saturated(epsilon) if epsilon else None
             last = text_cell("-" if saturated is None else f"{saturated:.1f}")
-            lines.append(Line((Cell(row.target + mark), _epsilon_cell(epsilon), *cells, last), row.target))
+            lines.append(Line((Cell(row.name), _epsilon_cell(epsilon), *cells, last), row.target))
     head = ("target", "epsilon", *map(heading, names), "saturated, %")
     return Grid(f"Accuracy in percent, {table.title}", head, tuple(lines))
 
@@ -60,23 +57,25 @@ def _epsilon_cell(epsilon: float) -> Cell:
     return Cell(f"{epsilon:g}", key=epsilon) if epsilon else text_cell("-")
 
 
-def text_grid(caption: str, grid: Sequence[Sequence[str]], targets: Sequence[str] = ()) -> Grid:
-    """A grid of texts, its head first; lines that begin with the name of a target are that target's."""
+def text_grid(caption: str, grid: Sequence[Sequence[str]], names: Mapping[str, str] | None = None) -> Grid:
+    """A grid of texts, its head first; lines that begin with the name of a target are that target's.
+
+    Args:
+        caption: what it is.
+        grid: of Markdown.
+        names: target -> its name, as its lines have it; None where lines are no target's.
+    """
     head, *lines = grid
-    made = []
-    for line in lines:
-        name = line[0].removesuffix(f" {MASKED}")
-        cells = tuple(map(text_cell, map(plain, line)))
-        made.append(Line(cells, name if name in targets else ""))
+    targets = {name: target for target, name in (names or {}).items()}
+    made = [Line(tuple(map(text_cell, map(plain, line))), targets.get(line[0], "")) for line in lines]
     return Grid(caption, tuple(head), tuple(made))
 
 
-def evaluation_grid(records: Sequence[EvaluationRecord]) -> Grid:
+def evaluation_grid(table: Table, records: Sequence[EvaluationRecord]) -> Grid:
     """What a protocol leaves of each target: a line for each target and epsilon."""
-    (table,) = tables(map(as_target_record, records))
     lines = []
     for row, epsilon, found, worst in left_lines(table, records):
-        mark = mark_of(records, row.target)
+        mark = "".join(row.marks)
         cells = [*(measured_cell(cell, mark=mark) for cell in found), text_cell(worst)]
         lines.append(Line((Cell(row.target), _epsilon_cell(epsilon), *cells), row.target))
     caption = f"What is left under protocol {records[0].tried_by}, in percent"
@@ -88,14 +87,13 @@ def comparison_grid(table: Table, records: Sequence[ComparisonRecord]) -> Grid:
     reference = records[0].reference
     lines = []
     for row, epsilon, found, last in comparison.comparison_lines(table, records):
-        name = row.target + comparison.marks(records, table, row)
         cells = [*map(measured_cell, found), *map(text_cell, last)]
-        lines.append(Line((Cell(name), _epsilon_cell(epsilon), *cells), row.target))
+        lines.append(Line((Cell(row.name), _epsilon_cell(epsilon), *cells), row.target))
     head = tuple(comparison.comparison_head(table, reference))
     return Grid(f"What is left of each, in percent, beside {reference}", head, tuple(lines))
 
 
-def class_grids(records: Sequence[TargetRecord]) -> list[Grid]:
+def class_grids(records: Sequence[TargetRecord], beside: Sequence[Record] = ()) -> list[Grid]:
     """Accuracy class by class, a table for each target and seed that tells of its classes."""
     grids = []
     for record in records:
@@ -105,7 +103,8 @@ def class_grids(records: Sequence[TargetRecord]) -> list[Grid]:
             for name, counts in rows
         ]
         if lines:
-            caption = f"{record.target}, seed {record.seed}: percent of images of each class, worst first"
+            name = f"{name_of([record], beside)}, seed {record.seed}"
+            caption = f"{name}: percent of images of each class, worst first"
             grids.append(Grid(caption, ("class", *heads), tuple(lines)))
     return grids
 

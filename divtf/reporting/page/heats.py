@@ -7,10 +7,11 @@ import matplotlib
 from matplotlib.colors import rgb2hex
 
 from divtf.reporting.figures.pair_cosines import mean_pair_cosines
+from divtf.reporting.marks import names_of
 from divtf.reporting.page.elements import Heat, Shade
 from divtf.reporting.tables import Table
 from divtf.reporting.transfer_matrix import TransferMatrix
-from divtf.storage.records import TransferMatrixRecord, epsilons
+from divtf.storage.records import Record, TransferMatrixRecord, epsilons
 
 
 def pair_cosine_heats(table: Table) -> list[Heat]:
@@ -23,13 +24,13 @@ def pair_cosine_heats(table: Table) -> list[Heat]:
             (name, tuple(_shade(value, f"{round(value, 2) + 0.0:.2f}", "PuOr_r", -1, 1) for value in line))
             for name, line in zip(names, cosines.tolist(), strict=True)
         ]
-        heats.append(Heat(row.target, "member", names, tuple(rows), row.target))
+        heats.append(Heat(row.name, "member", names, tuple(rows), row.target))
     return heats
 
 
-def transfer_heats(records: Sequence[TransferMatrixRecord]) -> list[Heat]:
+def transfer_heats(records: Sequence[TransferMatrixRecord], beside: Sequence[Record] = ()) -> list[Heat]:
     """Accuracy of each target on the images of each source, a map for each epsilon."""
-    matrix = TransferMatrix(records)
+    matrix, names = TransferMatrix(records), names_of(records, beside)
     heats = []
     for epsilon in epsilons(records):
         rows = []
@@ -38,7 +39,8 @@ def transfer_heats(records: Sequence[TransferMatrixRecord]) -> list[Heat]:
             shades = [_shade(v, f"{v:.1f}", "viridis", 0, 100, target == source) for target, v in values]
             rows.append((source, tuple(shades)))
         corner = "images of ↓, accuracy of →"
-        heats.append(Heat(f"epsilon {epsilon:g}", corner, tuple(matrix.targets), tuple(rows)))
+        caption = f"epsilon {epsilon:g}"
+        heats.append(Heat(caption, corner, tuple(matrix.targets), tuple(rows), names=names))
     return heats
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from divtf.data.paper import TARGETS
 from divtf.reporting.entries import entry
-from divtf.reporting.evaluation import as_target_record
+from divtf.reporting.evaluation import evaluation_table
+from divtf.reporting.marks import marked_tables, names_of
 from divtf.reporting.page.content import Result, finding
 from divtf.reporting.page.findings import caveats
 from divtf.reporting.page.specs import Looks, styles
 from divtf.reporting.page.writing import render
-from divtf.reporting.tables import Row, Table, in_order, tables
+from divtf.reporting.tables import Row, Table, in_order
 from divtf.storage import files
 from divtf.storage.records import CLEAN, WORST_CASE
 
@@ -44,7 +45,7 @@ class Entry:
         budget: in words.
         choices: "model", "dataset", "defence" -> those that are in it.
         strokes: of its small picture, accuracy against epsilon of its first table.
-        looks: name -> the style of each defence, as in the picture and on the page.
+        looks: name, with its marks -> the style of each defence, as in the picture and on the page.
     """
 
     title: str
@@ -70,7 +71,9 @@ def entry_of(result: Result, title: str, href: str, date: str) -> Entry:
     distinct = {name: list(dict.fromkeys(values)) for name, values in choices.items()}
     looks = styles(in_order(distinct["defence"], TARGETS))
     strokes = _strokes(next(iter(of.values())), looks)
-    return Entry(title, href, findings, date, _budget(records), distinct, strokes, looks)
+    names = names_of(records, records)
+    written = {names[target]: style for target, style in looks.items()}
+    return Entry(title, href, findings, date, _budget(records), distinct, strokes, written)
 
 
 def _budget(records: Sequence[Any]) -> str:
@@ -86,12 +89,13 @@ def _budget(records: Sequence[Any]) -> str:
 def _strokes(of: Mapping[str, Sequence[Any]], looks: Looks) -> list[Stroke]:
     """Accuracy against epsilon: what is left under everything, else the worst case of the table."""
     evaluations, targets = of.get("evaluation", ()), of.get("table", ())
+    beside = [record for group in of.values() for record in group]
     if evaluations:
         first = [record for record in evaluations if record.protocol == evaluations[0].protocol]
-        (table,) = tables(map(as_target_record, first))
+        table = evaluation_table(first, beside)
         column = WORST_CASE
     elif targets:
-        (table,) = tables(targets)
+        (table,) = marked_tables(targets, beside)
         column = table.worst_cases[0] if table.worst_cases else next(iter(table.attacks), CLEAN)
     else:
         return []
@@ -99,7 +103,7 @@ def _strokes(of: Mapping[str, Sequence[Any]], looks: Looks) -> list[Stroke]:
     for row in table.rows:
         places, words = _places(table, row, column)
         dash = " ".join(map(str, looks[row.target].dash)) if looks[row.target].dash[1] else "none"
-        strokes.append(Stroke(looks[row.target].colour, dash, places, f"{row.target}: {words}"))
+        strokes.append(Stroke(looks[row.target].colour, dash, places, f"{row.name}: {words}"))
     return strokes
 
 

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 
+from divtf.reporting.marks import name_of
 from divtf.reporting.page.elements import Strip, View
 from divtf.storage.examples import ExamplesRecord, Seen
-from divtf.storage.records import CLEAN
+from divtf.storage.records import CLEAN, Record
 
 
-def strips(records: Sequence[ExamplesRecord]) -> list[Strip]:
+def strips(records: Sequence[ExamplesRecord], beside: Sequence[Record] = ()) -> list[Strip]:
     """A strip for each target and seed that kept images."""
-    return [_strip(record) for record in records if record.examples]
+    return [_strip(record, name_of([record], beside)) for record in records if record.examples]
 
 
-def _strip(record: ExamplesRecord) -> Strip:
+def _strip(record: ExamplesRecord, name: str) -> Strip:
     def said(label: int) -> str:
         names = record.class_names
         return names[label] if 0 <= label < len(names) else str(label)
@@ -31,7 +32,7 @@ def _strip(record: ExamplesRecord) -> Strip:
         (said(each.label), tuple(view(seen, each.label) for seen in each.seen)) for each in record.examples
     )
     caption = (
-        f"{record.target}, seed {record.seed}: the first {len(images)} attacked test images, clean and "
+        f"{name}, seed {record.seed}: the first {len(images)} attacked test images, clean and "
         f"changed on {record.surrogate or 'a surrogate'} by the attack that leaves the least of each epsilon"
     )
     return Strip(record.target, caption, images)
