@@ -106,7 +106,8 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protoc
         for run, evaluation in zip(runs, found, strict=True)
         if evaluation
     ]
-    written = published.contents({"comparison": records})
+    beside = results.evaluations(Path(config.run_dir) for config in configs)
+    written = published.contents({"comparison": records}, beside)
     for name, content in written.items():
         files.write_file(root / name, content)
     checked_json.write_json(root / run_directory.COMPARISON, [record.to_json() for record in records])

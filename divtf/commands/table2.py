@@ -81,11 +81,13 @@ def main(
 
     root = Path(configs[0].run_dir).parent
     records = many_runs.run(configs, cluster)
-    paths = report.write_report(root, records, against_paper=True)
+    # Checks of an evaluation before mark targets, though they were not trained again.
+    beside = results.evaluations(Path(config.run_dir) for config in configs)
+    paths = report.write_report(root, records, beside, against_paper=True)
     if page := results.try_page(root):
         paths = {"page": page, **paths}
     print()
-    print(plain_text.table_text(records))
+    print(plain_text.table_text(records, beside))
     for name, path in paths.items():
         print(f"  {name:<14} {path}")
     for config in configs:

@@ -378,11 +378,11 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
     return [
         f"Accuracy in percent; images: the first {records[0].images} test images{asked}; {spread}. An image "
         "counts only if it is classified as labelled when clean and under every attack of the column",
-        "Images that have fooled every target are left out of further attacks on a surrogate, those that have "
-        "fooled a target of further attacks on itself. So an attack that comes early is credited, as only by "
-        "it among those of its kind, with images that a later one might have fooled too. Of attacks on the "
-        "target itself - stands in place of that number: what one of them fools is left out of the next, so "
-        "that it would repeat the number fooled",
+        "Images that have fooled every target are left out of further attacks on a surrogate, those that "
+        "have fooled a target of further attacks on itself. So an attack that comes early is credited, as "
+        "only by it among those of its kind, with images that a later one might have fooled too. Of attacks "
+        "on the target itself - stands in place of that number: what one of them fools is left out of the "
+        "next, so that it would repeat the number fooled",
         *([_ASKED] if any(map(_asked_for_more, records)) else []),
         *([_PAPERS] if any(record.paper for record in records) else []),
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),

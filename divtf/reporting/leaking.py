@@ -48,7 +48,7 @@ def leaking_lines(table: Table) -> list[str]:
             for entry, is_easier in zip(record.on_static_models, _are_easier(record), strict=True)
         ]
         if told:
-            lines.append(f"{row.target} on test images of its own static models, %: {', '.join(told)}")
+            lines.append(f"{row.name} on test images of its own static models, %: {', '.join(told)}")
     return [*lines, _EXPLAINED] if any(map(leaks, table.records)) else lines
 
 

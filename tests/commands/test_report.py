@@ -137,7 +137,7 @@ class TestIndex:
         assert "members 2, epochs 4, training images 60</p>" in text
         assert "One seed; REDUCED: less than the paper&#39;s budget." in text
         (legend,) = re.findall(r'<h2><a href="table/.+?(<ul class="legend.+?</ul>)', text, re.DOTALL)
-        assert re.findall(r"</svg> (\w+)</li>", legend) == ["T_Base", "T_Div"]
+        assert re.findall(r"</svg> ([^<]+)</li>", legend) == ["T_Base †", "T_Div"]
         for stroke in re.findall(r'style="color:([^"]+)"', legend):
             assert f'style="stroke:{stroke}"' in text, "the picture has the legend's colours"
         assert (

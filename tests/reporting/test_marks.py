@@ -90,8 +90,8 @@ def page(_):
     return seen(re.sub(matrix, r"\1", "".join(parts), flags=re.DOTALL))
 
 
-def index_entry(_):
-    entry = index.entry_of(Result("t", RECORDS), "t", "", "")
+def index_entry(records, _):
+    entry = index.entry_of(Result("t", records), "t", "", "")
     told = [*(stroke.words for stroke in entry.strokes), *(finding for _, finding, _ in entry.findings)]
     return "\n".join([*entry.looks, *told])
 
@@ -115,7 +115,10 @@ OUTPUTS = {
     "evaluation, console": lambda _: evaluation_text(TRANSFER, BESIDE),
     "finding of an evaluation": lambda _: finding({kind: RECORDS[kind] for kind in ("evaluation", "table")}),
     "page": page,
-    "index of pages": index_entry,
+    "index of pages": functools.partial(index_entry, RECORDS),
+    "index of pages, comparison": functools.partial(
+        index_entry, {"table": TABLE, "comparison": page_records.COMPARED}
+    ),
 }
 NAME = r"T_(?:Base|Div)"
 # Where a target is named, and none of its figures stands.
@@ -204,6 +207,12 @@ def test_a_mark_of_one_seed_is_that_of_all():
     seeds = [changed(page_records.TABLE[0], seed=seed) for seed in (0, 1)]
     others = [changed(page_records.TABLE[1], seed=1)]
     assert names_of([*others, *seeds], STRONG) == {"T_Base": "T_Base †", "T_Div": "T_Div"}
+
+
+@pytest.mark.parametrize("name", ["README, table", "main page", "table, console"])
+def test_a_mark_is_explained_where_no_checks_are(name, patch):
+    words = " ".join(OUTPUTS[name](patch).split())
+    assert "† T_Base: an evaluation has found signs of masked gradients, by which attacks may look" in words
 
 
 def test_a_mark_without_checks_of_its_own_protocol_is_explained():
