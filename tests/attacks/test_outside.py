@@ -220,7 +220,7 @@ def test_of_all_images_that_are_looked_at_the_best_are_kept():
 @needs_art
 @pytest.mark.parametrize(("steps", "restarts"), [(1, 1), (5, 1), (5, 3), (25, 1), (100, 1)])
 def test_what_auto_pgd_is_said_to_cost_is_what_it_asks_for_at_most(steps, restarts, monkeypatch):
-    """Of images that nothing fools, which are asked for to the end."""
+    """Of images of which some stand to the end; the same ones are not asked for twice."""
     asked, traced = [], pgd_module.traced
 
     def counted(target, image_shape, loss):
@@ -234,11 +234,9 @@ def test_what_auto_pgd_is_said_to_cost_is_what_it_asks_for_at_most(steps, restar
         return count
 
     monkeypatch.setattr(pgd_module, "traced", counted)
-    attack = make_attack("auto_pgd", ThreatModel(1e-4), steps=steps, restarts=restarts)
+    attack = make_attack("auto_pgd", ThreatModel(0.01), steps=steps, restarts=restarts)
     attack(conv_ensemble(), X, np.asarray(conv_ensemble()(X)).argmax(axis=1))
-    assert set(asked) == {len(X)}
-    assert attack.gradients - 3 * restarts <= len(asked) <= attack.gradients
-    assert len(asked) > steps * restarts
+    assert steps * restarts < len(asked) <= attack.gradients <= len(asked) + 3 * restarts
 
 
 @needs_art
