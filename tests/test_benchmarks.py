@@ -198,7 +198,7 @@ def test_images_that_are_wrong_when_clean_count_on_neither_side():
 
 def test_outside_tables_have_transfer_from_each_surrogate_and_a_white_box():
     def moved(by):
-        return lambda target, x, y, threat: np.clip(x + by * threat.epsilon, 0, 1)
+        return lambda target, x, y, threat, seed: np.clip(x + by * threat.epsilon, 0, 1)
 
     def evaluated(target, standing):
         """A record of one attack by transfer, which leaves these images."""

@@ -58,7 +58,8 @@ def surrogate(name: str, config: RunConfig) -> Surrogate:
         InputError: if it is none of these, or names an ensemble twice.
     """
     parts = _parts(name)
-    require("same" not in parts, "same by itself, which is one surrogate a target, and not in a+b", name)
+    alone = "same" not in parts or len(parts) == 1
+    require(alone, "same by itself, which is one surrogate a target, and not in a+b", name)
     files = tuple(part for part in parts if part.endswith(".keras"))
     missing = [path for path in files if not Path(path).is_file()]
     require(not missing, "surrogates' .keras files that are there", ", ".join(missing))

@@ -488,7 +488,7 @@ def test_searches_are_attacks_like_the_others(name, params, tmp_path):
     np.testing.assert_array_equal(made, expected)
     np.testing.assert_array_equal(attack(ensemble, X, Y, seed=3), expected)
     assert attack.describe()["params"].items() >= params.items()
-    assert (attack.queries, attack.gradients) == ((30, 0) if name == "square" else (0, 5))
+    assert (attack.queries, attack.gradients) == ((30, 0) if name == "square" else (0, 11))
     with pytest.raises(InputError, match="Expected parameters among"):
         make_attack(name, ThreatModel(0.1), nonsense=1)
 
