@@ -61,7 +61,7 @@ def test_table_marks_who_leaks_and_says_why():
         words = " ".join(text.split())
         assert f"T_Ens {MARK}" in text and f"T_Ens+Div {MARK}" not in text and f"T_Base {MARK}" not in text
         told = f"own static models, %: fgsm on plain at 0.3 95.0 (clean 75.0) {MARK}"
-        assert f"T_Ens on test images of its {told}" in words
+        assert f"T_Ens {MARK} on test images of its {told}" in words
         assert (
             "T_Ens+Div on test images of its own static models, %: fgsm on plain at 0.3 75.0 (clean 95.0)"
             in words
