@@ -125,9 +125,13 @@ def evade(
     require(len(caps) > 0 and min(caps) > 0, "caps > 0, at least one", f"{caps}")
     x, y, target = as_images(x), class_indices(y), as_target(target)
     require_fitting(target, x, y, threat)
-    starts = [x] if start is None else [x, start]
-    fits = all(each.shape == x.shape and _change(each, x) <= threat.epsilon + 1e-6 for each in starts)
-    require(fits, f"start of {x.shape}, at most {threat.epsilon:g} from x", "another one")
+    starts = [x]
+    if start is not None:
+        require(start.shape == x.shape, f"start of shape {x.shape}", f"{start.shape}")
+        change = float(np.abs(start - np.asarray(x)).max())
+        fits = change <= threat.epsilon + 1e-6
+        require(fits, f"start at most {threat.epsilon:g} from x", f"a change of {change:g}")
+        starts.append(start)
     step = _step_of(target, score, threshold, threat)
     # Without a score to improve there is nothing beyond a cap, and a higher lead is a surer one.
     ways = [(weight, cap if weight else np.inf) for cap in caps for weight in weights]
@@ -185,12 +189,6 @@ def _ascend(
         moved, logits = step(x_adv, clean, y, *tf.constant([*way, size], tf.float32))
         best.offer(numbers, x_adv.numpy(), logits.numpy())
         x_adv = moved
-
-
-def _change(images: Any, x: Any) -> float:
-    """The largest change of a pixel; both [n, ...], arrays or `LazyImages`."""
-    pairs = zip(blocks(images), blocks(x), strict=True)
-    return max(float(np.abs(changed - clean).max()) for changed, clean in pairs)
 
 
 class _Best:

@@ -110,9 +110,15 @@ def test_another_start_never_finds_less():
     assert (helped.scores <= alone.scores)[alone.fooled].all()
 
 
-@pytest.mark.parametrize("start", [X[:3], X + 0.6], ids=["of fewer images", "out of the budget"])
-def test_a_start_that_does_not_fit_is_refused(start):
-    with pytest.raises(InputError, match=r"start of \(6, 2\), at most 0\.5 from x"):
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (X[:3], r"start of shape \(6, 2\)\. Received: \(3, 2\)"),
+        (X + 0.6, r"start at most 0\.5 from x\. Received: a change of 0\.6"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(start, words):
+    with pytest.raises(InputError, match=words):
         evade(MEMBERS, X, Y, THREAT, "disagreement", 0.1, start=start)
 
 
