@@ -156,20 +156,20 @@ def test_a_surrogate_attacks_the_images_that_stand_under_it_for_any_target(world
                 expected[name][np.setdiff1d(attacked, hits(result))] = False
 
 
-def test_what_stands_under_some_surrogates_is_that_of_all_their_attacks_on_all_images(world):
-    found = {}
+def test_what_stands_under_a_surrogate_is_that_of_all_its_attacks_on_all_images(world):
+    """At a budget where images that fooled both targets from one surrogate would fool from the other, too."""
+    attempts = [Attempt(make_attack(name, ThreatModel(0.3))) for name in ("fgsm", "mifgsm")]
+    fooled = {}
     for skip in (True, False):
         standing = world.standing(skip=skip)
-        standing.by_transfer(world.sets(world.surrogates), ON_SURROGATES)
-        for name, results in standing.results.items():
-            for surrogate in world.surrogates:
-                fooled = [np.setdiff1d(tried(r), hits(r)) for r in results if r.surrogate == surrogate]
-                found[skip, name, surrogate] = set(np.concatenate(fooled).tolist())
-    wrong = {name: np.flatnonzero(world.classes(name, world.x) != world.y) for name in world.targets}
+        standing.by_transfer(world.sets(world.surrogates), attempts)
+        for (name, results), surrogate in itertools.product(standing.results.items(), world.surrogates):
+            right = world.classes(name, world.x) == world.y
+            of_surrogate = [result for result in results if result.surrogate == surrogate]
+            moved = np.concatenate([np.setdiff1d(tried(r), hits(r)) for r in of_surrogate])
+            fooled[skip, name, surrogate] = {number for number in moved if right[number]}
     for name, surrogate in itertools.product(world.targets, world.surrogates):
-        both = [found[skip, name, surrogate] - set(wrong[name].tolist()) for skip in (True, False)]
-        assert both[0] == both[1], (name, surrogate)
-    assert sum(len(numbers) for numbers in found.values()) > 40
+        assert fooled[True, name, surrogate] == fooled[False, name, surrogate] != set()
 
 
 def test_white_box_attacks_a_targets_own_standing_images(world):
