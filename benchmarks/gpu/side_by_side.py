@@ -28,9 +28,9 @@ def main(arguments: Sequence[str]) -> int:
     table, evaluation = [f"--flagfile={path}", *options[:split]], options[split + 1 :]
     configs = _configs(table)
     surrogates = [name for name in PROTOCOLS["strong"].surrogates if name != "plain"] * ("--" in options)
-    with concurrent.futures.ThreadPoolExecutor(len(configs) + len(surrogates)) as pool:
-        # Otherwise the first target that is evaluated trains them, one after the other.
-        early = [pool.submit(_run, "-c", _SURROGATE, name, *table) for name in surrogates]
+    with concurrent.futures.ThreadPoolExecutor(len(configs) + len(surrogates) + 1) as pool:
+        # Otherwise the first target that is attacked or evaluated trains them, one after the other.
+        early = [pool.submit(_run, "-c", _SURROGATE, name, *table) for name in ["plain", *surrogates]]
         targets = [
             pool.submit(_target, config, table, evaluation if "--" in options else None) for config in configs
         ]

@@ -1,0 +1,228 @@
+"""Why T_Ens keeps less than in the paper: python -m benchmarks.explanations --runs=runs/table2_conv3.
+
+What the paper leaves open, and may matter, is measured with and without: the attack (CleverHans's own loss, the
+step of PGD-CW), the surrogate (its seed, its epochs, the static model itself), and the training of T_Ens (the
+static model's members and epochs, how its budgets are drawn), the last of them at --epochs. What is trained stays
+below --runs, so that a second call goes on; --only does a part, for processes side by side.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
+
+from benchmarks.timing import Row, write_tables
+from divtf import Ensemble, ThreatModel, make_attack
+from divtf.data import mixture
+from divtf.data.datasets import ImageData
+from divtf.errors import InputError
+from divtf.evaluation.predictions import predictions
+from divtf.pipeline import shared_ensembles
+from divtf.pipeline.config import RunConfig
+from divtf.pipeline.experiment import load_data
+from divtf.pipeline.finished import directories, read_config
+from divtf.pipeline.parts import DataPart
+from divtf.pipeline.shared_paths import BATCH
+from divtf.pipeline.static_images import static_changes
+from divtf.pipeline.trained import restore, train
+from divtf.storage import checked_json, run_directory
+
+RUNS = flags.DEFINE_string("runs", "runs/table2_conv3", "Directory of a table's runs, T_Ens among them.")
+EPOCHS = flags.DEFINE_integer("epochs", 2, "Of the targets that are trained here.", lower_bound=1)
+IMAGES = flags.DEFINE_integer("images", 2000, "Attack the first test images.", lower_bound=1)
+ONLY = flags.DEFINE_list("only", None, "Names of targets to measure and surrogates to attack; all of them.")
+SURROGATES = flags.DEFINE_list(
+    "surrogates", None, "Names of those from which targets are attacked; all of them."
+)
+OUTPUT = flags.DEFINE_string("output", None, "Write PATH.json and, for reading, PATH.md.")
+
+Images = tuple[np.ndarray, np.ndarray]
+
+
+def _cleverhans(surrogate: Callable[[tf.Tensor], tf.Tensor], epsilon: float, images: Images) -> np.ndarray:
+    """Images [n, H, W, C] by CleverHans's I-FGSM as it comes, with what is called for logits."""
+    x, y = images
+    batches = [slice(at, at + BATCH) for at in range(0, len(x), BATCH)]
+    settings: dict[str, Any] = {"clip_min": 0.0, "clip_max": 1.0, "rand_init": False, "sanity_checks": False}
+    return np.concatenate(
+        [
+            projected_gradient_descent(
+                surrogate,
+                tf.constant(x[b]),
+                epsilon,
+                epsilon / 10,
+                10,
+                np.inf,
+                y=tf.constant(y[b]),
+                **settings,
+            )
+            for b in batches
+        ]
+    )
+
+
+def _made(name: str, **settings: Any) -> Callable[..., np.ndarray]:
+    """An attack of divtf."""
+
+    def attacked(surrogate: Ensemble, directory: Path, epsilon: float, images: Images) -> np.ndarray:
+        sets = shared_ensembles.adversarial_sets(surrogate, directory)
+        return sets.images(make_attack(name, ThreatModel(epsilon), **settings), *images)[0]
+
+    return attacked
+
+
+ATTACKS: dict[str, Callable[..., np.ndarray]] = {
+    "fgsm": _made("fgsm"),
+    "rfgsm": _made("rfgsm"),
+    "ifgsm": _made("ifgsm"),
+    "mifgsm": _made("mifgsm"),
+    "pgd_cw": _made("pgd_cw"),
+    "pgd_cw, step epsilon": _made("pgd_cw", step=1.0),
+    "ifgsm, loss of the mean probability": _made("ifgsm", loss="mean_probability"),
+    "ifgsm, CleverHans's own loss": lambda surrogate, _, *rest: _cleverhans(surrogate, *rest),
+    "ifgsm, CleverHans's own, of probabilities taken for logits": lambda surrogate, _, *rest: _cleverhans(
+        lambda x: tf.exp(surrogate(x)), *rest
+    ),
+}
+AS_TRAINED = "as published"
+
+
+def surrogates(config: RunConfig) -> dict[str, RunConfig]:
+    """What the targets are attacked from, by name."""
+    base, seed = config.base, config.surrogate_seed
+    return {
+        AS_TRAINED: base(seed),
+        **{f"seed {other}": base(other) for other in (seed + 1, seed + 2)},
+        **{f"{epochs} epochs": base(seed, epochs=epochs) for epochs in (2, 5) if epochs < config.epochs},
+        "the static model": base(config.static_seed),
+    }
+
+
+def budgets_drawn_once(changes: Sequence[np.ndarray], epsilon: float, seed: int) -> list[np.ndarray]:
+    """Changes in units of epsilon that hold a budget for each image, drawn as section 4.2 has it."""
+    drawn = tf.random.stateless_truncated_normal([len(changes[0])], [seed, 0], stddev=epsilon / 2)
+    shares = np.abs(drawn.numpy()) / epsilon
+    return [np.rint(each * shares[:, None, None, None]).astype("int8") for each in changes]
+
+
+def _as_it_is(draw: mixture.Draw) -> tf.Tensor:
+    """D_adv where changes hold their budgets."""
+    return tf.clip_by_value(draw.image + draw.epsilon * tf.convert_to_tensor(draw.change), 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A target that is trained here.
+
+    Attributes:
+        changes: of the configuration of T_Ens.
+        static_epochs: of its static model; None is as many as its own.
+        budgets_once: whether each image has one budget, and not another in each epoch.
+    """
+
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    static_epochs: int | None = None
+    budgets_once: bool = False
+
+    def train(self, config: RunConfig, data: ImageData, directory: Path) -> Ensemble:
+        """Train it, or go on with it."""
+        config = dataclasses.replace(config, **self.changes)
+        changes = static_changes(
+            dataclasses.replace(config, epochs=self.static_epochs or config.epochs), data
+        )
+        sources = {}
+        if self.budgets_once:
+            changes = budgets_drawn_once(changes, float(config.largest_epsilon), config.seed)
+            sources["adversarial"] = _as_it_is
+        with mock.patch.dict(mixture.SOURCES, sources):
+            return train(config, data, directory, changes=changes)[0]
+
+
+def variants(config: RunConfig) -> dict[str, Variant]:
+    """T_Ens as the pipeline trains it, and with one thing changed."""
+    epochs = EPOCHS.value
+    return {
+        f"T_Ens, {epochs} epochs": Variant(),
+        f"T_Ens, {epochs} epochs, one static network": Variant({"static_models": ("plain1",)}),
+        f"T_Ens, {epochs} epochs, static model of {config.epochs}": Variant(static_epochs=config.epochs),
+        f"T_Ens, {epochs} epochs, budgets drawn once": Variant(budgets_once=True),
+        f"T_Ens, {epochs} epochs, uniform budgets": Variant({"static_budgets": "uniform"}),
+        f"T_Ens, {epochs} epochs, static model attacked by I-FGSM": Variant({"static_attacks": ("ifgsm",)}),
+        "T_Ens, 5 epochs": Variant({"epochs": 5}),
+    }
+
+
+def measured(target: Ensemble, config: RunConfig, data: ImageData) -> dict[str, dict[str, float]]:
+    """Clean accuracy, and that under each attack from each surrogate, in percent."""
+    x, y = data.test_set(IMAGES.value)
+    found = {"no attack": {"clean": 100 * float(np.mean(predictions(target, x) == y))}}
+    for name, base in surrogates(config).items():
+        if SURROGATES.value and name not in SURROGATES.value:
+            continue
+        sets = attacked(base, config, data)
+        found[name] = {
+            key: 100 * float(np.mean(predictions(target, x_adv) == y)) for key, x_adv in sets.items()
+        }
+    return found
+
+
+def attacked(base: RunConfig, config: RunConfig, data: ImageData) -> dict[str, np.ndarray]:
+    """Images by each attack on a surrogate at the largest epsilon, by the attack's name."""
+    surrogate, directory = shared_ensembles.ensemble(base, data)
+    images, sets = data.test_set(IMAGES.value), {}
+    with run_directory.held(directory / "explanations", wait=True):
+        for name, attack in ATTACKS.items():
+            path = directory / "explanations" / f"{name}-{IMAGES.value}.npy"
+            if not path.is_file():
+                np.save(path, attack(surrogate, directory, config.largest_epsilon, images))
+            sets[name] = np.load(path, mmap_mode="r")
+    return sets
+
+
+def main() -> None:
+    root = Path(RUNS.value)
+    begun = [path.parent for path in root.glob(f"*/{run_directory.CONFIG}")]
+    configs = [dataclasses.replace(read_config(path), run_dir=str(path)) for path in sorted(begun)]
+    config = next((config for config in configs if config.target == "T_Ens"), None)
+    if config is None:
+        raise InputError(f"Expected a run of T_Ens below {root}. Received: {len(begun)} others")
+    finished = set(directories(root))
+    runs = {config.target: config for config in configs if Path(config.run_dir) in finished}
+    data, root = load_data(config.part(DataPart)), root / "explanations"
+    shorter, found = dataclasses.replace(config, epochs=EPOCHS.value), {}
+    trained: dict[str, Callable[[Path], Ensemble]] = {
+        **{name: lambda _, run=run: restore(run, data.spec, Path(run.run_dir)) for name, run in runs.items()},
+        **{
+            name: lambda directory, each=each: each.train(shorter, data, directory)
+            for name, each in variants(config).items()
+        },
+    }
+    for name, base in surrogates(config).items():
+        if ONLY.value and name in ONLY.value:
+            attacked(base, config, data)
+    for name, get in trained.items():
+        kept = root / f"{name}-{IMAGES.value}.json"
+        if not kept.is_file() and (not ONLY.value or name in ONLY.value):
+            checked_json.write_json(kept, measured(get(root / name), config, data))
+            print(f"{name}: {kept.read_text('utf-8')}", flush=True)
+        if kept.is_file():
+            found[name] = json.loads(kept.read_text("utf-8"))
+    if OUTPUT.value:
+        tables = {
+            f"{name}, surrogate {surrogate}": [Row(f"{attack}, %", value) for attack, value in values.items()]
+            for name, by_surrogate in found.items()
+            for surrogate, values in by_surrogate.items()
+        }
+        budget = {"images": IMAGES.value, "epsilon": config.largest_epsilon, "epochs here": EPOCHS.value}
+        write_tables(Path(OUTPUT.value), "What T_Ens's difference from the paper comes of", budget, tables)
+
+
+if __name__ == "__main__":
+    app.run(lambda _: main())
