@@ -1,9 +1,9 @@
 """Why T_Ens keeps less than in the paper: python -m benchmarks.explanations --runs=runs/table2_conv3.
 
-What the paper leaves open, and may matter, is measured with and without: the attack (CleverHans's own loss, the
-step of PGD-CW), the surrogate (its seed, its epochs, the static model itself), and the training of T_Ens (the
-static model's members and epochs, how its budgets are drawn), the last of them at --epochs. What is trained stays
-below --runs, so that a second call goes on; --only does a part, for processes side by side.
+What the paper leaves open, and may matter, is measured with and without: the attack (CleverHans's own loss,
+the step of PGD-CW), the surrogate (its seed, its epochs, the static model itself), and the training of T_Ens
+(the static model's members and epochs, how its budgets are drawn), the last of them at --epochs. What is
+trained stays below --runs, so that a second call goes on; --only does a part, for processes side by side.
 """
 
 import dataclasses
