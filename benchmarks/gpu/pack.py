@@ -84,27 +84,33 @@ def _tensorflow(asked: argparse.Namespace, work: Path, content: Path) -> None:
 
 
 def _blank_other_kernels(library: Path, architecture: int) -> None:
-    """Fill with zeros what a library holds for GPUs of other architectures, and as text; its size stays."""
+    """Fill with zeros what a library holds for GPUs of other architectures; its size stays.
+
+    Text for the driver to compile (PTX) is kept where a fat binary has no machine code of the architecture.
+    """
     with library.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
-        for kind, entry_architecture, begin, end in list(_kernels(content)):
-            if kind == _PTX or entry_architecture != architecture:
-                content[begin:end] = bytes(end - begin)
+        for images in list(_fat_binaries(content)):
+            native = any(kind != _PTX and of == architecture for kind, of, _, _ in images)
+            for kind, of, begin, end in images:
+                if of != architecture or (kind == _PTX and native):
+                    content[begin:end] = bytes(end - begin)
 
 
-def _kernels(content: mmap.mmap) -> Iterator[tuple[int, int, int, int]]:
-    """Kind, architecture, begin and end of every kernel image in the fat binaries of a library."""
+def _fat_binaries(content: mmap.mmap) -> Iterator[list[tuple[int, int, int, int]]]:
+    """For each fat binary of a library the kind, architecture, begin and end of its kernel images."""
     at = content.find(_FAT_BINARY)
     while at >= 0:
         header, size = struct.unpack_from("<HQ", content, at + 6)
-        entry, end = at + header, at + header + size
+        entry, end, images = at + header, at + header + size, []
         # The same four bytes may stand elsewhere: a fat binary has version 1 and a header of 16 bytes.
         if content[at + 4 : at + 8] != b"\x01\x00\x10\x00":
             end = at + 4
         while entry < end and header == 16:
             kind, _, length, payload = struct.unpack_from("<HHIQ", content, entry)
             (architecture,) = struct.unpack_from("<I", content, entry + 28)
-            yield kind, architecture, entry + length, entry + length + payload
+            images.append((kind, architecture, entry + length, entry + length + payload))
             entry += length + payload
+        yield images
         at = content.find(_FAT_BINARY, end)
 
 
