@@ -1,6 +1,7 @@
 """What an attack's pieces know of the images at hand, and where they draw random numbers."""
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -15,7 +16,9 @@ def streams(seed: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
 
     What is drawn for an image then depends on nothing beside: no other image, no batch size, no device.
     """
-    return _each(lambda number: _folded([seed, 0], number), numbers, [2])
+    # As each number by itself: TensorFlow folds a number in by putting it beside what it draws of the seed.
+    of_seed = _folded([seed, 0], 0)[0]
+    return tf.stack([tf.fill(tf.shape(numbers), of_seed), numbers], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +43,12 @@ class Context:
 
     def fold(self, number: int | tf.Tensor) -> "Context":
         """The same with streams of their own: for a step, for a copy, or for one of several draws."""
-        folded = _each(lambda stream: _folded(stream, number), self.streams, [2])
+        folded = for_each(lambda stream: _folded(stream, number), self.streams, [2])
         return dataclasses.replace(self, streams=folded)
 
     def uniform(self, shape: list[int] | tf.Tensor, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
         """Uniform numbers in [low, high), float32 [B, *shape]; the same ones each time, compiled or not."""
-        drawn = _each(lambda stream: _shares(shape, stream), self.streams, shape, tf.float32)
+        drawn = for_each(lambda stream: _shares(shape, stream), self.streams, shape, tf.float32)
         least, most = (tf.convert_to_tensor(end, tf.float32) for end in (low, high))
         return drawn * (most - least) + least
 
@@ -58,7 +61,7 @@ class Context:
         def drawn(stream):
             return tf.random.stateless_normal(shape, stream, stddev=deviation, alg=_ALGORITHM)
 
-        return _each(drawn, self.streams, shape, tf.float32)
+        return for_each(drawn, self.streams, shape, tf.float32)
 
 
 def _folded(stream: tf.Tensor | list, number: int | tf.Tensor) -> tf.Tensor:
@@ -76,7 +79,20 @@ def _shares(shape: list[int] | tf.Tensor, stream: tf.Tensor) -> tf.Tensor:
     return tf.bitcast((bits & 0x7FFFFF) | 0x3F800000, tf.float32) - 1
 
 
-def _each(function, items: tf.Tensor, shape: list[int] | tf.Tensor, dtype: tf.DType = tf.int32) -> tf.Tensor:
-    """The function of each item, stacked: TensorFlow draws from one stream at a time."""
+def for_each(
+    function: Callable[[tf.Tensor], tf.Tensor],
+    streams: tf.Tensor,
+    shape: list[int] | tf.Tensor,
+    dtype: tf.DType = tf.int32,
+) -> tf.Tensor:
+    """What is drawn from each of the streams [B, 2], stacked: TensorFlow draws from one at a time.
+
+    Args:
+        function: from a stream [2] to what is drawn.
+        streams: of random numbers.
+        shape: of what is drawn from one of them.
+        dtype: its type.
+    """
     known = [None] * shape.shape[0] if isinstance(shape, tf.Tensor) else shape
-    return tf.map_fn(function, items, fn_output_signature=tf.TensorSpec(known, dtype))
+    with tf.device("CPU"):  # A GPU takes longer to launch each of so many small draws than to wait for them.
+        return tf.map_fn(function, streams, fn_output_signature=tf.TensorSpec(known, dtype))

@@ -46,6 +46,29 @@ def test_starts_are_the_same_where_xla_compiles():
     np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-8)
 
 
+def test_draws_are_made_on_the_cpu():
+    """Where the attack runs on a GPU, which each image's small draw would hold up."""
+
+    @tf.function
+    def on_gpu():
+        with tf.device("GPU:0"):
+            return context().fold(2).uniform([5])
+
+    graph = on_gpu.get_concrete_function().graph
+    loops = [operation for operation in graph.get_operations() if operation.type.endswith("While")]
+    assert len(loops) == 2
+    assert all("CPU" in loop.device for loop in loops)
+
+
+@pytest.mark.parametrize("seed", [0, 7, -3, 2**31 - 1])
+def test_streams_are_those_of_earlier_versions(seed):
+    """Which folded in each image's number by itself."""
+    numbers = [0, 1, 5, 59_999]
+    for drawn, number in zip(streams(tf.constant(seed), tf.constant(numbers)), numbers, strict=True):
+        folded = tf.random.experimental.stateless_fold_in([seed, 0], number, alg="philox")
+        np.testing.assert_array_equal(drawn, folded)
+
+
 def test_layers_are_those_of_earlier_versions():
     """Which left the algorithm to TensorFlow."""
     found = layer_numbers(images(), 100)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from divtf.attacks.context import for_each
 from divtf.attacks.updates import Momentum
 from divtf.ensembles.objectives.features import as_rows, weighted_layers, with_outputs
 from divtf.ensembles.objectives.objective import Members, MemberValues, count
@@ -84,10 +85,11 @@ def neighbours(count: tf.Tensor) -> tf.Tensor:
 
 def layer_numbers(x: tf.Tensor, layers: int) -> tf.Tensor:
     """A layer's number for each of the images [B, ...], uniform, from its own pixels, int32 [B]."""
-    streams = image_streams(x)
-    return tf.map_fn(
-        lambda seed: tf.random.stateless_uniform([], seed, 0, layers, tf.int32, alg="philox"), streams
-    )
+
+    def drawn(stream):
+        return tf.random.stateless_uniform([], stream, 0, layers, tf.int32, alg="philox")
+
+    return for_each(drawn, image_streams(x), [])
 
 
 def feature_distances(found: Sequence[tf.Tensor], wanted: Sequence[tf.Tensor]) -> tf.Tensor:
