@@ -22,12 +22,12 @@ from benchmarks.timing import Row, write_tables
 from divtf import Ensemble, ThreatModel, make_attack
 from divtf.data import mixture
 from divtf.data.datasets import ImageData
-from divtf.errors import InputError
+from divtf.errors import require
 from divtf.evaluation.predictions import predictions
 from divtf.pipeline import shared_ensembles
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.experiment import load_data
-from divtf.pipeline.finished import directories, read_config
+from divtf.pipeline.finished import read_config
 from divtf.pipeline.parts import DataPart
 from divtf.pipeline.shared_paths import BATCH
 from divtf.pipeline.static_images import static_changes
@@ -44,6 +44,7 @@ SURROGATES = flags.DEFINE_list(
 OUTPUT = flags.DEFINE_string("output", None, "Write PATH.json and, for reading, PATH.md.")
 
 Images = tuple[np.ndarray, np.ndarray]
+Trained = Callable[[], Ensemble]
 
 
 def _cleverhans(surrogate: Callable[[tf.Tensor], tf.Tensor], epsilon: float, images: Images) -> np.ndarray:
@@ -186,31 +187,39 @@ def attacked(base: RunConfig, config: RunConfig, data: ImageData) -> dict[str, n
     return sets
 
 
-def main() -> None:
-    root = Path(RUNS.value)
-    begun = [path.parent for path in root.glob(f"*/{run_directory.CONFIG}")]
-    configs = [dataclasses.replace(read_config(path), run_dir=str(path)) for path in sorted(begun)]
-    config = next((config for config in configs if config.target == "T_Ens"), None)
-    if config is None:
-        raise InputError(f"Expected a run of T_Ens below {root}. Received: {len(begun)} others")
-    finished = set(directories(root))
-    runs = {config.target: config for config in configs if Path(config.run_dir) in finished}
-    data, root = load_data(config.part(DataPart)), root / "explanations"
-    shorter, found = dataclasses.replace(config, epochs=EPOCHS.value), {}
-    trained: dict[str, Callable[[Path], Ensemble]] = {
-        **{name: lambda _, run=run: restore(run, data.spec, Path(run.run_dir)) for name, run in runs.items()},
+def targets(
+    root: Path, runs: Sequence[RunConfig], config: RunConfig, data: ImageData
+) -> Mapping[str, Trained]:
+    """What gives each target: of the table those that are trained, and the variants."""
+    shorter = dataclasses.replace(config, epochs=EPOCHS.value)
+    ours = [run for run in runs if _epochs_of(Path(run.run_dir)) >= run.epochs]
+    return {
+        **{run.target: lambda run=run: restore(run, data.spec, Path(run.run_dir)) for run in ours},
         **{
-            name: lambda directory, each=each: each.train(shorter, data, directory)
+            name: lambda name=name, each=each: each.train(shorter, data, root / name)
             for name, each in variants(config).items()
         },
     }
+
+
+def _epochs_of(directory: Path) -> int:
+    path = directory / run_directory.METRICS
+    return len(path.read_text("utf-8").splitlines()) if path.is_file() else 0
+
+
+def main() -> None:
+    begun = sorted(path.parent for path in Path(RUNS.value).glob(f"*/{run_directory.CONFIG}"))
+    require(bool(begun), f"a table's runs below {RUNS.value}", "none")
+    runs = [dataclasses.replace(read_config(path), run_dir=str(path)) for path in begun]
+    config, root = dataclasses.replace(runs[0], mode="ens"), Path(RUNS.value) / "explanations"
+    data, found = load_data(config.part(DataPart)), {}
     for name, base in surrogates(config).items():
-        if ONLY.value and name in ONLY.value:
+        if name in (ONLY.value or []):
             attacked(base, config, data)
-    for name, get in trained.items():
+    for name, target in targets(root, runs, config, data).items():
         kept = root / f"{name}-{IMAGES.value}.json"
         if not kept.is_file() and (not ONLY.value or name in ONLY.value):
-            checked_json.write_json(kept, measured(get(root / name), config, data))
+            checked_json.write_json(kept, measured(target(), config, data))
             print(f"{name}: {kept.read_text('utf-8')}", flush=True)
         if kept.is_file():
             found[name] = json.loads(kept.read_text("utf-8"))
