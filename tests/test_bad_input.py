@@ -23,6 +23,7 @@ from damage import Hostile
 from divtf.commands import command_line, config_flags, main, table2
 from divtf.data.datasets import DATASETS
 from divtf.ensembles.serving import litert_file, onnx_file
+from divtf.ensembles.serving.formats import CHOICES
 from divtf.errors import InputError
 from divtf.pipeline import experiment
 from divtf.pipeline.finished import read_record
@@ -372,7 +373,7 @@ def test_full_disk_at_an_export_is_one_line_and_leaves_nothing_half_written(
     assert_refused(code, capsys, "No space left on device")
     assert {path.name for path in (tmp_path / "run").iterdir()} - before == {"exports.json"}
     assert run(tmp_path / "run", "--resume", "--export", f"--export_format={name}") == 0
-    assert (tmp_path / "run" / run_directory.EXPORTS[name]).is_file()
+    assert (tmp_path / "run" / CHOICES[name].file).is_file()
 
 
 @pytest.mark.parametrize("place", ["run", "run/checkpoints", "run/saved_model/1", ".", "a file/model"])

@@ -18,6 +18,7 @@ import numpy as np
 from divtf.errors import InputError, first_line, require
 from divtf.networks import names
 from divtf.networks.conversion import convert_member, give_weights, is_graph, random_images, require_same
+from divtf.runtime.draws import draws_kept
 from divtf.runtime.private_names import layers_of
 from divtf.storage.digests import file_digest
 
@@ -146,14 +147,10 @@ def _reseeded(config: Any, stream: random.Random) -> Any:
 @contextlib.contextmanager
 def _drawn_from(seed: int) -> Iterator[None]:
     """Let what is drawn without a seed come from this one: Keras takes such seeds from Python's generator."""
-    python, numpy = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    try:
+    with draws_kept():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
         yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _function(model: str) -> Callable[..., Any]:

@@ -11,18 +11,10 @@ from divtf.ensembles.serving.formats import CHOICES, FORMATS, require_installed
 from divtf.errors import require
 from divtf.pipeline.parts import OutputPart
 from divtf.runtime import quiet_start
-from divtf.storage import checked_json, run_directory
+from divtf.storage import checked_json
 
 # Where this run exported to, so that it is known for its own when the run is gone on with.
 _EXPORTS = "exports.json"
-_TITLES = {
-    "saved_model": "SavedModel",
-    "saved_model_uint8": "SavedModel uint8",
-    "onnx": "ONNX",
-    "litert": "LiteRT",
-    "litert_float16": "LiteRT float16",
-    "litert_int8": "LiteRT int8",
-}
 # Training images that tell a file in int8 which values occur; more change little.
 _CALIBRATION = 200
 # Test images to measure on what lower precision costs: a per cent is enough, and LiteRT may take 0.1 s each.
@@ -36,12 +28,12 @@ def paths_of(output: OutputPart) -> dict[str, Path]:
     names = output.export_format or ("saved_model",)
     if output.export:
         return {name: Path(output.export) for name in names}
-    return {name: Path(output.run_dir) / run_directory.EXPORTS[name] for name in names}
+    return {name: Path(output.run_dir) / CHOICES[name].file for name in names}
 
 
 def summary(output: OutputPart) -> list[str]:
     """A line for each export that was asked for: what it is, and where."""
-    return [f"  {_TITLES[name]:<14} {path}" for name, path in paths_of(output).items()]
+    return [f"  {CHOICES[name].title:<14} {path}" for name, path in paths_of(output).items()]
 
 
 def missing(output: OutputPart) -> dict[str, Path]:
@@ -55,7 +47,8 @@ def missing(output: OutputPart) -> dict[str, Path]:
 
 
 def _is_missing(name: str, path: Path, output: OutputPart) -> bool:
-    directory, own, format = Path(output.run_dir), run_directory.EXPORTS[name], CHOICES[name]["format"]
+    choice, directory = CHOICES[name], Path(output.run_dir)
+    own, format = choice.file, choice.arguments["format"]
     place, run = path.resolve(), directory.resolve()
     apart = not (place.is_relative_to(run) or run.is_relative_to(place))
     require(
@@ -79,7 +72,7 @@ def export(target: Ensemble, output: OutputPart, data: ImageData) -> None:
     for name, path in missing(output).items():
         # Noted before it is made: the move to its place is all or nothing.
         checked_json.write_json(directory / _EXPORTS, sorted({*_exported(directory), str(path.absolute())}))
-        choice = CHOICES[name]
+        choice = CHOICES[name].arguments
         reduced = "precision" in choice
         with quiet_start.converting() if choice["format"] == "litert" else contextlib.nullcontext():
             export_model(

@@ -1,17 +1,16 @@
 """Telling trackers of a run (`--track`), so that no number of the run depends on it, nor its end."""
 
 import contextlib
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from divtf.errors import InputError, first_line
 from divtf.pipeline import shown
 from divtf.pipeline.config import RunConfig
+from divtf.runtime.draws import draws_kept
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json
 from divtf.storage.records import TargetRecord
@@ -54,7 +53,7 @@ class Tracking:
         if name not in self._trackers:
             return None
         try:
-            with _draws_kept():
+            with draws_kept():
                 return do(self._trackers[name])
         except Exception as error:  # Whatever goes wrong there, the run is worth more.
             _LOG.info(f"--track={name} fails, and the run goes on without it: {first_line(error)}")
@@ -110,7 +109,7 @@ def tracked(config: RunConfig) -> Iterator[Tracking]:
 
 def _begin(name: str, tracker: Tracker, subject: Subject, known: str | None) -> str:
     try:
-        with _draws_kept():
+        with draws_kept():
             return tracker.begin(subject, known)
     except Exception as error:
         with contextlib.suppress(Exception):
@@ -119,17 +118,6 @@ def _begin(name: str, tracker: Tracker, subject: Subject, known: str | None) -> 
             raise
         reason = first_line(error)
         raise InputError(f"Expected --track={name} to begin a run. Received: {reason}") from error
-
-
-@contextlib.contextmanager
-def _draws_kept() -> Iterator[None]:
-    """Leave the process's random numbers as they are: a layer without a seed takes its own from them."""
-    pythons, numpys = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(pythons)
-        np.random.set_state(numpys)
 
 
 def _state(directory: Path) -> dict[str, dict[str, Any]]:

@@ -22,16 +22,6 @@ COMPARISON = "comparison.json"
 EXAMPLES = "examples.json"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
-SAVED_MODEL = "saved_model"
-# By format of --export_format.
-EXPORTS = {
-    "saved_model": SAVED_MODEL,
-    "saved_model_uint8": "saved_model_uint8",
-    "onnx": "model.onnx",
-    "litert": "model.tflite",
-    "litert_float16": "model_float16.tflite",
-    "litert_int8": "model_int8.tflite",
-}
 ENSEMBLE = "ensemble.keras"
 _LOCK = ".lock"
 

@@ -114,7 +114,7 @@ def test_run_that_another_process_finishes_meanwhile_is_not_measured_again(
         shutil.copytree(runs["root"] / "div", path)
         if export is not None:
             other = experiment.run(settings(tmp_path, "div", resume=True, export=export))
-            assert (other / run_directory.SAVED_MODEL).is_dir()
+            assert (other / "saved_model").is_dir()
         with open_run(path, *args, **kwargs) as opened:
             yield opened
 
@@ -370,7 +370,7 @@ def test_results_of_something_else_are_refused_by_path(tmp_path, content):
 def test_finished_run_is_exported_when_asked_for_later(runs, work, tmp_path):
     config = settings(runs["root"], "div", resume=True, export="")
     experiment.run(config)
-    path = runs["root"] / "div" / run_directory.SAVED_MODEL
+    path = runs["root"] / "div" / "saved_model"
     x, _ = tiny.data().test_set()
     served = tf.saved_model.load(str(path))
     probabilities = served.serve(tf.constant(x))["probabilities"].numpy()

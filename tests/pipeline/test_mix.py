@@ -16,7 +16,6 @@ from divtf.networks import models
 from divtf.networks.models import MIX, MODELS
 from divtf.pipeline import experiment, finished, shared_paths, trained
 from divtf.pipeline.modes import MODES
-from divtf.storage import run_directory
 
 BUDGET = {
     **{"model": "mix", "dataset": "stripes", "num_members": 5, "epochs": 1, "batch_size": 24},
@@ -119,7 +118,7 @@ def check_export(directory):
     """The SavedModel serves the mean probability of its five members."""
     x, _ = tiny.data().test_set()
     target = restored(directory)
-    served = tf.saved_model.load(str(directory / run_directory.SAVED_MODEL))
+    served = tf.saved_model.load(str(directory / "saved_model"))
     members = tf.nn.softmax(target.member_logits(tf.constant(x))).numpy()
     found = served.serve(tf.constant(x))["probabilities"].numpy()
     np.testing.assert_allclose(found, members.mean(axis=0), atol=1e-5)

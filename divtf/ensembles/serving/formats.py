@@ -33,14 +33,34 @@ FORMATS = {
     "litert": Format("LiteRT file", PRECISIONS, extra="litert", modules=("ai_edge_litert",)),
 }
 
-# What a run may export: arguments of `export_model` by the name that --export_format has for them.
-CHOICES: dict[str, dict[str, Any]] = {
-    "saved_model": {"format": "saved_model"},
-    "saved_model_uint8": {"format": "saved_model", "uint8": True},
-    "onnx": {"format": "onnx"},
-    "litert": {"format": "litert"},
-    "litert_float16": {"format": "litert", "precision": "float16"},
-    "litert_int8": {"format": "litert", "precision": "int8"},
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a run may export.
+
+    Attributes:
+        title: its name in what the command says.
+        file: its name in a run directory.
+        arguments: of `export_model`.
+    """
+
+    title: str
+    file: str
+    arguments: dict[str, Any]
+
+
+# By the name that --export_format has for them.
+CHOICES = {
+    "saved_model": Choice("SavedModel", "saved_model", {"format": "saved_model"}),
+    "saved_model_uint8": Choice(
+        "SavedModel uint8", "saved_model_uint8", {"format": "saved_model", "uint8": True}
+    ),
+    "onnx": Choice("ONNX", "model.onnx", {"format": "onnx"}),
+    "litert": Choice("LiteRT", "model.tflite", {"format": "litert"}),
+    "litert_float16": Choice(
+        "LiteRT float16", "model_float16.tflite", {"format": "litert", "precision": "float16"}
+    ),
+    "litert_int8": Choice("LiteRT int8", "model_int8.tflite", {"format": "litert", "precision": "int8"}),
 }
 
 
