@@ -27,18 +27,18 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "avx512": has_avx512(),
-        **({"gpus": gpus} if (gpus := _gpus()) else {}),
+        **_gpus(),
         **{name: _version(name) for name in packages},
     }
 
 
-def _gpus(information: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
-    """Names of the machine's NVIDIA GPUs, as their driver tells them."""
+def _gpus(information: Path = Path("/proc/driver/nvidia/gpus")) -> dict[str, Any]:
+    """The NVIDIA GPUs by name, as their driver tells them, and whether float32 may be TF32 there."""
     models = []
     for path in sorted(information.glob("*/information")):
         lines = path.read_text(encoding="utf-8").splitlines()
         models += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    return models
+    return {"gpus": models, "tf32": os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"} if models else {}
 
 
 def _version(package: str) -> str:

@@ -360,11 +360,15 @@ def test_digest_of_a_file_is_its_sha256(tmp_path):
     assert digests.file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_provenance_names_the_gpus_that_the_driver_tells(tmp_path):
+@pytest.mark.parametrize(("override", "tf32"), [(None, True), ("1", True), ("0", False)])
+def test_provenance_names_the_gpus_that_the_driver_tells(override, tf32, tmp_path, monkeypatch):
     for place, name in (("0000:00:05.0", "NVIDIA H100 80GB HBM3"), ("0000:00:06.0", "NVIDIA A100")):
         (tmp_path / place).mkdir()
         (tmp_path / place / "information").write_text(
             f"Model: \t\t {name}\nIRQ:   \t\t 11\n", encoding="utf-8"
         )
-    assert environment._gpus(tmp_path) == ["NVIDIA H100 80GB HBM3", "NVIDIA A100"]
-    assert environment._gpus(tmp_path / "none") == []
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    if override:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    assert environment._gpus(tmp_path) == {"gpus": ["NVIDIA H100 80GB HBM3", "NVIDIA A100"], "tf32": tf32}
+    assert environment._gpus(tmp_path / "none") == {}
