@@ -7,8 +7,9 @@ from typing import Any
 
 from absl import flags
 
-from divtf.errors import InputError
+from divtf.errors import InputError, require
 from divtf.pipeline.config import RunConfig, field_type
+from divtf.pipeline.fields import nearest
 
 flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
 
@@ -104,3 +105,21 @@ def parse_list(name: str, texts: Sequence[str], kind: type) -> tuple:
         raise InputError(
             f"Expected --{name} as a comma-separated list of {kind.__name__}. Received: {','.join(texts)}"
         ) from None
+
+
+def distinct(name: str, values: Sequence, known: Collection[str] = ()) -> tuple:
+    """The values of a list flag.
+
+    Args:
+        name: of the flag.
+        values: those given.
+        known: those that may be given; none stands for any.
+
+    Raises:
+        InputError: if there is none, one is given twice, or it is not of the known ones.
+    """
+    among = f" of {{{', '.join(known)}}}" if known else ""
+    holds = 0 < len(set(values)) == len(values) and (not known or set(values) <= set(known))
+    shown = ",".join(map(str, values)) + nearest(tuple(values), known)
+    require(holds, f"--{name} as distinct values{among}, at least one", f"{name}={shown}")
+    return tuple(values)

@@ -9,7 +9,7 @@ from absl import flags
 
 from divtf.commands import command_line
 from divtf.commands.config_flags import define_flags as define_run_flags
-from divtf.commands.config_flags import help_text
+from divtf.commands.config_flags import distinct, help_text
 from divtf.errors import require, require_installed
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
@@ -53,10 +53,7 @@ def protocol_from_flags(name: str, flag_values: flags.FlagValues = flags.FLAGS) 
     values = {key: flag_values[key].value for key in GIVEN if key != "surrogates"}
     given = {key: value for key, value in values.items() if value is not None}
     if flag_values.surrogates is not None:
-        given["surrogates"] = tuple(flag_values.surrogates)
-        distinct = 0 < len(set(given["surrogates"])) == len(given["surrogates"])
-        shown = f"surrogates={','.join(given['surrogates'])}"
-        require(distinct, "--surrogates as distinct names, at least one", shown)
+        given["surrogates"] = distinct("surrogates", flag_values.surrogates)
     return dataclasses.replace(PROTOCOLS[name], **given)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from divtf.errors import require
 from divtf.networks import names
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
-from divtf.pipeline.fields import nearest
 from divtf.storage.records import TargetRecord
 
 flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
@@ -62,9 +61,9 @@ def configs_from_flags(
         f"--label={flag_values.label}",
     )
     given_models = names.joined(flag_values.models)
-    models = distinct("models", given_models, [*SETUPS, *filter(names.is_own, given_models)])
+    models = config_flags.distinct("models", given_models, [*SETUPS, *filter(names.is_own, given_models)])
     given = [str(flag_values.seed)] if flag_values.seeds is None else flag_values.seeds
-    seeds = distinct("seeds", config_flags.parse_list("seeds", given, int))
+    seeds = config_flags.distinct("seeds", config_flags.parse_list("seeds", given, int))
     require(
         flag_values.strategy != "multi_worker",
         "--strategy=single or mirrored for a table; several machines train one run at a time",
@@ -128,12 +127,3 @@ def run(configs: Sequence[RunConfig], cluster: Cluster | None) -> list[TargetRec
         print(f"\n== {number}/{len(configs)}: {told}", flush=True)
         records.append(finished.read_record(experiment.run(config)))
     return records
-
-
-def distinct(name: str, values: Sequence, known: Collection[str] = ()) -> Sequence:
-    """The values of a list flag, if they are distinct and, where these are given, of the known ones."""
-    among = f" of {{{', '.join(known)}}}" if known else ""
-    holds = 0 < len(set(values)) == len(values) and (not known or set(values) <= set(known))
-    shown = ",".join(map(str, values)) + nearest(tuple(values), known)
-    require(holds, f"--{name} as distinct values{among}, at least one", f"{name}={shown}")
-    return values

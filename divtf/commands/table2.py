@@ -64,7 +64,7 @@ def configs_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> list[RunC
         InputError: if a value does not fit.
     """
     require(not flag_values["mode"].present, "--modes for this command", "--mode")
-    modes = many_runs.distinct("modes", flag_values.modes, MODES)
+    modes = config_flags.distinct("modes", flag_values.modes, MODES)
     return many_runs.configs_from_flags(flag_values, [{"mode": mode} for mode in modes], "runs/table2")
 
 

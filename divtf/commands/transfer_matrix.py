@@ -7,11 +7,10 @@ from absl import flags
 
 from divtf.attacks.names import NAMES as ATTACK_NAMES
 from divtf.commands import command_line
-from divtf.commands.config_flags import define_flags, help_text
+from divtf.commands.config_flags import define_flags, distinct, help_text
 from divtf.errors import require
 from divtf.pipeline import finished, shared_paths
 from divtf.pipeline.config import RunConfig
-from divtf.pipeline.fields import nearest
 from divtf.pipeline.parts import DataPart
 from divtf.reporting.transfer_matrix import TransferMatrix
 from divtf.runtime import quiet_start
@@ -66,9 +65,7 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
     from divtf.reporting.figures import style
     from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
 
-    known = f"--attacks as distinct names of {{{', '.join(ATTACK_NAMES)}}}, at least one"
-    holds = 0 < len(set(attacks)) == len(attacks) and set(attacks) <= set(ATTACK_NAMES)
-    require(holds, known, f"{', '.join(attacks) or 'none'}{nearest(tuple(attacks), ATTACK_NAMES)}")
+    distinct("attacks", attacks, ATTACK_NAMES)
     paths = finished.directories(root)
     require(bool(paths), f"finished runs below {root}", "none")
     finished.require_distinct([finished.read_record(path) for path in paths], root)

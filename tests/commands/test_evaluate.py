@@ -88,8 +88,8 @@ def test_what_is_not_given_is_the_protocols(name, arguments, changes):
     [
         (["--protocol=strnog"], "did you mean strong?"),
         (["--protocol="], "--protocol as one of"),
-        (["--protocol=strong", "--surrogates=plain,plain"], "--surrogates as distinct names, at least one"),
-        (["--protocol=strong", "--surrogates="], "--surrogates as distinct names, at least one"),
+        (["--protocol=strong", "--surrogates=plain,plain"], "--surrogates as distinct values, at least one"),
+        (["--protocol=strong", "--surrogates="], "--surrogates as distinct values, at least one"),
         (["--protocol=strong", "--queries=1"], "queries of 0, or of at least 2"),
         (["--protocol=strong", "--stored_as=png"], "stored_as as one of"),
     ],

@@ -191,7 +191,7 @@ def test_finished_command_loads_no_tensorflow(root):
 
 @pytest.mark.parametrize("attacks", [[], ["fgsm", "fgsm"], ["deepfool"]])
 def test_unknown_attacks_are_refused(root, attacks):
-    expected = r"Expected --attacks as distinct names of \{fgsm, .*\}, at least one"
+    expected = r"Expected --attacks as distinct values of \{fgsm, .*\}, at least one"
     with pytest.raises(InputError, match=expected):
         transfer_matrix.main(root, 20, attacks)
 
