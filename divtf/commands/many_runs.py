@@ -17,6 +17,7 @@ from divtf.errors import require
 from divtf.networks import names
 from divtf.pipeline import finished
 from divtf.pipeline.config import RunConfig
+from divtf.storage import run_directory
 from divtf.storage.records import TargetRecord
 
 flags.disclaim_key_flags()  # `--help` is to list those of the command that was started.
@@ -115,7 +116,13 @@ def cluster_from_flags(flag_values: flags.FlagValues) -> Cluster | None:
 
 
 def run(configs: Sequence[RunConfig], cluster: Cluster | None) -> list[TargetRecord]:
-    """Run every target that is not done yet, here one after the other, or on a cluster."""
+    """Run every target that is not done yet, here one after the other, or on a cluster.
+
+    Raises:
+        InputError: before anything is trained, if one of them cannot be.
+    """
+    for config in configs:
+        run_directory.require_usable(Path(config.run_dir), config.identity(), resume=config.resume)
     if cluster is not None:
         return run_all(configs, cluster)
     from divtf.pipeline import experiment

@@ -53,8 +53,7 @@ def open_run(
             `wait` is false.
         OSError: if the directory cannot be written.
     """
-    require(not path.exists() or path.is_dir(), "a directory", f"{path}, which is a file")
-    require(not _is_foreign(path), "an empty or new run directory", f"{path}, which holds other files")
+    _require_place(path)
     path.mkdir(parents=True, exist_ok=True)
     with lock(path / _LOCK, wait=wait):
         # Looked at only now: whoever held the lock before may have made the run.
@@ -65,6 +64,17 @@ def open_run(
         _sweep(path)
         _append_environment(path / ENVIRONMENT)
         yield path
+
+
+def require_usable(path: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Refuse a directory that `open_run` would refuse with these arguments, whoever holds it now.
+
+    Raises:
+        InputError: says what is wrong with it.
+    """
+    _require_place(path)
+    if (path / CONFIG).exists():
+        _check_same(path, config, resume)
 
 
 @contextlib.contextmanager
@@ -85,6 +95,11 @@ def held(path: Path, *, wait: bool = False) -> Iterator[None]:
     with lock(path / _LOCK, wait=wait):
         _sweep(path)
         yield
+
+
+def _require_place(path: Path) -> None:
+    require(not path.exists() or path.is_dir(), "a directory", f"{path}, which is a file")
+    require(not _is_foreign(path), "an empty or new run directory", f"{path}, which holds other files")
 
 
 def _is_foreign(path: Path) -> bool:

@@ -46,6 +46,36 @@ def test_one_label_for_several_modes_is_refused():
     assert (first.target, second.target) == ("foo", "foo") and first.run_dir != second.run_dir
 
 
+def a_run_of_other_epochs(directory, config):
+    with run_directory.open_run(directory, config.identity() | {"epochs": 99}, resume=False):
+        pass
+
+
+def a_file(directory, config):
+    directory.write_text("mine")
+
+
+def other_files(directory, config):
+    directory.mkdir()
+    (directory / "mine.txt").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("taken_by", "received"),
+    [
+        (a_run_of_other_epochs, r".* with epochs=99 there, 2 here"),
+        (a_file, r".*, which is a file"),
+        (other_files, r".*, which holds other files"),
+    ],
+)
+def test_directory_of_something_else_is_refused_before_anything_is_trained(taken_by, received, tmp_path):
+    *earlier, last = parts(tmp_path)
+    taken_by(tmp_path / last.name, last)
+    with pytest.raises(InputError, match=rf"^Expected .* Received: {received}$"):
+        table2.main([*earlier, last])
+    assert [path.name for path in tmp_path.iterdir()] == [last.name]
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("table2")
