@@ -2,10 +2,9 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from divtf.reporting import captions
+from divtf.reporting import captions, detection
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.markdown import bullets, grid_markdown, plain
@@ -16,7 +15,6 @@ from divtf.reporting.tables import Cell, Row, Table
 from divtf.storage.evaluations import (
     KINDS,
     QUERY,
-    SHOWN_SCORES,
     TRANSFER,
     WHITE_BOX,
     EvaluationRecord,
@@ -50,7 +48,6 @@ _ASKED = (
     "Square was also asked for each other image that the target withstood under all else: what it fooled "
     "there counts in everything, and neither in its own column nor in its curve"
 )
-_WRONG_TOO = "Images that fool include, in these records, those that are wrong when clean already"
 _PAPERS = "The paper's attacks were tried on as many images as the run itself was told to attack"
 
 
@@ -105,7 +102,7 @@ def _section(title: str, records: Sequence[EvaluationRecord], beside: Sequence[R
         "#### Attacks, in the order in which they were tried",
         grid_markdown(attack_lines(table, records)),
         *(["#### Signs of masked gradients", *_checks(records)] if any(r.checks for r in records) else []),
-        *(["#### Detection", *_detection(table, records)] if has_detection(records) else []),
+        *(_detection(table, records) if detection.has_curves(records) else []),
     ]
     return "\n\n".join(parts)
 
@@ -308,64 +305,8 @@ def _checks(records: Sequence[EvaluationRecord]) -> list[str]:
     ]
 
 
-def has_detection(records: Sequence[EvaluationRecord]) -> bool:
-    """Whether there is a curve to tell of: where no image stands, nothing is attacked."""
-    return any(record.detection.get("curves") for record in records)
-
-
 def _detection(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
-    return [detection_note(records), grid_markdown(detection_lines(table, records))]
-
-
-def detection_lines(table: Table, records: Sequence[EvaluationRecord]) -> list[list[str]]:
-    """How many images that fool a target are flagged, by score; of the attacks, and of one who evades."""
-    heads = ["target", "attack", "score", "AUC", "images", "flagged of all, %"]
-    lines = [[*heads, "images that fool", "flagged of those that fool, %", "fool unseen"]]
-    for record in records:
-        curves = {(c["attack"], c["score"], c["images"]): c for c in record.detection.get("curves", ())}
-        for (attack, score, images), curve in curves.items():
-            if images == "all" and score in SHOWN_SCORES:
-                fooled = curves.get((attack, score, "fooled"))
-                lines.append([table.names[record.target], *_detected(attack, score, curve, fooled)])
-    return lines
-
-
-def detection_note(records: Sequence[EvaluationRecord]) -> str:
-    """What these lines mean."""
-    first = next(curve for record in records for curve in record.detection.get("curves", ()))
-    at = " / ".join(f"{100 * rate['false_alarms']:g} %" for rate in first["at"])
-    are_right = all(r.detection.get("fooled_were_right") for r in records if r.detection.get("curves"))
-    fool = "Images that fool are right when clean" if are_right else _WRONG_TOO
-    return (
-        f"At epsilon {min(records[0].epsilons):g}. Flagged are images whose score is above that of all but "
-        f"{at} of the clean test images; the AUC is over all attacked images. [ ]: 95 % Wilson interval, of "
-        f"the choice of attacked images at this threshold. {fool}. Who evades knows the score and its "
-        "threshold at 5 %. The records have more scores."
-    )
-
-
-def _detected(
-    attack: str, score: str, curve: Mapping[str, Any], fooled: Mapping[str, Any] | None
-) -> list[str]:
-    of_fooled = ["0", "-", "0"]
-    if fooled:
-        unseen = " / ".join(str(at["missed"]) for at in fooled["at"])
-        of_fooled = [_total(fooled), _rates(fooled), unseen]
-    return [
-        *(attack, score.replace("_", " "), f"{curve['auc']:.3f}", _total(curve), _rates(curve)),
-        *of_fooled,
-    ]
-
-
-def _total(curve: Mapping[str, Any]) -> str:
-    """How many attacked images a curve is of."""
-    return str(curve["at"][0]["total"])
-
-
-def _rates(curve: Mapping[str, Any]) -> str:
-    """Flagged shares in percent, with their intervals."""
-    shares = [[100 * at[name] for name in ("tpr", "low", "high")] for at in curve["at"]]
-    return " / ".join(f"{tpr:.1f} <sub>[{low:.1f}-{high:.1f}]</sub>" for tpr, low, high in shares)
+    return ["#### Detection", detection.note(records), grid_markdown(detection.lines(table, records))]
 
 
 def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:

@@ -6,14 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from divtf.data.paper import TARGETS
-from divtf.reporting import captions
+from divtf.reporting import captions, detection
 from divtf.reporting.comparison import comparison_notes, comparison_tables
 from divtf.reporting.evaluation import (
     attack_lines,
-    detection_lines,
-    detection_note,
     evaluation_table,
-    has_detection,
     notes_on,
     surrogate_lines,
 )
@@ -211,14 +208,14 @@ def _evaluation(
             grids=grids.check_grids(records),
         ),
     ]
-    if has_detection(records):
-        found = grids.text_grid("Images that are flagged", detection_lines(table, records), table.names)
+    if detection.has_curves(records):
+        found = grids.text_grid("Images that are flagged", detection.lines(table, records), table.names)
         drawn = charts.roc_charts(records, SHOWN_SCORES, beside)
         blocks.append(
             Block(
                 f"Protocol {protocol}: detection",
                 f"{name}-detection",
-                notes=[detection_note(records)],
+                notes=[detection.note(records)],
                 grids=[found],
                 charts=drawn,
                 legend=charts.roc_legend(SHOWN_SCORES),
