@@ -18,10 +18,11 @@ import tensorflow as tf
 from absl import app, flags
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
-from benchmarks.timing import Row, write_tables
+from benchmarks import timing
 from divtf import Ensemble, ThreatModel, make_attack
 from divtf.data import mixture
 from divtf.data.datasets import ImageData
+from divtf.data.paper import TARGETS, paper_accuracy
 from divtf.errors import require
 from divtf.evaluation.predictions import predictions
 from divtf.pipeline import shared_ensembles
@@ -32,6 +33,7 @@ from divtf.pipeline.parts import DataPart
 from divtf.pipeline.shared_paths import BATCH
 from divtf.pipeline.static_images import static_changes
 from divtf.pipeline.trained import restore, train
+from divtf.reporting.markdown import grid_markdown
 from divtf.storage import checked_json, run_directory
 
 RUNS = flags.DEFINE_string("runs", "runs/table2_conv3", "Directory of a table's runs, T_Ens among them.")
@@ -163,7 +165,7 @@ def variants(config: RunConfig) -> dict[str, Variant]:
 def measured(target: Ensemble, config: RunConfig, data: ImageData) -> dict[str, dict[str, float]]:
     """Clean accuracy, and that under each attack from each surrogate, in percent."""
     x, y = data.test_set(IMAGES.value)
-    found = {"no attack": {"clean": 100 * float(np.mean(predictions(target, x) == y))}}
+    found = {"none": {"clean": 100 * float(np.mean(predictions(target, x) == y))}}
     for name, base in surrogates(config).items():
         if SURROGATES.value and name not in SURROGATES.value:
             continue
@@ -207,6 +209,25 @@ def _epochs_of(directory: Path) -> int:
     return len(path.read_text("utf-8").splitlines()) if path.is_file() else 0
 
 
+def markdown(record: Mapping[str, Any]) -> str:
+    """For each surrogate a table of accuracies in percent, targets by attacks, with those of the paper."""
+    lines, found = timing.head(record), record["found"]
+    for surrogate in dict.fromkeys(name for of_target in found.values() for name in of_target):
+        shown = {name: of_target[surrogate] for name, of_target in found.items() if surrogate in of_target}
+        attacks = list(next(iter(shown.values())))
+        grid = [["accuracy, %", *attacks]]
+        for name, values in shown.items():
+            grid.append([name, *(f"{values[attack]:.1f}" for attack in attacks)])
+            if surrogate == AS_TRAINED and name in TARGETS:
+                papers = [
+                    paper_accuracy(record["budget"]["model"], name, attack, record["budget"]["epsilon"])
+                    for attack in attacks
+                ]
+                grid.append([f"{name}, paper", *("" if value is None else f"{value:g}" for value in papers)])
+        lines += [f"## Surrogate: {surrogate}", "", grid_markdown(grid, numbers=True), ""]
+    return "\n".join(lines)
+
+
 def main() -> None:
     begun = sorted(path.parent for path in Path(RUNS.value).glob(f"*/{run_directory.CONFIG}"))
     require(bool(begun), f"a table's runs below {RUNS.value}", "none")
@@ -224,13 +245,14 @@ def main() -> None:
         if kept.is_file():
             found[name] = json.loads(kept.read_text("utf-8"))
     if OUTPUT.value:
-        tables = {
-            f"{name}, surrogate {surrogate}": [Row(f"{attack}, %", value) for attack, value in values.items()]
-            for name, by_surrogate in found.items()
-            for surrogate, values in by_surrogate.items()
+        budget = {
+            "model": config.model,
+            "images": IMAGES.value,
+            "epsilon": config.largest_epsilon,
+            "epochs here": EPOCHS.value,
         }
-        budget = {"images": IMAGES.value, "epsilon": config.largest_epsilon, "epochs here": EPOCHS.value}
-        write_tables(Path(OUTPUT.value), "What T_Ens's difference from the paper comes of", budget, tables)
+        record = timing.made("What differences from the paper's Table 2 come of", budget) | {"found": found}
+        timing.write(Path(OUTPUT.value), record, markdown(record))
 
 
 if __name__ == "__main__":

@@ -84,25 +84,37 @@ def in_child(module: str, *arguments: object, **environment: str) -> dict[str, f
 
 def write_tables(path: Path, title: str, budget: Mapping, tables: Mapping[str, Sequence[Row]]) -> None:
     """Keep figures with what they depend on: PATH.json and, for reading, PATH.md."""
-    record = {
-        "title": title,
-        "budget": dict(budget),
-        "environment": environment.environment(),
+    record = made(title, budget) | {
         "tables": {name: [vars(row) for row in rows] for name, rows in tables.items()},
     }
+    write(path, record, markdown(record))
+
+
+def made(title: str, budget: Mapping) -> dict[str, Any]:
+    """The beginning of a record: what it is of, and what its figures depend on."""
+    return {"title": title, "budget": dict(budget), "environment": environment.environment()}
+
+
+def write(path: Path, record: Mapping[str, Any], text: str) -> None:
+    """Keep a record as PATH.json and its text as PATH.md."""
     checked_json.write_json(path.with_suffix(".json"), record)
-    files.write_file(path.with_suffix(".md"), markdown(record))
+    files.write_file(path.with_suffix(".md"), text)
 
 
-def markdown(record: Mapping[str, Any]) -> str:
-    """The tables of a written record."""
+def head(record: Mapping[str, Any]) -> list[str]:
+    """The first lines of a record's text: title, command, commit, budget and machine."""
     environment = record["environment"]
     budget = ", ".join(f"{name} {value}" for name, value in record["budget"].items())
     lines = [f"# {record['title']}", "", f"- Command: `{environment['command']}`"]
     lines += [f"- Commit: {environment['commit']}", f"- Budget: {budget}"]
     # Older records do not tell.
     vectors = {True: ", with AVX-512", False: ", without AVX-512"}.get(environment.get("avx512"), "")
-    lines += [f"- Machine: {environment['cpus']} cores, {environment['platform']}{vectors}", ""]
+    return [*lines, f"- Machine: {environment['cpus']} cores, {environment['platform']}{vectors}", ""]
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The tables of a written record."""
+    lines = head(record)
     for name, rows in record["tables"].items():
         lines += [f"## {name}", "", "| figure | value | target |", "| --- | ---: | --- |"]
         lines += ["| {} | {} | {} |".format(*Row(**row).cells()) for row in rows] + [""]
