@@ -19,7 +19,7 @@ from divtf.ensembles.members import (
     second_order,
 )
 from divtf.ensembles.objectives.gal import GradientAlignment
-from divtf.ensembles.objectives.objective import Memberwise
+from divtf.ensembles.objectives.objective import Memberwise, Objective
 from divtf.ensembles.objectives.terms import Terms
 from divtf.ensembles.weights import Weights, checked_weights
 from divtf.errors import InputError, require
@@ -125,9 +125,13 @@ class Ensemble(BuildsItself, keras.Model):
     def compile(self, optimizer="adam", *, jit_compile: bool | str = False, **kwargs) -> None:
         """Configure `fit` as Keras does, "adam" being divtf's; the loss is the objective's: none is taken.
 
+        With jit_compile=True XLA compiles what takes time, the terms and their gradients; a step's checks,
+        which it would leave out, and the optimizer stay outside.
+
         Raises:
             InputError: if a loss or loss weights are given, or XLA is asked for where it differentiates
-                wrongly: its second-order gradient of max-pooling is not right; or with memory="low".
+                wrongly: its second-order gradient of max-pooling is not right; with memory="low"; or on
+                several devices.
         """
         for given in ("loss", "loss_weights"):
             value = kwargs.get(given)
@@ -142,8 +146,16 @@ class Ensemble(BuildsItself, keras.Model):
         require(
             not in_vain, "jit_compile=False with memory='low': XLA keeps as much with it", "jit_compile=True"
         )
+        alone = self.distribute_strategy.num_replicas_in_sync == 1
+        require(alone or jit_compile is not True, "jit_compile=False on several devices", "jit_compile=True")
         optimizer = Adam() if optimizer == "adam" else optimizer
-        super().compile(optimizer=optimizer, jit_compile=jit_compile is True, **kwargs)
+        super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
+        self._by_xla = jit_compile is True
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Arguments of `compile`, serialised; None before it was called."""
+        config = super().get_compile_config()
+        return config and config | {"jit_compile": self._by_xla}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as when the model was saved, with room for the optimizer's saved state."""
@@ -196,7 +208,11 @@ class Ensemble(BuildsItself, keras.Model):
     def train_step(self, data) -> dict[str, Any]:
         """One step on (images [B, H, W, C], labels [B]): the outer tape of Equation 9's gradient."""
         x, y, weights = self._unpack(data)
+        if isinstance(self.objective, Objective):
+            x = self.objective.checked(x)
         take = step_gradients.together if self.memory is None else step_gradients.one_by_one
+        if self._by_xla:
+            take = step_gradients.by_xla(take)
         terms, gradients = take(self.objective, self.members, self.optimizer.scale_loss, x, y, weights)
         penalty = self._penalty(terms)  # Of the weights before the step.
         replicas.share_statistics(self.members, tf.shape(y)[0])

@@ -38,6 +38,10 @@ def linear_batch(tiny_batch):
     return make
 
 
+# How a step is made of its code: arguments of `compile`. XLA leaves checks out of what it compiles.
+STEPS = {"graph": {}, "eager": {"run_eagerly": True}, "xla": {"jit_compile": True}}
+
+
 def sgd(learning_rate):
     return keras.optimizers.SGD(learning_rate)
 
@@ -111,12 +115,12 @@ def test_a_step_of_the_default_optimizer_is_traced_once(way, linear_ensemble, li
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
-def test_an_sgd_step_on_cross_entropy_is_the_closed_form(eager, linear_ensemble, linear_batch):
+@pytest.mark.parametrize("compiled", STEPS)
+def test_an_sgd_step_on_cross_entropy_is_the_closed_form(compiled, linear_ensemble, linear_batch):
     """Loss = 1/N sum_n CE_n, so member n moves by -lr/N (x^T r / B, sum r / B), r = softmax - onehot."""
     ensemble, twins = linear_ensemble(CrossEntropy())
     x, y, wide = linear_batch()
-    ensemble.compile(sgd(0.3), run_eagerly=eager)
+    ensemble.compile(sgd(0.3), **STEPS[compiled])
     fit(ensemble, x, y)
     for member, twin in zip(ensemble.members, twins, strict=True):
         weight, bias = twin.parameter_gradients(wide, y)
@@ -125,11 +129,13 @@ def test_an_sgd_step_on_cross_entropy_is_the_closed_form(eager, linear_ensemble,
         np.testing.assert_allclose(found_bias, twin.bias - 0.3 / 3 * bias, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
-def test_an_sgd_step_on_equation_9_follows_the_twins_finite_differences(eager, linear_ensemble, linear_batch):
+@pytest.mark.parametrize("compiled", STEPS)
+def test_an_sgd_step_on_equation_9_follows_the_twins_finite_differences(
+    compiled, linear_ensemble, linear_batch
+):
     ensemble, twins = linear_ensemble(GradientAlignment(0.7))
     x, y, wide = linear_batch()
-    ensemble.compile(sgd(0.3), run_eagerly=eager)
+    ensemble.compile(sgd(0.3), **STEPS[compiled])
 
     def loss():
         return reference.mean_objective(twins, wide, y, 0.7)["loss"]
@@ -325,11 +331,11 @@ def test_metrics_given_to_compile_see_the_ensembles_prediction(linear_ensemble, 
         assert measured[name] == pytest.approx(value, rel=1e-5)
 
 
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
-def test_training_and_testing_batch_by_batch_work_on_numpy_arrays(eager, linear_ensemble, linear_batch):
+@pytest.mark.parametrize("compiled", STEPS)
+def test_training_and_testing_batch_by_batch_work_on_numpy_arrays(compiled, linear_ensemble, linear_batch):
     ensemble, twins = linear_ensemble(GradientAlignment())
     x, y, wide = linear_batch()
-    ensemble.compile(sgd(0.0), run_eagerly=eager)
+    ensemble.compile(sgd(0.0), **STEPS[compiled])
     expected = reference.mean_objective(twins, wide, y, 0.5)["loss"]
     assert ensemble.train_on_batch(x, y, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)
     ensemble.reset_metrics()
@@ -497,14 +503,56 @@ def test_xla_is_refused_where_it_differentiates_max_pooling_twice(tiny_members):
     for members, objective in ((pooled, CrossEntropy()), (plain, GradientAlignment())):
         ensemble = Ensemble(members, objective)
         ensemble.compile(jit_compile=True)
-        assert ensemble.jit_compile is True
+        assert ensemble.get_compile_config()["jit_compile"] is True
 
 
 def test_xla_is_never_chosen_for_the_user(tiny_members):
     ensemble = Ensemble(tiny_members(2))
     for options in ({}, {"jit_compile": "auto"}, {"jit_compile": False}):
         ensemble.compile(**options)
-        assert not ensemble.jit_compile
+        assert ensemble.get_compile_config()["jit_compile"] is False
+
+
+def smooth(tiny_members, count=2):
+    """Members that XLA differentiates twice."""
+    return tiny_members(count, features=lambda x: layers.Flatten()(x))
+
+
+def test_steps_compiled_by_xla_are_those_that_are_not(tiny_members, tiny_batch):
+    found, batches = [], [tiny_batch() for _ in range(3)]
+    for jit in (False, True):
+        ensemble = Ensemble(smooth(tiny_members))
+        ensemble.compile(Adam(0.01), jit_compile=jit)
+        losses = [fit(ensemble, *batch)["loss"] for batch in batches]
+        found.append((losses, [weight.ravel() for weight in ensemble.get_weights()]))
+    (plain, weights), (compiled, compiled_weights) = found
+    np.testing.assert_allclose(compiled, plain, rtol=1e-5)
+    np.testing.assert_allclose(np.hstack(compiled_weights), np.hstack(weights), rtol=0, atol=1e-5)
+
+
+def test_xla_compiles_the_terms_and_gradients(tiny_members, tiny_batch):
+    """And with them all that takes time: the optimizer and the checks are what is left."""
+    ensemble = Ensemble(smooth(tiny_members))
+    ensemble.compile(jit_compile=True)
+    ensemble.build_for_training()
+    x, y = tiny_batch()
+    graph = tf.function(ensemble.train_step).get_concrete_function((tf.constant(x), tf.constant(y))).graph
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert "MatMul" not in kinds and "Softmax" not in kinds
+    assert any(
+        operation.get_attr("_XlaMustCompile")
+        for operation in graph.get_operations()
+        if operation.type.endswith("PartitionedCall")
+    )
+
+
+def test_xla_on_several_devices_is_refused(tiny_members):
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        ensemble = Ensemble(smooth(tiny_members))
+        with pytest.raises(
+            InputError, match=r"jit_compile=False on several devices\. Received: jit_compile=True"
+        ):
+            ensemble.compile(jit_compile=True)
 
 
 def test_max_pooling_deep_in_a_nested_model_is_found(tiny_members):
@@ -532,14 +580,14 @@ BAD_LABELS = {
 }
 
 
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize("compiled", STEPS)
 @pytest.mark.parametrize("method", ["fit", "evaluate"])
 @pytest.mark.parametrize("case", BAD_LABELS)
 def test_labels_that_are_none_are_refused_and_move_no_weight(
-    case, method, eager, linear_ensemble, linear_batch
+    case, method, compiled, linear_ensemble, linear_batch
 ):
     ensemble, _ = linear_ensemble(GradientAlignment())
-    ensemble.compile(sgd(0.1), run_eagerly=eager)
+    ensemble.compile(sgd(0.1), **STEPS[compiled])
     y, message = BAD_LABELS[case]
     before = ensemble.get_weights()
     with pytest.raises(InputError, match=message):
@@ -555,7 +603,7 @@ def test_missing_labels_are_refused(linear_ensemble, linear_batch):
         ensemble.fit(linear_batch()[0], verbose=0)
 
 
-@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize("compiled", STEPS)
 @pytest.mark.parametrize(
     ("quantity", "gal_weight", "poison"),
     [
@@ -565,12 +613,12 @@ def test_missing_labels_are_refused(linear_ensemble, linear_batch):
     ],
 )
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
-    quantity, gal_weight, poison, eager, tiny_members, tiny_batch
+    quantity, gal_weight, poison, compiled, tiny_members, tiny_batch
 ):
     """A sound objective for two steps of two images, then the poisoned one at step 3."""
     x, y = tiny_batch(6)
-    ensemble = Ensemble(tiny_members(4), GradientAlignment(0.5))
-    ensemble.compile(sgd(0.1), run_eagerly=eager)
+    ensemble = Ensemble(smooth(tiny_members, count=4), GradientAlignment(0.5))
+    ensemble.compile(sgd(0.1), **STEPS[compiled])
     fit(ensemble, x[:4], y[:4], batch_size=2)
     before = ensemble.get_weights()
     ensemble.objective = GradientAlignment(gal_weight)

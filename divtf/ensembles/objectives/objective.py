@@ -85,6 +85,10 @@ class Objective:
             InputError: says why.
         """
 
+    def checked(self, x: tf.Tensor) -> tf.Tensor:
+        """The images of a training step, which are there only if the objective takes them."""
+        return x
+
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`."""
         return dataclasses.asdict(self)

@@ -57,6 +57,10 @@ class Perturbed(Objective):
         """The ball in the image range."""
         return ThreatModel(self.epsilon, clip_min=self.clip_min, clip_max=self.clip_max)
 
+    def checked(self, x: tf.Tensor) -> tf.Tensor:
+        """The images, which are there only if they are in [clip_min, clip_max]."""
+        return step_checks.images_within(x, self.clip_min, self.clip_max)
+
     def climbed(
         self,
         x: tf.Tensor,
@@ -73,7 +77,7 @@ class Perturbed(Objective):
             update: how gradients are accumulated, of `attacks.updates`.
             random_start: whether to begin anywhere in the ball, and not at x.
         """
-        x = step_checks.images_within(tf.stop_gradient(x), self.clip_min, self.clip_max)
+        x = self.checked(tf.stop_gradient(x))
         size = tf.constant(self.step * self.epsilon, x.dtype)
 
         def gradient(images, _):
