@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from divtf.attacks.losses import Towards
 from divtf.attacks.methods import ATTACKS
 from divtf.attacks.recipe import Recipe
 from divtf.attacks.searches import Search
 from divtf.attacks.threat import ThreatModel
-from divtf.errors import require, require_installed
+from divtf.errors import InputError, require, require_installed
 from divtf.networks.logits import (
     as_target,
     class_indices,
@@ -143,7 +144,7 @@ class Attack:
         }
 
     def _prepare(self, target, x: tf.Tensor) -> _Prepared:
-        members, classes = require_logits(target, x[:_FIRST])
+        members, classes = require_logits(target, x[:_FIRST], differentiable=self.method.differentiates)
         return _Prepared(self.method.prepared(target, members, x.shape[1:], self.threat), classes)
 
     def _check_input(self, x, y):
@@ -167,6 +168,20 @@ class Attack:
                 f"Expected {self.name} images within {threat}. Received: a change of {change:g} and "
                 f"values from {low:g} to {high:g}"
             )
+
+
+def towards(attack: Attack, name: str) -> Attack:
+    """The same attack under another name, led towards the classes that it is given in place of the true ones.
+
+    Raises:
+        InputError: for an attack of another library, which leads away only.
+    """
+    recipe = attack.method
+    if not isinstance(recipe, Recipe):
+        raise InputError(
+            f"Expected an attack composed of pieces, to lead it to a class. Received: {attack.name}"
+        )
+    return compose_attack(name, attack.threat, dataclasses.replace(recipe, loss=Towards(recipe.loss)))
 
 
 def pool_numbers(count: int) -> np.ndarray:

@@ -119,6 +119,11 @@ class Recipe:
         return dataclasses.replace(recipe, pieces=tuple(pieces), update=update, loss=loss)
 
     @property
+    def differentiates(self) -> bool:
+        """Whether it takes gradients of the target: it does."""
+        return True
+
+    @property
     def in_graph(self) -> bool:
         """Whether batches may be attacked on several devices at a time, in one graph."""
         return True

@@ -36,6 +36,11 @@ class Search(abc.ABC):
         """Whether batches may be attacked on several devices at a time, in one graph: they are not."""
         return False
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes gradients of the target, or its scores alone."""
+        return self.gradients > 0
+
     def replace(self, given: Mapping[str, Any]) -> "Search":
         """The same with other values.
 
@@ -67,7 +72,7 @@ class Square(Search):
 
     def prepared(self, target, members, image_shape, threat):
         """As `Recipe.prepared`."""
-        scores = outside.scores_of(target, image_shape)
+        scores = _scores_of(target, image_shape)
 
         def attack(x, y, numbers, seed, pool, pool_labels):
             found = outside.square(scores, x.numpy(), y, threat, seed=_seed_of(seed, numbers), **self.params)
@@ -107,6 +112,14 @@ class AutoPgd(Search):
             return tf.constant(images)
 
         return attack
+
+
+def _scores_of(target: Any, image_shape: Sequence[int]) -> Callable[[Any], Any]:
+    """A target's scores: as one graph, or as it is, where TensorFlow cannot trace it, as a served model."""
+    try:
+        return outside.scores_of(target, tuple(image_shape))
+    except Exception:  # Whatever other code says of a tensor without values; the target gave logits before.
+        return target
 
 
 def _checkpoints(steps: int) -> set[int]:

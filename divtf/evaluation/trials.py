@@ -9,7 +9,7 @@ import numpy as np
 
 from divtf.attacks.attack import Attack
 from divtf.evaluation.adversarial_sets import AdversarialSets
-from divtf.evaluation.predictions import predictions
+from divtf.evaluation.predictions import outputs, predictions
 from divtf.evaluation.query_counts import queries_taken
 from divtf.evaluation.stored import as_stored
 from divtf.runtime.logs import get_logger
@@ -21,10 +21,18 @@ _LOG = get_logger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """An attack, and how often it is tried with other random draws."""
+    """An attack, and how it is tried.
+
+    Attributes:
+        attack: the attack.
+        versions: how often, each time with other random draws.
+        rank: 1 gives it the likeliest of the wrong classes that the attacked model sees in each image, 2 the
+            next one; 0 gives it the true one.
+    """
 
     attack: Attack
     versions: int = 1
+    rank: int = 0
 
 
 def draws(attack: Attack, version: int) -> int:
@@ -44,6 +52,20 @@ def result_of(attack: Attack, tried: str, hits: str, **told: Any) -> TrialResult
         hits=hits,
         **told,
     )
+
+
+def wrong_classes(model: Any, x: Any, y: np.ndarray, rank: int) -> np.ndarray:
+    """For each image the wrong class that a model finds likeliest, or of that rank, integer [n].
+
+    Args:
+        model: an Ensemble, or what gives logits.
+        x: images [n, ...].
+        y: their true classes [n].
+        rank: 1 for the likeliest; less than the number of classes.
+    """
+    scores = outputs(model, x)
+    scores[np.arange(len(y)), y] = -np.inf
+    return np.argsort(-scores, axis=1, kind="stable")[:, rank - 1]
 
 
 class Standing:
@@ -95,7 +117,7 @@ class Standing:
                 self._say(attempt.attack, name, numbers)
                 for version in range(attempt.versions):
                     told = {"kind": TRANSFER, "surrogate": name, "version": version}
-                    found = self._try(attempt.attack, sets, numbers, self._targets, **told)
+                    found = self._try(attempt, sets, numbers, self._targets, **told)
                     for target, hits in found.items():
                         under[name][target][numbers] &= hits
 
@@ -106,7 +128,7 @@ class Standing:
                 for version in range(attempt.versions):
                     numbers = self._to_attack([self.standing[name]])
                     self._say(attempt.attack, name, numbers)
-                    self._try(attempt.attack, sets[name], numbers, [name], kind=WHITE_BOX, version=version)
+                    self._try(attempt, sets[name], numbers, [name], kind=WHITE_BOX, version=version)
 
     def by_queries(
         self,
@@ -142,17 +164,18 @@ class Standing:
 
     def _try(
         self,
-        attack: Attack,
+        attempt: Attempt,
         sets: AdversarialSets,
         numbers: np.ndarray,
         scored: Iterable[str],
         **told: Any,
     ) -> dict[str, np.ndarray]:
         """Score some targets on an attack's images of these numbers; whether each has each image right."""
-        sha256, hits = "", {name: np.zeros(0, bool) for name in scored}
+        attack, sha256, hits = attempt.attack, "", {name: np.zeros(0, bool) for name in scored}
         if len(numbers):
             seed = draws(attack, told["version"])
-            images, sha256 = sets.images(attack, self._x, self._y, numbers=numbers, seed=seed)
+            given = wrong_classes(sets.surrogate, self._x, self._y, attempt.rank) if attempt.rank else self._y
+            images, sha256 = sets.images(attack, self._x, given, numbers=numbers, seed=seed)
             seen = as_stored(images, self._stored_as, attack.threat.clip_min, attack.threat.clip_max)
             hits = {name: predictions(self._targets[name], seen) == self._y[numbers] for name in hits}
         for name in hits:

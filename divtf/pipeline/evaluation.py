@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from divtf.attacks.attack import Attack, make_attack
+from divtf.attacks.attack import Attack, make_attack, towards
 from divtf.attacks.threat import ThreatModel
 from divtf.data.datasets import ImageData
 from divtf.ensembles.ensemble import Ensemble
@@ -246,7 +246,12 @@ def _attacks(protocol: Protocol, epsilon: float, classes: int) -> _Attacks:
 def _attempts(trials: Sequence[Trial], epsilon: float, classes: int) -> list[Attempt]:
     """The trials that images of so many classes admit."""
     return [
-        Attempt(make_attack(trial.attack, ThreatModel(epsilon), **trial.params), trial.versions)
+        Attempt(_attack(trial, epsilon), trial.versions, trial.rank)
         for trial in trials
         if classes >= trial.classes
     ]
+
+
+def _attack(trial: Trial, epsilon: float) -> Attack:
+    attack = make_attack(trial.attack, ThreatModel(epsilon), **trial.params)
+    return towards(attack, f"{trial.attack}_to_{trial.rank}") if trial.rank else attack

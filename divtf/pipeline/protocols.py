@@ -20,12 +20,14 @@ class Trial:
         params: other values than its own for its parameters.
         versions: how often it is tried, each time with other random draws.
         classes: of the images, at least; with fewer it is left out.
+        rank: of the wrong class that the attack leads to, as `evaluation.trials.Attempt` has it.
     """
 
     attack: str
     params: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: int = 1
     classes: int = 2
+    rank: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,8 @@ class Protocol:
     @property
     def needs_art(self) -> bool:
         """Whether the extra `attacks` has to be installed."""
-        return self.queries > 0 or any(trial.attack == "auto_pgd" for trial in self.white_box)
+        tried = (*self.transfer, *self.white_box)
+        return self.queries > 0 or any(trial.attack == "auto_pgd" for trial in tried)
 
 
 # Within 15 minutes for the demo's two targets on two cores, training of surrogates with it.
@@ -94,6 +97,7 @@ _STRONG = Protocol(
         Trial("dim"),
         Trial("ssa", {"steps": 8, "copies": 3}),
         Trial("cse"),
+        Trial("auto_pgd", {"steps": 25}),
     ),
     white_box=(
         Trial("auto_pgd", {"steps": 25}),
@@ -102,6 +106,11 @@ _STRONG = Protocol(
         Trial("pgd", {"steps": 20, "loss": "margin"}),
         # On what is left, at the steps of AutoAttack: it fools most of what cross-entropy does not.
         Trial("auto_pgd", {"steps": 100, "loss": "dlr"}, classes=3),
+        # What leads away may waver between two classes and reach none.
+        *(
+            Trial("pgd", {"steps": 40, "loss": "mean_probability"}, classes=rank + 1, rank=rank)
+            for rank in (1, 2, 3)
+        ),
     ),
     queries=500,
     query_images=50,

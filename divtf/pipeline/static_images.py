@@ -1,13 +1,10 @@
 """Images that attack static models, for ensemble adversarial training (section 4.2): how each is changed."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
-from divtf.attacks.attack import Attack, compose_attack
-from divtf.attacks.losses import Towards
-from divtf.attacks.methods import ATTACKS
+from divtf.attacks.attack import Attack, make_attack, towards
 from divtf.attacks.threat import ThreatModel
 from divtf.data.datasets import ImageData
 from divtf.data.images import as_float
@@ -33,11 +30,8 @@ def static_attack(name: str, threat: ThreatModel) -> Attack:
     trains on its images cannot learn to read the true class off them, which is label leaking. step_ll is
     fgsm_ll (Kurakin et al. 2017, "Adversarial Machine Learning at Scale").
     """
-    method = "fgsm" if name == "step_ll" else name.removesuffix("_ll")
-    recipe: Any = ATTACKS[method]
-    if name in LEAST_LIKELY:
-        recipe = dataclasses.replace(recipe, loss=Towards(recipe.loss))
-    return compose_attack(name, threat, recipe)
+    attack = make_attack("fgsm" if name == "step_ll" else name.removesuffix("_ll"), threat)
+    return towards(attack, name) if name in LEAST_LIKELY else attack
 
 
 def static_changes(config: RunConfig, data: ImageData) -> list[Any]:

@@ -296,11 +296,13 @@ def _checks(records: Sequence[EvaluationRecord]) -> list[str]:
     for record in records:
         lines = [[f"{record.target}, seed {record.seed}", "passed", "what was found"]]
         for check in record.checks:
-            lines.append([check["name"], "yes" if check["passed"] else f"**no** {MASKED}", check["sentence"]])
+            passed = "yes" if check["passed"] else f"**no** {MASKED}"
+            lines.append([record.check_name(check), passed, check["sentence"]])
         parts.append(grid_markdown(lines))
     return [
-        f"At epsilon {min(records[0].epsilons):g}. A target that fails one has {MASKED} at its figures, "
-        "or at its name where figures of it stand: they may tell more of the attacks than of the target.",
+        f"At epsilon {min(records[0].epsilons):g} if no other is named. A target that fails one has "
+        f"{MASKED} at its figures, or at its name where figures of it stand: they may tell more of the "
+        "attacks than of the target.",
         *parts,
     ]
 

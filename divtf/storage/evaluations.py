@@ -114,6 +114,12 @@ class EvaluationRecord(Record):
         """Whether it shows signs of masked gradients: a check failed."""
         return not all(check["passed"] for check in self.checks)
 
+    def check_name(self, check: Mapping[str, Any]) -> str:
+        """What one of the checks looked for, and at which epsilon, if not the smallest."""
+        # Records of earlier versions have no other.
+        epsilon = check.get("epsilon", min(self.epsilons))
+        return check["name"] if epsilon == min(self.epsilons) else f"{check['name']}, at {epsilon:g}"
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
         trials = [dataclasses.asdict(trial) for trial in self.trials]

@@ -114,6 +114,29 @@ def test_square_takes_images_of_any_sides(shape):
 
 
 @needs_art
+def without_gradients():
+    """Of a Keras model that rounds its images, and of one that is asked as a server is, in NumPy."""
+    images = keras.Input(SHAPE)
+    logits = layers.Dense(CLASSES)(
+        layers.Flatten()(layers.Lambda(lambda x: keras.ops.round(8 * x) / 8)(images))
+    )
+    model = keras.Model(images, logits)
+    return {"rounding": model, "served": lambda x: model.predict(np.asarray(x), verbose=0)}
+
+
+@needs_art
+@pytest.mark.parametrize("name", ["rounding", "served"])
+def test_square_attacks_what_has_no_gradients_and_others_say_that_there_are_none(name):
+    target = without_gradients()[name]
+    y = np.asarray(target(X)).argmax(axis=1)
+    x_adv = make_attack("square", ThreatModel(0.3), queries=30)(target, X, y)
+    assert (np.asarray(target(x_adv)).argmax(axis=1) != y).any()
+    assert float(np.abs(x_adv - X).max()) <= 0.3 + 1e-6
+    for other in ("auto_pgd", "pgd"):
+        with pytest.raises(InputError, match=r"^Expected a target that TensorFlow can differentiate"):
+            make_attack(other, ThreatModel(0.3))(target, X, y)
+
+
 def test_queries_tell_the_accuracy_after_each():
     found = square(linear, X, Y, ThreatModel(0.05), queries=40, seed=1)
     right = linear(found.images).argmax(axis=1) == Y

@@ -7,7 +7,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from divtf.attacks.attack import Attack, make_attack
+from divtf.attacks.attack import Attack, make_attack, towards
 from divtf.attacks.threat import ThreatModel
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.trials import Attempt, Standing, draws
@@ -90,6 +90,29 @@ def hits(result):
 
 def left(standing):
     return {name: np.flatnonzero(stands).tolist() for name, stands in standing.items()}
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_an_attack_of_a_rank_leads_to_the_wrong_class_of_that_rank(world, rank):
+    """By the clean image's probabilities; it fools where the image is no more what it is labelled as."""
+    aimed = Attempt(
+        towards(make_attack("pgd", ThreatModel(0.2), loss="mean_probability"), "aimed"), rank=rank
+    )
+    standing = world.standing()
+    standing.by_gradients(world.sets(world.targets), [aimed])
+    for name, target in world.targets.items():
+        (result,) = standing.results[name]
+        assert result.attack == "aimed"
+        scores = target(tf.constant(world.x)).numpy()
+        classes = np.array(
+            [sorted(set(range(3)) - {y}, key=lambda c: -s[c]) for s, y in zip(scores, world.y, strict=True)]
+        )
+        given, seed = classes[:, rank - 1], draws(aimed.attack, 0)
+        x_adv = aimed.attack(target, world.x, given, seed=seed).numpy()
+        stand = (world.classes(name, world.x) == world.y) & (world.classes(name, x_adv) == world.y)
+        assert left(standing.standing)[name] == np.flatnonzero(stand).tolist()
+        reached = world.classes(name, x_adv)[tried(result)] == given[tried(result)]
+        assert reached.mean() > (0.9, 0.4)[rank - 1], "else it leads elsewhere"
 
 
 @pytest.mark.parametrize("stored_as", ["float32", "uint8"])

@@ -67,8 +67,9 @@ def few_checks(target, x, y, threat, *, white, black, effort, stored_as):
 
 @pytest.fixture(scope="module")
 def less():
-    """Few checks, and evasion with few steps, for which no test is."""
+    """Few checks, at the smallest epsilon alone, and evasion with few steps, for which no test is."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation_checks, "_FEW", 1.0)
         patch.setattr(evaluation_checks, "_EVADING_STEPS", 2)
         patch.setattr(evaluation_checks, "masking_report", few_checks)
         patch.setattr(query_counts, "_BATCH", 4)
@@ -293,6 +294,19 @@ def test_checks_and_detection_are_of_the_smallest_epsilon(evaluated):
             fooled = sum(record.fooled(trial)[number] for number in np.flatnonzero(record.clean_hits))
             assert attacks[name] == {"images": len(numbers(trial.tried)), "fooled": fooled}
         assert record.detection["clean"]["images"] == 24, "all test images set the thresholds"
+
+
+def test_checks_are_of_each_epsilon_at_which_more_than_a_few_images_stand(evaluated, tmp_path, monkeypatch):
+    root = shutil.copytree(evaluated[0], tmp_path / "root")
+    monkeypatch.setattr(evaluation_checks, "_FEW", 0.05)
+    for record in evaluate(family(root), PROTOCOL):
+        stand = {epsilon: sum(record.standing_under(WHITE_BOX, epsilon)) for epsilon in record.epsilons}
+        assert stand[0.2] > 0.05 * COUNT, "else this tests nothing"
+        names = [record.check_name(check) for check in record.checks]
+        assert names == ["gradients", "black box", "queries", "black box, at 0.2", "queries, at 0.2"]
+        at = {kind: ~np.array(record.standing_under(kind, 0.2)) for kind in (TRANSFER, WHITE_BOX)}
+        gain = (int(at[TRANSFER].sum()) - int(at[WHITE_BOX].sum())) / COUNT
+        assert record.checks[3]["figure"] == pytest.approx(gain)
 
 
 def test_checks_go_further_than_the_white_box_whose_images_they_go_on_with():

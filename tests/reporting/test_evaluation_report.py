@@ -150,7 +150,7 @@ def test_every_figure_of_a_target_with_a_failed_check_is_marked_and_no_other(bad
         assert all(re.fullmatch(r"[\d.]+†? <sub>\[[\d.-]+\]</sub>", cell) for cell in figures)
     assert left()[1] == {key: [cell.replace("†", "") for cell in cells] for key, cells in lines.items()}
     text = evaluation_markdown(records)
-    assert "At epsilon 0.1. A target that fails one has † at its figures, or at its name where" in text
+    assert "At epsilon 0.1 if no other is named. A target that fails one has † at its figures, or at" in text
     assert f"| {bad}, seed 0 | passed | what was found |" in text
     assert text.count("| gradients | **no** † | Half of them are zero. |") == 1
     assert text.count("| repeated | yes | They do not differ. |") == 2

@@ -119,12 +119,12 @@ def check_grids(records: Sequence[EvaluationRecord]) -> list[Grid]:
     """Signs of masked gradients, a table for each target and seed that was looked at."""
     return [
         Grid(
-            f"{record.target}, seed {record.seed}, at epsilon {min(record.epsilons):g}",
+            f"{record.target}, seed {record.seed}, at epsilon {min(record.epsilons):g} if no other is named",
             ("looked for", "passed", "what was found"),
             tuple(
                 Line(
                     (
-                        Cell(check["name"]),
+                        Cell(record.check_name(check)),
                         Cell("yes" if check["passed"] else f"no {MASKED}", strong=not check["passed"]),
                         Cell(check["sentence"]),
                     ),
