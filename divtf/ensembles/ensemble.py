@@ -226,7 +226,7 @@ class Ensemble(BuildsItself, keras.Model):
     def test_step(self, data) -> dict[str, Any]:
         """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
         x, y, weights = self._unpack(data)
-        terms = replicas.terms(self.objective, self.members, x, y, training=False).weighted(weights)
+        terms = step_gradients.terms_of(self.objective, self.members, x, y, weights, training=False)
         return self._measure(y, weights, terms, self._penalty(terms))
 
     @property

@@ -21,7 +21,8 @@ State = tuple[list[tf.Tensor], list[tf.Tensor]]
 def alike(members: Sequence[keras.Model]) -> bool:
     """Whether the graph of the first member is that of all, but for the values of the variables.
 
-    That is known of what `build_member` has made with the same arguments, where the same of it is trained.
+    That is known of what `build_member` has made with the same arguments, where the same of it is trained,
+    and no layer was altered since.
     """
     if made_as(members[0]) is None or replicas.replicas() > 1 or not members[0].trainable_variables:
         return False
@@ -104,4 +105,11 @@ def _states(members: Sequence[keras.Model]) -> State:
 
 
 def _kind(member: keras.Model) -> tuple[Any, ...]:
-    return made_as(member), [part.trainable for part in (*layers_of(member), *member.variables)]
+    layers = layers_of(member)
+    told = [_of_no_name(layer.get_config()) for layer in layers if not isinstance(layer, keras.Model)]
+    return made_as(member), told, [part.trainable for part in (*layers, *member.variables)]
+
+
+def _of_no_name(config: dict[str, Any]) -> dict[str, Any]:
+    """What a layer computes, without its name, and the initialisers, whose seeds differ."""
+    return {key: value for key, value in config.items() if key != "name" and "initializer" not in key}

@@ -17,6 +17,7 @@ from divtf.ensembles import one_graph
 from divtf.ensembles.objectives.objective import MemberValues
 from divtf.ensembles.objectives.terms import Terms
 from divtf.ensembles.weights import Weights
+from divtf.errors import require
 from divtf.runtime import replicas
 
 Taken = tuple[Terms, list[tf.Tensor]]
@@ -45,7 +46,7 @@ def together(
         weights: of the examples.
     """
     with tf.GradientTape() as tape:
-        terms = replicas.terms(objective, members, x, y, training=True).weighted(weights)
+        terms = terms_of(objective, members, x, y, weights, training=True)
         added = penalty(members, len(members), terms.loss.dtype)
         total = scale(_share(terms.loss, added))
     return terms, _gradients(tape, total, variables_of(members))
@@ -88,6 +89,26 @@ def one_by_one(
         # Its activations are kept until its gradients are there.
         last = taken or led
     return terms, gradients
+
+
+def terms_of(
+    objective: Callable[..., Terms],
+    members: Sequence[keras.Model],
+    x: tf.Tensor,
+    y: tf.Tensor,
+    weights: Weights,
+    *,
+    training: bool,
+) -> Terms:
+    """The objective's terms on this replica's images, each example with its weight; arguments as above.
+
+    Raises:
+        InputError: if an objective of one's own gives something else.
+    """
+    found = replicas.terms(objective, members, x, y, training=training)
+    given = f"{type(objective).__name__}, which gives {type(found).__name__}"
+    require(isinstance(found, Terms), "an objective that gives Terms", given)
+    return found.weighted(weights)
 
 
 def by_xla(take: Callable[..., Taken]) -> Callable[..., Taken]:

@@ -98,7 +98,7 @@ def require_same(outputs: Any, member: keras.Model, expected: Any) -> None:
     require(
         bool(off <= (0.1 if narrow else 1e-3) * np.abs(expected).max()),
         "a member that its layers and their configurations tell all of, or check=False",
-        f"{_shown(member)}, whose copy gives other outputs, off by {off:.1g}",
+        f"{_shown(member)}, whose layers put together anew give other outputs, off by {off:.1g}",
     )
 
 

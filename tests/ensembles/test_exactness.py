@@ -339,7 +339,7 @@ def configured():
 
 @pytest.mark.parametrize("make", [own_call, configured])
 def test_what_is_measured_is_the_member_and_no_other_function(make):
-    with pytest.raises(InputError, match="whose copy gives other outputs"):
+    with pytest.raises(InputError, match="whose layers put together anew give other outputs"):
         Ensemble([make(), make()])
 
 

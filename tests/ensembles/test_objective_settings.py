@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from divtf import (
@@ -16,6 +17,7 @@ from divtf import (
     InputError,
     make_objective,
 )
+from divtf.ensembles.objectives.features import first_layers
 
 # Name -> settings by default, from the papers or, where a class says so, their code.
 DEFAULTS = {
@@ -350,6 +352,61 @@ def test_members_of_any_graph_are_looked_into(name, form, tiny_batch):
     ensemble.compile("sgd", run_eagerly=True)
     x, y = tiny_batch(4, (4, 4, 1))
     assert np.isfinite(ensemble.fit(x, y, verbose=0).history["loss"]).all()
+
+
+class Rescaled(keras.Model):
+    """A graph of layers with code of its own before them."""
+
+    def call(self, x, training=False):
+        return super().call(10 * x - 5, training=training)
+
+
+@pytest.mark.parametrize("name", ["parl", "dverge"])
+def test_members_that_compute_something_else_than_their_layers_are_refused(name):
+    def member():
+        images = keras.Input((4, 4, 1))
+        return Rescaled(images, layers.Dense(3)(layers.Flatten()(layers.Conv2D(2, 3)(images))))
+
+    with pytest.raises(InputError, match=r"whose layers put together anew give other outputs, off by"):
+        Ensemble([member(), member()], make_objective(name), check=False)
+
+
+def test_separable_convolutions_are_looked_into(tiny_batch):
+    """Or PARL would make the logits differ, in which members should agree."""
+    members = [
+        keras.Sequential(
+            [keras.Input((4, 4, 1)), layers.SeparableConv2D(2, 3), layers.Flatten(), layers.Dense(3)]
+        )
+        for _ in range(2)
+    ]
+    assert [type(layer) for layer in first_layers(members[0], 2)] == [layers.SeparableConv2D]
+    ensemble = Ensemble(members, make_objective("parl"), check=False)
+    ensemble.compile("sgd")
+    assert np.isfinite(ensemble.fit(*tiny_batch(4, (4, 4, 1)), verbose=0).history["loss"]).all()
+
+
+def test_an_objective_that_gives_no_terms_gets_one_line(tiny_members, tiny_batch):
+    class Sum:
+        def __call__(self, members, x, y, *, training):
+            return tf.add_n([tf.reduce_sum(member(x, training=training)) for member in members])
+
+    ensemble = Ensemble(tiny_members(2), Sum())
+    ensemble.compile("sgd")
+    for method in (ensemble.fit, ensemble.evaluate):
+        with pytest.raises(
+            InputError, match=r"^Expected an objective that gives Terms\. Received: Sum, which gives"
+        ):
+            method(*tiny_batch(), verbose=0)
+
+
+def test_an_objective_of_ones_own_may_have_settings_of_any_type():
+    @dataclasses.dataclass(frozen=True)
+    class Named(GradientAlignment):
+        title: str = "mine"
+
+    assert Named(title="ours").title == "ours" and Named().weight == 0.5
+    with pytest.raises(InputError, match="weight"):
+        Named(weight=-1)
 
 
 @pytest.mark.parametrize("compiled", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str)

@@ -85,6 +85,14 @@ def test_the_graph_does_not_grow_with_the_members():
     assert convolutions(5) == convolutions(2) > 5
 
 
+def altered():
+    """A member made as the others are, of which a slope was set to another value then."""
+    (member,) = small_members(1)
+    slopes = [layer for layer in member.layers if isinstance(layer, keras.layers.LeakyReLU)]
+    slopes[0].negative_slope = 0.9
+    return member
+
+
 def test_only_members_made_alike_share_a_graph():
     one, other = small_members(2)
     assert one_graph.alike([one, other])
@@ -93,6 +101,7 @@ def test_only_members_made_alike_share_a_graph():
         "activation": build_member("small", (5, 5, 1), 4, activation="relu", dtype="float64"),
         "type": small_members(1, "float32")[0],
         "copy, which may have been changed": keras.models.clone_model(one),
+        "changed since": altered(),
     }
     for what, member in others.items():
         assert not one_graph.alike([one, member]), what

@@ -292,6 +292,8 @@ def softmax_used_twice():
     ids=["a call of its own", "a softmax within and at the end"],
 )
 def test_copies_that_compute_something_else_are_refused(make):
-    with pytest.raises(InputError, match=r"whose copy gives other outputs, off by") as raised:
+    with pytest.raises(
+        InputError, match=r"whose layers put together anew give other outputs, off by"
+    ) as raised:
         convert_member(make())
     assert "\n" not in str(raised.value)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from divtf.attacks.context import for_each
 from divtf.attacks.updates import Momentum
-from divtf.ensembles.objectives.features import as_rows, weighted_layers, with_outputs
+from divtf.ensembles.objectives.features import as_rows, require_looked_into, weighted_layers, with_outputs
 from divtf.ensembles.objectives.objective import Members, MemberValues, count
 from divtf.ensembles.objectives.perturbed import Perturbed, epsilon, image_streams, step
 from divtf.ensembles.objectives.terms import Terms
@@ -41,7 +41,7 @@ class VulnerabilityDiversity(Perturbed):
     def require_members(self, members: Sequence[keras.Model], num_classes: int) -> None:
         """Refuse members into whose layers one cannot look."""
         for member in members:
-            weighted_layers(member)
+            require_looked_into(member)
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`."""

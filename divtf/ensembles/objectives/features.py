@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from divtf.errors import require
-from divtf.networks.conversion import is_graph
+from divtf.networks.conversion import is_graph, random_images, require_same
 from divtf.runtime.private_names import layers_of
 
 _CONVOLUTIONS = (
@@ -19,6 +19,8 @@ _CONVOLUTIONS = (
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
 )
 _WITH_OUTPUTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -60,7 +62,19 @@ def _looked_into(layer: Any) -> bool:
 
 
 def _has_kernel(layer: Any) -> bool:
-    return getattr(layer, "kernel", None) is not None
+    return any(getattr(layer, name, None) is not None for name in ("kernel", "pointwise_kernel"))
+
+
+def require_looked_into(member: keras.Model) -> None:
+    """Refuse a member that one cannot look into, or that computes something else than its layers do.
+
+    Raises:
+        InputError: says why.
+    """
+    weighted_layers(member)
+    images = random_images(member.inputs[0].shape)
+    *_, outputs = with_outputs(member)(images, training=False)
+    require_same(outputs, member, member(images, training=False))
 
 
 def first_layers(member: Any, count: int) -> list[keras.layers.Layer]:

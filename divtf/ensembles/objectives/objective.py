@@ -58,6 +58,8 @@ class Objective:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
+            if "holds" not in field.metadata:
+                continue  # Of an objective of one's own, which may be of any type.
             value = getattr(self, field.name)
             holds = is_number(value) and field.metadata["holds"](value)
             require(holds, field.metadata["expected"], f"{field.name}={value!r}")

@@ -7,7 +7,13 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles import alignment
-from divtf.ensembles.objectives.features import as_rows, first_layers, weighted_layers, with_outputs
+from divtf.ensembles.objectives.features import (
+    as_rows,
+    first_layers,
+    require_looked_into,
+    weighted_layers,
+    with_outputs,
+)
 from divtf.ensembles.objectives.objective import Members, MemberValues, Objective, count, weight
 from divtf.ensembles.objectives.terms import Terms
 from divtf.errors import require
@@ -60,6 +66,8 @@ class PairwiseRobustness(Objective):
 
     def require_members(self, members: Sequence[keras.Model], num_classes: int) -> None:
         """Refuse members whose layers cannot be compared."""
+        for member in members:
+            require_looked_into(member)
         shapes = [[tuple(_kernel(layer).shape) for layer in self._layers(member)] for member in members]
         same = all(shape == shapes[0] for shape in shapes)
         require(
@@ -106,12 +114,12 @@ def _kernel(layer: keras.layers.Layer) -> keras.Variable:
     """The variable by which a layer's gradients are taken.
 
     With LoRA the kernel is that variable and what LoRA adds to it: the gradients with respect to both are the
-    same.
+    same. Of a separable convolution's two it is the pointwise one.
 
     Raises:
         InputError: if there is none, or it holds whole numbers.
     """
-    kernel = layer.kernel
+    kernel = layer.kernel if hasattr(layer, "kernel") else layer.pointwise_kernel
     if not isinstance(kernel, keras.Variable):
         kernel = next((weight for weight in layer.weights if weight.name == "kernel"), None)
     require(
