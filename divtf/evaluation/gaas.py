@@ -130,7 +130,6 @@ def _check(target: Any, x: Any, y: Any, low: float, high: float) -> tuple[Any, n
     inside = bool(np.float32(low) <= least and most <= np.float32(high))
     require(inside and low < high, f"x within [{low}, {high}]", min=least, max=most)
     _, classes = require_logits(target, tf.constant(np.asarray(x[:1])))
-    require(classes >= 2, "a target's logits [B, C >= 2]", classes=classes)
     valid = bool(y.min() >= 0 and y.max() < classes)
     require(valid, f"labels y within [0, {classes})", min=y.min(), max=y.max())
     return x, y.astype(np.int32)

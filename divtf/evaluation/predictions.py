@@ -11,7 +11,13 @@ import tensorflow as tf
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import LazyImages, as_images, blocks, value_range
 from divtf.errors import require
-from divtf.networks.logits import as_target, member_logits, require_labels, require_one_label_each
+from divtf.networks.logits import (
+    as_target,
+    member_logits,
+    require_labels,
+    require_one_label_each,
+    require_one_tensor,
+)
 from divtf.runtime.devices import devices_of, map_batches
 
 _PREDICTIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -36,7 +42,9 @@ def outputs(target, x: Any, batch_size: int = 250) -> np.ndarray:
     if isinstance(target, keras.Model) and not devices:
         # Keras would copy what is mapped or read later into memory.
         parts = blocks(x, batch_size) if isinstance(x, LazyImages | np.memmap) else [x]
-        return np.concatenate([target.predict(part, batch_size=batch_size, verbose=0) for part in parts])
+        predicted = [target.predict(part, batch_size=batch_size, verbose=0) for part in parts]
+        require_one_tensor(predicted[0])
+        return np.concatenate(predicted)
     batches = ((tf.constant(block),) for block in blocks(x, batch_size))
     # Keras would split each batch over the devices, and sums may depend on how much is summed at once.
     outputs = map_batches(_prediction(target, x.shape[1:]) if devices else target, batches, devices)

@@ -230,13 +230,17 @@ def _arrays(dataset) -> tuple[Any, np.ndarray]:
 
 
 def _pair(batch) -> tuple[Any, Any]:
-    """Images and labels of a dataset's element; those of tensorflow-datasets are dictionaries."""
+    """Images and labels of a dataset's element; those of tensorflow-datasets are dictionaries.
+
+    Weights of the examples do not count, as they do not in Keras's accuracy.
+    """
     if isinstance(batch, Mapping):
         require({"image", "label"} <= set(batch), "elements with image and label", f"{sorted(batch)}")
         return batch["image"], batch["label"]
-    fits = isinstance(batch, tuple) and len(batch) == 2
-    require(fits, "elements (images, labels)", f"{type(batch).__name__}")
-    return batch
+    fits = isinstance(batch, tuple) and len(batch) in (2, 3)
+    received = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, tuple) else "")
+    require(fits, "elements (images, labels), or with weights", received)
+    return batch[:2]
 
 
 def _check(attacks: Sequence[Attack], models: Sequence[Any], x: Any, y: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """Logits, where they come from and what is read off them: margins, and whether they are logits at all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,9 @@ def _classes_of(member: Callable[..., Any], x: tf.Tensor, differentiable: bool) 
     with tf.GradientTape() as tape:
         tape.watch(x)
         logits = _tried(member, x)
-    require(logits.shape.rank == 2, "a target that gives logits [B, C]", f"outputs of shape {logits.shape}")
+    several = logits.shape.rank == 2 and logits.shape[1] != 1
+    expected = "a target that gives logits [B, C] of two classes or more"
+    require(several, expected, f"outputs of shape {logits.shape}")
     require(
         not differentiable or tape.gradient(logits, x) is not None,
         "a target that TensorFlow can differentiate",
@@ -96,12 +98,25 @@ def _classes_of(member: Callable[..., Any], x: tf.Tensor, differentiable: bool) 
 
 def _tried(function: Callable[..., Any], x: tf.Tensor) -> tf.Tensor:
     try:
-        return tf.convert_to_tensor(function(x))
+        found = function(x)
     except (TypeError, ValueError, tf.errors.OpError) as error:
         raise InputError(
             f"Expected a target that takes images {[None, *x.shape[1:]]}. Received: one that says: "
             f"{first_line(error):.200}"
         ) from error
+    require_one_tensor(found)
+    return tf.convert_to_tensor(found)
+
+
+def require_one_tensor(outputs: Any) -> None:
+    """Refuse what a target of several outputs gives.
+
+    Raises:
+        InputError: says what it gives.
+    """
+    several = isinstance(outputs, Mapping | list | tuple)
+    given = f"one that gives a {type(outputs).__name__}"
+    require(not several, "a target that gives one tensor of logits [B, C]", given)
 
 
 def member_logits(target: Any, x: tf.Tensor) -> tf.Tensor:

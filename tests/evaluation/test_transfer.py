@@ -415,7 +415,9 @@ def test_dataset_gives_what_its_arrays_give():
     attacks = [make_attack("rfgsm", ThreatModel(0.1))]
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
     columns = tf.data.Dataset.from_tensor_slices((x, y[:, None])).batch(3)
+    weighted = tf.data.Dataset.from_tensor_slices((x, y, np.arange(11.0))).batch(4)
     expected = evaluate_transfer(surrogate, surrogate, (x, y), attacks, clean=(x, y))
+    assert evaluate_transfer(surrogate, surrogate, weighted, attacks) == expected
     assert evaluate_transfer(surrogate, surrogate, batches, attacks) == expected
     assert evaluate_transfer(surrogate, surrogate, columns, attacks, clean=batches) == expected
 
@@ -434,6 +436,17 @@ def test_subclassed_model_is_attacked_and_scored_though_it_tells_no_shapes():
     clean, attacked, _ = evaluate_transfer(model, {"T": model}, (x, y), fgsm)
     assert clean.correct == int((np.asarray(model(x)).argmax(-1) == y).sum())
     assert attacked.total == 5
+
+
+def test_model_of_several_outputs_gets_a_line_of_its_outputs():
+    images = keras.Input(SHAPE)
+    model = keras.Model(images, {"logits": keras.layers.Dense(3)(keras.layers.Flatten()(images))})
+    with pytest.raises(
+        InputError, match=r"^Expected .* one tensor of logits \[B, C\]\. Received: one that gives a dict$"
+    ):
+        evaluate_transfer(made_ensemble(), {"t": model}, images_and_labels(), [])
+    with pytest.raises(InputError, match=r"one tensor of logits"):
+        make_attack("fgsm", ThreatModel(0.1))(model, *images_and_labels())
 
 
 def test_callable_surrogate_takes_float64_images_as_it_takes_float32():
@@ -458,6 +471,10 @@ def test_callable_surrogate_takes_float64_images_as_it_takes_float32():
         (
             tf.data.Dataset.from_tensor_slices((np.zeros((3, *SHAPE)), [0, 1, 2])).batch(2).take(0),
             "a dataset with at least one batch",
+        ),
+        (
+            tf.data.Dataset.from_tensor_slices((np.zeros((3, *SHAPE)),)).batch(2),
+            "or with weights. Received: a tuple of 1",
         ),
     ],
 )
