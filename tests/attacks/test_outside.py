@@ -17,7 +17,7 @@ from keras import layers
 
 from divtf import CrossEntropy
 from divtf.attacks import auto_pgd as pgd_module
-from divtf.attacks.attack import compose_attack, make_attack
+from divtf.attacks.attack import compose_attack, make_attack, towards
 from divtf.attacks.auto_pgd import auto_pgd
 from divtf.attacks.outside import scores_of, square
 from divtf.attacks.searches import Search
@@ -135,6 +135,12 @@ def test_square_attacks_what_has_no_gradients_and_others_say_that_there_are_none
     for other in ("auto_pgd", "pgd"):
         with pytest.raises(InputError, match=r"^Expected a target that TensorFlow can differentiate"):
             make_attack(other, ThreatModel(0.3))(target, X, y)
+
+
+def test_what_another_library_does_cannot_be_led_to_a_class():
+    attack = make_attack("auto_pgd", ThreatModel(0.1))
+    with pytest.raises(InputError, match=r"^Expected an attack composed of pieces.*\. Received: auto_pgd$"):
+        towards(attack, "aimed")
 
 
 def test_queries_tell_the_accuracy_after_each():
