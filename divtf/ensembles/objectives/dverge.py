@@ -24,7 +24,9 @@ class VulnerabilityDiversity(Perturbed):
     another image, the one beside it in the batch, at a layer that is drawn from the image's own pixels: anew
     where training changes them, as noise and augmentation do, and else the same in each epoch. The authors
     draw one for an epoch, and pair the images of two loaders. The loss is the mean over members and the
-    others' images, theirs the sum. They begin with members that were trained before.
+    others' images, theirs the sum. They begin with members that were trained before. Features are what a
+    Keras layer gives: before batch normalisation and shortcuts, and after an activation only where it is the
+    layer's own argument; the authors take those after both, before ReLU.
 
     In training, terms are those of the distilled images, and a member's logits those on the first other's; in
     evaluation clean images are measured.

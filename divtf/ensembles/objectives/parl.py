@@ -46,9 +46,10 @@ class PairwiseRobustness(Objective):
     """Mean cross-entropy + weight x gradient similarity x output correlation / layers: PARL.
 
     Both are sums over the first layers and the pairs of members. These layers are convolutions, as in the
-    authors' code; where a member has none, hidden dense ones. The gradient of a layer is that of the sum of
-    its outputs over the batch with respect to its kernel and those before it. The product belongs to a batch:
-    each of its examples has it, and of several replicas each has its own.
+    authors' code; where a member has none, hidden dense ones. Their outputs are what the Keras layer gives,
+    an activation that is its own argument included; the authors' are before it. The gradient of a layer is
+    that of the sum of its outputs over the batch with respect to its kernel and those before it. The product
+    belongs to a batch: each of its examples has it, and of several replicas each has its own.
 
     Attributes:
         weight: gamma.
