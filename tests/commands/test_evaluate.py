@@ -161,7 +161,8 @@ def test_transfer_is_what_strong_tries_by_transfer_with_a_surrogate_trained_as_e
 def test_what_needs_art_says_so(name, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None)
     if name != "dverge":
-        with pytest.raises(InputError, match=rf"what --protocol={name} needs: pip install 'divtf\[attacks\]'"):
+        needed = rf"what --protocol={name} needs: pip install 'divtf\[attacks\]'"
+        with pytest.raises(InputError, match=needed):
             evaluate.require_possible(PROTOCOLS[name], [])
     else:
         evaluate.require_possible(PROTOCOLS[name], [])
