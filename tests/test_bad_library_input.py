@@ -283,8 +283,10 @@ CASES = {
     "labels of two columns": lambda: transfer(labels=((0, 1), (2, 1))),
     "elements without labels": lambda: transfer(dataset=dictionaries(image=IMAGES)),
     "elements of other names": lambda: transfer(dataset=dictionaries(x=IMAGES, y=np.array([0, 1]))),
-    "elements with weights": lambda: transfer(
-        dataset=tf.data.Dataset.from_tensor_slices((IMAGES, np.array([0, 1]), np.ones(2))).batch(2)
+    "elements of four": lambda: transfer(
+        dataset=tf.data.Dataset.from_tensor_slices((IMAGES, np.array([0, 1]), np.ones(2), np.ones(2))).batch(
+            2
+        )
     ),
     "gradients of one model": lambda: divtf.gradient_statistics(member(), IMAGES, np.array([0, 1])),
     "subspaces of no model": lambda: divtf.gaas("conv3", IMAGES, np.array([0, 1])),
