@@ -7,7 +7,6 @@ trained stays below --runs, so that a second call goes on; --only does a part, f
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,24 @@ from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient
 
 from benchmarks import timing
 from divtf import Ensemble, ThreatModel, make_attack
+from divtf.attacks.attack import Attack, compose_attack
+from divtf.attacks.searches import Search
 from divtf.data import mixture
 from divtf.data.datasets import ImageData
 from divtf.data.paper import TARGETS, paper_accuracy
 from divtf.errors import require
+from divtf.evaluation.adversarial_sets import AdversarialSets
+from divtf.evaluation.model_digests import weights_digest
 from divtf.evaluation.predictions import predictions
 from divtf.pipeline import shared_ensembles
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.experiment import load_data
 from divtf.pipeline.finished import read_config
 from divtf.pipeline.parts import DataPart
-from divtf.pipeline.shared_paths import BATCH
 from divtf.pipeline.static_images import static_changes
 from divtf.pipeline.trained import restore, train
 from divtf.reporting.markdown import grid_markdown
-from divtf.storage import checked_json, run_directory
+from divtf.storage import run_directory
 
 RUNS = flags.DEFINE_string("runs", "runs/table2_conv3", "Directory of a table's runs, T_Ens among them.")
 EPOCHS = flags.DEFINE_integer("epochs", 2, "Of the targets that are trained here.", lower_bound=1)
@@ -45,54 +47,47 @@ SURROGATES = flags.DEFINE_list(
 )
 OUTPUT = flags.DEFINE_string("output", None, "Write PATH.json and, for reading, PATH.md.")
 
-Images = tuple[np.ndarray, np.ndarray]
 Trained = Callable[[], Ensemble]
 
 
-def _cleverhans(surrogate: Callable[[tf.Tensor], tf.Tensor], epsilon: float, images: Images) -> np.ndarray:
-    """Images [n, H, W, C] by CleverHans's I-FGSM as it comes, with what is called for logits."""
-    x, y = images
-    batches = [slice(at, at + BATCH) for at in range(0, len(x), BATCH)]
-    settings: dict[str, Any] = {"clip_min": 0.0, "clip_max": 1.0, "rand_init": False, "sanity_checks": False}
-    return np.concatenate(
-        [
-            projected_gradient_descent(
-                surrogate,
-                tf.constant(x[b]),
-                epsilon,
-                epsilon / 10,
-                10,
-                np.inf,
-                y=tf.constant(y[b]),
-                **settings,
+@dataclasses.dataclass(frozen=True)
+class CleverHans(Search):
+    """I-FGSM by CleverHans's own loop and loss.
+
+    Attributes:
+        probabilities: whether it takes the mean probability for logits, or its logarithm, as it is.
+    """
+
+    probabilities: bool = False
+
+    @property
+    def gradients(self) -> int:
+        """One a step."""
+        return 10
+
+    def prepared(self, target, members, image_shape, threat):
+        """As `Recipe.prepared`."""
+
+        def logits(x):
+            return tf.exp(target(x)) if self.probabilities else target(x)
+
+        def attack(x, y, numbers, seed, pool, pool_labels):
+            bounds = {"clip_min": threat.clip_min, "clip_max": threat.clip_max}
+            step, steps = threat.epsilon / self.gradients, self.gradients
+            return projected_gradient_descent(
+                logits, x, threat.epsilon, step, steps, np.inf, y=y, rand_init=False, **bounds
             )
-            for b in batches
-        ]
-    )
+
+        return attack
 
 
-def _made(name: str, **settings: Any) -> Callable[..., np.ndarray]:
-    """An attack of divtf."""
-
-    def attacked(surrogate: Ensemble, directory: Path, epsilon: float, images: Images) -> np.ndarray:
-        sets = shared_ensembles.adversarial_sets(surrogate, directory)
-        return sets.images(make_attack(name, ThreatModel(epsilon), **settings), *images)[0]
-
-    return attacked
-
-
-ATTACKS: dict[str, Callable[..., np.ndarray]] = {
-    "fgsm": _made("fgsm"),
-    "rfgsm": _made("rfgsm"),
-    "ifgsm": _made("ifgsm"),
-    "mifgsm": _made("mifgsm"),
-    "pgd_cw": _made("pgd_cw"),
-    "pgd_cw, step epsilon": _made("pgd_cw", step=1.0),
-    "ifgsm, loss of the mean probability": _made("ifgsm", loss="mean_probability"),
-    "ifgsm, CleverHans's own loss": lambda surrogate, _, *rest: _cleverhans(surrogate, *rest),
-    "ifgsm, CleverHans's own, of probabilities taken for logits": lambda surrogate, _, *rest: _cleverhans(
-        lambda x: tf.exp(surrogate(x)), *rest
-    ),
+# Name in the tables -> what is tried, at an epsilon.
+ATTACKS: dict[str, tuple[str, Mapping[str, Any]] | CleverHans] = {
+    **{name: (name, {}) for name in ("fgsm", "rfgsm", "ifgsm", "mifgsm", "pgd_cw")},
+    "pgd_cw, step epsilon": ("pgd_cw", {"step": 1.0}),
+    "ifgsm, loss of the mean probability": ("ifgsm", {"loss": "mean_probability"}),
+    "ifgsm, CleverHans's own loss": CleverHans(),
+    "ifgsm, CleverHans's own, of probabilities taken for logits": CleverHans(probabilities=True),
 }
 AS_TRAINED = "as published"
 
@@ -162,31 +157,48 @@ def variants(config: RunConfig) -> dict[str, Variant]:
     }
 
 
-def measured(target: Ensemble, config: RunConfig, data: ImageData) -> dict[str, dict[str, float]]:
+def attacks(config: RunConfig) -> dict[str, Attack]:
+    """What is tried, at the largest epsilon."""
+    threat = ThreatModel(config.largest_epsilon)
+    return {
+        title: compose_attack("cleverhans", threat, tried)
+        if isinstance(tried, CleverHans)
+        else make_attack(tried[0], threat, **tried[1])
+        for title, tried in ATTACKS.items()
+    }
+
+
+def attacked(base: RunConfig, config: RunConfig, data: ImageData) -> tuple[AdversarialSets, dict[str, Any]]:
+    """The sets of a surrogate, and its images by each attack, which are kept there."""
+    sets = shared_ensembles.adversarial_sets(*shared_ensembles.ensemble(base, data))
+    images = data.test_set(IMAGES.value)
+    return sets, {title: sets.images(attack, *images)[0] for title, attack in attacks(config).items()}
+
+
+def measured(
+    target: Ensemble, bases: Mapping[str, RunConfig], config: RunConfig, data: ImageData
+) -> dict[str, dict[str, float]]:
     """Clean accuracy, and that under each attack from each surrogate, in percent."""
     x, y = data.test_set(IMAGES.value)
-    found = {"none": {"clean": 100 * float(np.mean(predictions(target, x) == y))}}
-    for name, base in surrogates(config).items():
-        if SURROGATES.value and name not in SURROGATES.value:
-            continue
-        sets = attacked(base, config, data)
-        found[name] = {
-            key: 100 * float(np.mean(predictions(target, x_adv) == y)) for key, x_adv in sets.items()
-        }
+
+    def accuracy(images: Any) -> float:
+        return 100 * float(np.mean(predictions(target, images) == y))
+
+    found = {"none": {"clean": accuracy(x)}}
+    depends = {
+        "target": weights_digest(target),
+        "attacks": [attack.describe() for attack in attacks(config).values()],
+    }
+    for name, base in bases.items():
+        sets, images = attacked(base, config, data)
+        found[name] = sets.kept(
+            "explanation",
+            depends,
+            x,
+            y,
+            lambda images=images: {t: accuracy(each) for t, each in images.items()},
+        )
     return found
-
-
-def attacked(base: RunConfig, config: RunConfig, data: ImageData) -> dict[str, np.ndarray]:
-    """Images by each attack on a surrogate at the largest epsilon, by the attack's name."""
-    surrogate, directory = shared_ensembles.ensemble(base, data)
-    images, sets = data.test_set(IMAGES.value), {}
-    with run_directory.held(directory / "explanations", wait=True):
-        for name, attack in ATTACKS.items():
-            path = directory / "explanations" / f"{name}-{IMAGES.value}.npy"
-            if not path.is_file():
-                np.save(path, attack(surrogate, directory, config.largest_epsilon, images))
-            sets[name] = np.load(path, mmap_mode="r")
-    return sets
 
 
 def targets(
@@ -234,16 +246,18 @@ def main() -> None:
     runs = [dataclasses.replace(read_config(path), run_dir=str(path)) for path in begun]
     config, root = dataclasses.replace(runs[0], mode="ens"), Path(RUNS.value) / "explanations"
     data, found = load_data(config.part(DataPart)), {}
-    for name, base in surrogates(config).items():
-        if name in (ONLY.value or []):
+    bases, only = surrogates(config), ONLY.value or []
+    wanted = {name: base for name, base in bases.items() if name in (SURROGATES.value or bases)}
+    known = targets(root, runs, config, data)
+    unknown = {*only, *(SURROGATES.value or [])} - {*bases, *known}
+    require(not unknown, f"names of {', '.join([*bases, *known])}", ", ".join(unknown))
+    for name, base in bases.items():
+        if name in only:
             attacked(base, config, data)
-    for name, target in targets(root, runs, config, data).items():
-        kept = root / f"{name}-{IMAGES.value}.json"
-        if not kept.is_file() and (not ONLY.value or name in ONLY.value):
-            checked_json.write_json(kept, measured(target(), config, data))
-            print(f"{name}: {kept.read_text('utf-8')}", flush=True)
-        if kept.is_file():
-            found[name] = json.loads(kept.read_text("utf-8"))
+    for name, target in known.items():
+        if not only or name in only:
+            found[name] = measured(target(), wanted, config, data)
+            print(f"{name}: {found[name]}", flush=True)
     if OUTPUT.value:
         budget = {
             "model": config.model,

@@ -254,6 +254,8 @@ def _with(part: Any, given: Mapping[str, Any]) -> Any:
 
 def _name_of(loss: Any) -> str:
     """The name of a loss, whatever its fields; of one's own the class's."""
+    if isinstance(loss, losses.Towards):
+        return f"towards {_name_of(loss.loss)}"
     names = {type(known): name for name, known in losses.LOSSES.items()}
     return names.get(type(loss), type(loss).__name__)
 

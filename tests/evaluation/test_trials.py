@@ -102,7 +102,7 @@ def test_an_attack_of_a_rank_leads_to_the_wrong_class_of_that_rank(world, rank):
     standing.by_gradients(world.sets(world.targets), [aimed])
     for name, target in world.targets.items():
         (result,) = standing.results[name]
-        assert result.attack == "aimed"
+        assert (result.attack, result.settings["loss"]) == ("aimed", "towards mean_probability")
         scores = target(tf.constant(world.x)).numpy()
         classes = np.array(
             [sorted(set(range(3)) - {y}, key=lambda c: -s[c]) for s, y in zip(scores, world.y, strict=True)]
