@@ -14,6 +14,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 ROOT = Path(__file__).resolve().parents[1]
 # The server's, and so its processes'. Without TensorFlow's remarks their standard error is divtf's own.
@@ -32,6 +33,12 @@ def context():
             patch.setenv(name, value)
         forkserver.ensure_running()
     return found
+
+
+def split_cpu(number: int) -> None:
+    """Make so many devices of the processor, in a forked process before TensorFlow starts in it."""
+    logical = [tf.config.LogicalDeviceConfiguration()] * number
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
 
 
 class Forked:

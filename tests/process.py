@@ -201,8 +201,7 @@ def perform(values):
     """
     task, number = globals()[values.pop("task")], values.pop("devices", 1)
     register(pytest.MonkeyPatch())
-    logical = [tf.config.LogicalDeviceConfiguration()] * number
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
+    forked.split_cpu(number)
     returned = task(**values)
     print(json.dumps(returned), flush=True)
     sys.exit(returned if isinstance(returned, int) else 0)

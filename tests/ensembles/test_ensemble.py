@@ -546,15 +546,6 @@ def test_xla_compiles_the_terms_and_gradients(tiny_members, tiny_batch):
     )
 
 
-def test_xla_on_several_devices_is_refused(tiny_members):
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        ensemble = Ensemble(smooth(tiny_members))
-        with pytest.raises(
-            InputError, match=r"jit_compile=False on several devices\. Received: jit_compile=True"
-        ):
-            ensemble.compile(jit_compile=True)
-
-
 def test_max_pooling_deep_in_a_nested_model_is_found(tiny_members):
     def features(x):
         inner = keras.Input(x.shape[1:])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from divtf import BatchNormalization, CrossEntropy, Ensemble, GradientAlignment
+from divtf import BatchNormalization, CrossEntropy, Ensemble, GradientAlignment, InputError
 
 # Objective and batch normalisation.
 CASES = {
@@ -61,16 +61,28 @@ def trained(strategy, case, x, y):
     return [weight.tolist() for weight in made.get_weights()], results
 
 
+def two_devices():
+    """A strategy over two halves of the processor, in a process of its own."""
+    forked.split_cpu(2)
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert two.num_replicas_in_sync == 2
+    return two
+
+
+def compile_by_xla_on_two_devices():
+    with two_devices().scope():
+        made = ensemble("div", (3, 3, 1))
+        with pytest.raises(InputError, match=r"on several devices\. Received: jit_compile=True"):
+            made.compile(jit_compile=True)
+
+
 def train_on_one_and_two_devices(case, x, y):
-    """Print both, in a process of its own: devices can be split only before TensorFlow starts."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    """Print both."""
+    two = two_devices()
     if case == "normalised":
         # Both halves of each batch alike: the replicas' batch statistics are then the whole batch's.
         twice = np.repeat(np.arange(4).reshape(2, 2), 2, axis=0).ravel()
         x, y = x[twice], y[twice]
-    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert two.num_replicas_in_sync == 2
     strategies = (tf.distribute.get_strategy(), two)
     print(json.dumps([trained(strategy, case, x, y) for strategy in strategies]), flush=True)
 
@@ -96,3 +108,8 @@ def test_two_replicas_train_and_measure_as_one_device(case, tiny_batch):
         assert set(shared) == set(alone)
         for name in alone:
             np.testing.assert_allclose(shared[name], alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_xla_on_several_devices_is_refused():
+    code, _, err = forked.Forked(compile_by_xla_on_two_devices).ended()
+    assert code == 0, err[-2000:]

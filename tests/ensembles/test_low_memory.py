@@ -140,8 +140,7 @@ def test_frozen_layers_stay(tiny_members, tiny_batch):
 
 def on_one_and_two_devices(x, y):
     """Print weights and losses of both, in a process of its own."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    forked.split_cpu(2)
     results = []
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
         with strategy.scope():

@@ -241,8 +241,7 @@ def trained(strategy, name, x, y):
 
 def train_on_one_and_two_devices(names, x, y):
     """Print both of each objective, in a process of its own."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    forked.split_cpu(2)
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     strategies = (tf.distribute.get_strategy(), two)
     found = {}

@@ -154,8 +154,7 @@ def assert_train_and_export(root, modes):
 
 def train_mirrored(directory):
     """Train on two replicas, in a process of its own, and look at what they hold."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    forked.split_cpu(2)
     patch = pytest.MonkeyPatch()
     tiny.register(patch)
     make_small(patch)

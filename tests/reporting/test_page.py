@@ -370,7 +370,7 @@ class TestTables:
             ("two", "80.0", "of 5"),
             (HOSTILE, "100.0", "of 5"),
         ]
-        _, rows = seen.grid("T_Base, seed 0, at epsilon 0.1")
+        _, rows = seen.grid("T_Base, seed 0, at epsilon 0.1 if no other is named")
         assert [row["passed"]["text"].strip() for row in rows] == ["yes", "no †"]
         assert rows[1]["what was found"]["text"] == "It fools & wins."
 
