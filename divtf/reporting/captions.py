@@ -9,7 +9,7 @@ from divtf.reporting.cells import signed
 from divtf.reporting.entries import entries
 from divtf.reporting.leaking import leaking_lines
 from divtf.reporting.marks import MASKED, names_of
-from divtf.reporting.paired import paired_lines
+from divtf.reporting.paired import COMPARED, paired_lines
 from divtf.reporting.tables import Row, Table, gains
 from divtf.reporting.transfer_matrix import TransferMatrix
 from divtf.reporting.under_attack import under_attack
@@ -245,14 +245,17 @@ NOISE_ALONE = (
 
 
 def gain(table: Table) -> list[str]:
-    """What T_Div gains over T_Base, and over T_Noise, which sees the same images without GAL."""
-    over_base, over_noise = _gain(table, "T_Base"), _gain(table, "T_Noise")
-    return [*over_base, *over_noise, *([NOISE_ALONE] if over_base and not over_noise else [])]
+    """What targets with GAL gain over others; over T_Noise, of the same images, the gain is GAL's alone."""
+    told = [lines for ours, theirs in COMPARED if (lines := _gain(table, ours, theirs))]
+    names = {row.target for row in table.rows}
+    alone = {"T_Div", "T_Base"} <= names and "T_Noise" not in names
+    # What is said of several, that there is no test, is said once.
+    return [*dict.fromkeys(line for lines in told for line in lines), *([NOISE_ALONE] if alone else [])]
 
 
-def _gain(table: Table, base: str) -> list[str]:
-    """The lines on what T_Div gains over a target; none if one of them is missing."""
-    compared = gains(table, base=base)
+def _gain(table: Table, target: str, base: str) -> list[str]:
+    """The lines on what a target gains over another; none if one of them is missing."""
+    compared = gains(table, target, base)
     if not compared:
         return []
     clean = [f"clean {signed(gain.mean)}" for gain in compared if gain.epsilon == 0]
@@ -267,6 +270,6 @@ def _gain(table: Table, base: str) -> list[str]:
         ]
     at = " / ".join(f"{gain.epsilon:g}" for gain in attacked)
     where = f" at epsilon {at}" if at else ""
-    line = f"{table.names['T_Div']} over {table.names[base]}, points{where}: {', '.join(parts)}"
-    paired = paired_lines(table, "T_Div", base)
+    line = f"{table.names[target]} over {table.names[base]}, points{where}: {', '.join(parts)}"
+    paired = paired_lines(table, target, base)
     return [line, *([UNPAIRED] if attacked and not paired else paired)]

@@ -9,7 +9,7 @@ from divtf.reporting.cells import signed
 from divtf.reporting.entries import attack_settings, entries
 from divtf.reporting.markdown import bullets, grid_markdown, plain
 from divtf.reporting.marks import MASKED, marked_tables
-from divtf.reporting.paired import paired_lines
+from divtf.reporting.paired import COMPARED, paired_lines
 from divtf.reporting.plain_text import WIDTH, aligned
 from divtf.reporting.tables import Cell, Row, Table
 from divtf.storage.evaluations import (
@@ -42,8 +42,6 @@ _COLUMNS = {
     WORST_CASE: "everything",
 }
 """Column of the main table -> what stands above it."""
-# Targets whose gain over another one is stated where both are there.
-_COMPARED = (("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"))
 _ASKED = (
     "Square was also asked for each other image that the target withstood under all else: what it fooled "
     "there counts in everything, and neither in its own column nor in its curve"
@@ -334,7 +332,7 @@ def notes_on(table: Table, records: Sequence[EvaluationRecord]) -> list[str]:
         *([f"Targets saw adversarial images stored as {', '.join(sorted(stored))}"] if stored else []),
         *(
             line
-            for ours, theirs in _COMPARED
+            for ours, theirs in COMPARED
             if {ours, theirs} <= names
             for line in _gains(table, ours, theirs)
         ),

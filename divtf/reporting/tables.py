@@ -205,18 +205,18 @@ def tables(records: Iterable[TargetRecord]) -> list[Table]:
     return [_table(model, dataset, group) for (model, dataset), group in groups.items()]
 
 
-def gains(table: Table, base: str = "T_Base") -> list[Gain]:
-    """What T_Div is ahead of `base`: on clean images, then at each epsilon (paper, section 4.2).
+def gains(table: Table, target: str = "T_Div", base: str = "T_Base") -> list[Gain]:
+    """What a target is ahead of another: on clean images, then at each epsilon (paper, section 4.2).
 
     Returns:
         One gain for each epsilon at which both were measured; none if the table lacks one of the two.
     """
     rows = {row.target: row for row in table.rows}
-    if not {"T_Div", base} <= rows.keys():
+    if not {target, base} <= rows.keys():
         return []
     ahead = []
     for epsilon, names in [(0.0, (CLEAN,)), *((epsilon, table.attacks) for epsilon in table.epsilons)]:
-        pairs = [(rows["T_Div"].cell(name, epsilon), rows[base].cell(name, epsilon)) for name in names]
+        pairs = [(rows[target].cell(name, epsilon), rows[base].cell(name, epsilon)) for name in names]
         both = [(ours.accuracy, theirs.accuracy) for ours, theirs in pairs if ours and theirs]
         if both:
             ours, theirs = zip(*both, strict=True)

@@ -362,6 +362,12 @@ class TestPaired:
             "T_Div over T_Noise, worst case, image by image: at epsilon 0.1 +0.0 points, right where T_Noise "
             "is wrong 0 images, the other way 0, exact McNemar p = 1"
         ) in lines
+        both, ens = of("T_Ens+Div", kept(WORST_CASE, div), kept("fgsm", div)), of("T_Ens", kept("fgsm", div))
+        told = [line for line in _lines([*records, ens, both]) if line.startswith("T_Ens+Div over")]
+        assert [line.partition(",")[0] for line in told] == [
+            *("T_Ens+Div over T_Ens", "T_Ens+Div over T_Base", "T_Ens+Div over T_Base")
+        ]
+        assert "+33.5 points, right where T_Base is wrong 68 images, the other way 1" in told[-1]
         [table] = json.loads(table_data.table_json([*records, noise]))
         assert set(lines) & {line for line in table["caption"] if "McNemar" in line}
 
