@@ -25,8 +25,6 @@ from divtf.networks.logits import (
 )
 from divtf.runtime.devices import map_batches
 
-# A float32 image plus its perturbation may round to just outside the ball: by so much of its largest value.
-_ROUNDING = 1e-6
 # Counts the changes of what attacks compute: what was kept before is made again.
 REVISION = 4
 # As many images of the first batch tell what a target gives.
@@ -140,6 +138,7 @@ class Attack:
             "attack": self.name,
             "revision": REVISION,
             "params": self.method.params,
+            **({"code": code} if (code := self.method.own_code) else {}),
             **dataclasses.asdict(self.threat),
         }
 
@@ -161,9 +160,7 @@ class Attack:
             f"finite images of {self.name}",
             "NaN or infinity: the target's logits or gradients are not finite there",
         )
-        largest = max(1.0, abs(threat.clip_min), abs(threat.clip_max))
-        within = change <= threat.epsilon + _ROUNDING * largest
-        if not (within and threat.in_range(low, high)):
+        if not (threat.allows(change) and threat.in_range(low, high)):
             raise FloatingPointError(
                 f"Expected {self.name} images within {threat}. Received: a change of {change:g} and "
                 f"values from {low:g} to {high:g}"

@@ -53,7 +53,7 @@ def auto_pgd(
         class. An image that is misclassified from the start is left as it is.
 
     Raises:
-        InputError: if a value does not fit, or ART is not installed.
+        InputError: if a value does not fit, ART is not installed, or the target's gradients are not finite.
 
     Source: Croce & Hein (2020), Algorithm 1 and Equation 6. ART halves its steps sooner than Algorithm 1: it
     counts the steps that beat the best loss so far, where the paper counts those that beat the last one.
@@ -155,6 +155,9 @@ class _Best:
         # ART asks for a loss and then, of the same images, for its gradient.
         if self._x is None or not np.array_equal(x, self._x):
             self._answers = self._ask(x, self._y)
+            # The best image so far hides a target that is not followed any more.
+            finite = bool(tf.reduce_all(tf.math.is_finite(self._answers.gradients)))
+            require(finite, "finite gradients of the target", "NaN or infinity")
             leads = self._answers.leads.numpy()
             better = leads > self.leads
             self.images[better], self.leads[better] = x.numpy()[better], leads[better]

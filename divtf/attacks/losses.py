@@ -59,7 +59,14 @@ class Margin:
 
     def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """[N, B, C], [B] -> [B]."""
-        return tf.reduce_mean(tf.minimum(lead(logits, _of_all(y, logits)), self.confidence), axis=0)
+        return self._hinge(lead(logits, _of_all(y, logits)))
+
+    def towards(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """The same of classes that are led to: a member's hinge saturates once they lead by so much."""
+        return self._hinge(-lead(logits, _of_all(y, logits)))
+
+    def _hinge(self, ahead: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.minimum(ahead, self.confidence), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +74,16 @@ class Towards:
     """The opposite of a loss: what raises it leads towards the classes that it is given.
 
     Attributes:
-        loss: of those above, or of your own.
+        loss: of those above, or of your own; its method `towards`, if it has one, says what its opposite is
+            where that is not the negative.
     """
 
     loss: Any = MeanLoss()
 
     def __call__(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """[N, B, C], [B] -> [B]."""
-        return -self.loss(logits, y)
+        opposite = getattr(self.loss, "towards", None)
+        return opposite(logits, y) if opposite else -self.loss(logits, y)
 
 
 def lead(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

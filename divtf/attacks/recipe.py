@@ -1,9 +1,11 @@
 """Attacks composed of pieces: what gradient is taken, how it is accumulated, how members are combined."""
 
 import dataclasses
+import marshal
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -16,6 +18,7 @@ from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Momentum, repeat
 from divtf.errors import is_number, require
 from divtf.networks.logits import each_logits, log_mean_probability, member_logits
+from divtf.storage.digests import digest
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 _MOMENTUM = Momentum()
@@ -100,6 +103,15 @@ class Recipe:
         return {**fields, "step": self.step_in_epsilons, "loss": _name_of(self.loss), "parts": parts}
 
     @property
+    def own_code(self) -> str:
+        """A digest of the methods of parts of your own, which you may change; "" without such a part."""
+        kinds = [type(part) for part in (*self.pieces, self.update, self.loss)]
+        own = [kind for kind in kinds if not kind.__module__.startswith("divtf.")]
+        methods = [getattr(each, "fget", each) for kind in own for each in vars(kind).values()]
+        code = [marshal.dumps(each.__code__).hex() for each in methods if isinstance(each, FunctionType)]
+        return digest(code) if code else ""
+
+    @property
     def step_in_epsilons(self) -> float:
         """The size of a step in epsilons."""
         return min(1.0, self.path / self.steps) if self.step is None else self.step
@@ -115,7 +127,9 @@ class Recipe:
         parts = (*recipe.pieces, recipe.update, recipe.loss)
         known = [*_OWN_FIELDS, "loss", *(field.name for part in parts for field in dataclasses.fields(part))]
         require(set(given) <= set(known), f"parameters among {known}", f"{sorted(set(given) - set(known))}")
-        *pieces, update, loss = (_with(part, given) for part in parts)
+        # A part may have a field of such a name, as `Towards` has a loss: the value is the recipe's.
+        rest = {name: value for name, value in given.items() if name not in own}
+        *pieces, update, loss = (_with(part, rest) for part in parts)
         return dataclasses.replace(recipe, pieces=tuple(pieces), update=update, loss=loss)
 
     @property

@@ -37,6 +37,11 @@ class Search(abc.ABC):
         return False
 
     @property
+    def own_code(self) -> str:
+        """As `Recipe.own_code`: there are no parts of your own."""
+        return ""
+
+    @property
     def differentiates(self) -> bool:
         """Whether it takes gradients of the target, or its scores alone."""
         return self.gradients > 0

@@ -47,6 +47,10 @@ class ThreatModel:
         """Whether float32 pixels from low to high are in the image range, its ends rounded like them."""
         return bool(np.float32(self.clip_min) <= low and high <= np.float32(self.clip_max))
 
+    def allows(self, change: float) -> bool:
+        """Whether a pixel may change by so much, up to the rounding of a float32 image plus its change."""
+        return change <= self.epsilon + 1e-6 * max(1.0, abs(self.clip_min), abs(self.clip_max))
+
     def require_in_range(self, low: float, high: float) -> None:
         """Refuse pixels from low to high that are not.
 

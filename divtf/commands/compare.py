@@ -93,11 +93,12 @@ def _recipe(name: str) -> Mapping[str, Any]:
 def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protocol, reference: str) -> None:
     """Train and evaluate every target that is not done yet; write and print the comparison."""
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
-    from divtf.pipeline import results
+    from divtf.pipeline import evaluation, results
     from divtf.reporting import published
     from divtf.reporting.comparison import comparison_text
 
     root = Path(configs[0].run_dir).parent
+    evaluation.require_possible(configs, protocol)
     runs = many_runs.run(configs, cluster)
     evaluate.main(root, protocol, configs[0].data_dir)
     found = [finished.read_evaluation(Path(config.run_dir), protocol.name) for config in configs]

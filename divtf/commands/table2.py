@@ -76,10 +76,12 @@ def main(
     With a protocol beside the paper's the targets are then evaluated by it, on this machine.
     """
     quiet_start.import_tensorflow()  # Once the flags are known to be right.
-    from divtf.pipeline import experiment, results
+    from divtf.pipeline import evaluation, experiment, results
     from divtf.reporting import plain_text, report
 
     root = Path(configs[0].run_dir).parent
+    if protocol:
+        evaluation.require_possible(configs, protocol)
     records = many_runs.run(configs, cluster)
     # Checks of an evaluation before mark targets, though they were not trained again.
     beside = results.evaluations(Path(config.run_dir) for config in configs)

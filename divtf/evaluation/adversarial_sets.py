@@ -89,6 +89,7 @@ class AdversarialSets:
         *,
         numbers: np.ndarray | None = None,
         seed: int | None = None,
+        true: np.ndarray | None = None,
     ) -> tuple[np.ndarray, str]:
         """Adversarial images of x, float32, and the digest of their file ("" if not kept).
 
@@ -97,10 +98,11 @@ class AdversarialSets:
         Args:
             attack: made by `make_attack`.
             x: images [n, ...].
-            y: their true classes [n].
+            y: their true classes [n], or those that the attack leads to.
             numbers: of the images that are attacked, ascending; None attacks all. An image has the same
                 adversarial image whichever others are attacked, but of a `Search`.
             seed: of the attack's random draws; None is that of the sets.
+            true: the true classes, where y are others.
         """
         numbers = np.arange(len(x)) if numbers is None else numbers
         seed = self._seed if seed is None else seed
@@ -111,9 +113,10 @@ class AdversarialSets:
         def make():
             return self._make(attack, x, y, numbers, seed)
 
-        return self._stored(self._directory, manifest, make, np.dtype("<f4"), attack, x, y)
+        true = y if true is None else true
+        return self._stored(self._directory, manifest, make, np.dtype("<f4"), attack, x, true)
 
-    def changes(self, attack: Attack, x: Any, y: np.ndarray) -> np.ndarray:
+    def changes(self, attack: Attack, x: Any, y: np.ndarray, *, true: np.ndarray | None = None) -> np.ndarray:
         """What an attack adds to each image in units of its epsilon, 127 for a whole one: int8 [n, ...].
 
         A quarter of the images' bytes, and rounded to 1/127 of epsilon; a step of FGSM is exact. The
@@ -128,7 +131,8 @@ class AdversarialSets:
         if self._directory is None:
             return np.concatenate(list(make()))
         manifest = self._manifest(attack, x, y, numbers, self._seed) | {"kept": "changes of 1/127 epsilon"}
-        return self._stored(self._directory, manifest, make, np.dtype("int8"), attack, x, y)[0]
+        true = y if true is None else true
+        return self._stored(self._directory, manifest, make, np.dtype("int8"), attack, x, true)[0]
 
     def _stored(
         self,
@@ -140,7 +144,7 @@ class AdversarialSets:
         x: Any,
         y: np.ndarray,
     ) -> tuple[np.ndarray, str]:
-        """The set of this manifest, read from its file or made now, and the file's digest."""
+        """The set of this manifest, read from its file or made now, and the file's digest; y are true."""
         shape = (manifest["count"], *x.shape[1:])
         path = directory / f"{attack.name}-{attack.threat.epsilon:g}-{digest(manifest)}.npy"
         if stored := _read(path, manifest, shape, dtype):

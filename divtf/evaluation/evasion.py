@@ -129,8 +129,7 @@ def evade(
     if start is not None:
         require(start.shape == x.shape, f"start of shape {x.shape}", f"{start.shape}")
         change = float(np.abs(start - np.asarray(x)).max())
-        fits = change <= threat.epsilon + 1e-6
-        require(fits, f"start at most {threat.epsilon:g} from x", f"a change of {change:g}")
+        require(threat.allows(change), f"start at most {threat.epsilon:g} from x", f"a change of {change:g}")
         starts.append(start)
     step = _step_of(target, score, threshold, threat)
     # Without a score to improve there is nothing beyond a cap, and a higher lead is a surer one.

@@ -2,20 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from divtf.networks.logits import log_mean_probability, member_logits
-
-
-def has_gradients(target: Any, x: np.ndarray) -> bool:
-    """Whether TensorFlow can differentiate a target, and finds finite numbers, at all of images [n, ...]."""
-    images = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(images)
-        total = tf.reduce_sum(member_logits(target, images))
-    gradient = tape.gradient(total, images)
-    return gradient is not None and bool(tf.reduce_all(tf.math.is_finite(gradient)))
 
 
 class Guarded:

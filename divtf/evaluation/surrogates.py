@@ -50,7 +50,7 @@ def images_and_labels_digest(x: Any, y: np.ndarray) -> str:
 
 
 def without_gradient(surrogate: Any, x: np.ndarray, y: np.ndarray) -> int:
-    """At how many images [b, ...] the surrogate's loss has no gradient: attacks are blind there.
+    """At how many images [b, ...] the surrogate's loss has no finite gradient but zero: attacks are blind.
 
     A random start moves such images too, so that an attack's own images need not show it.
 
@@ -66,4 +66,5 @@ def without_gradient(surrogate: Any, x: np.ndarray, y: np.ndarray) -> int:
     gradient = tape.gradient(loss, images)
     received = "one without a gradient, as rounding and stop_gradient make it"
     require(gradient is not None, "a surrogate that TensorFlow can differentiate", received)
-    return int((gradient.numpy().reshape(len(x), -1) == 0).all(axis=1).sum())
+    flat = gradient.numpy().reshape(len(x), -1)
+    return int(((flat == 0).all(axis=1) | ~np.isfinite(flat).all(axis=1)).sum())

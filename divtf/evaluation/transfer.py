@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from divtf.attacks.attack import Attack
+from divtf.attacks.searches import Search
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import as_images, blocks, value_range
 from divtf.errors import require
@@ -102,7 +103,7 @@ def evaluate_transfer(
         epsilon = attack.threat.epsilon
         _LOG.info(f"attack {number}/{len(attacks)}: {attack.name}, epsilon {epsilon:g}, {len(x)} images")
         x_adv, file_digest = sets.images(attack, x, y)
-        unmoved = _unmoved(x, x_adv, attack.name)
+        unmoved = _unmoved(x, y, x_adv, attack, sets.surrogate)
         seen = as_stored(x_adv, stored_as, attack.threat.clip_min, attack.threat.clip_max)
         settings = json.loads(json.dumps(attack.describe()["params"]))
         hits = _hits(models, seen, y, batch_size)
@@ -180,16 +181,24 @@ def _worst_cases(outcomes: Sequence[_Outcome], y: np.ndarray) -> list[_Outcome]:
     return worst
 
 
-def _unmoved(x: Any, x_adv: np.ndarray, name: str) -> int:
-    """How many images are as they were; what that means is logged where there are some."""
+def _unmoved(x: Any, y: np.ndarray, x_adv: np.ndarray, attack: Attack, surrogate: Any) -> int | None:
+    """How many images are as they were, for want of a gradient, which is logged; None if it takes none."""
+    if not attack.method.differentiates:
+        return None
     pairs = zip(blocks(x), blocks(x_adv), strict=True)
-    unmoved = sum(int((clean == moved).all(axis=tuple(range(1, clean.ndim))).sum()) for clean, moved in pairs)
-    if unmoved:
-        which = f"moved none of {len(x)}" if unmoved == len(x) else f"did not move {unmoved} of {len(x)}"
+    still = [(clean == moved).all(axis=tuple(range(1, clean.ndim))) for clean, moved in pairs]
+    unmoved = np.concatenate(still)
+    if isinstance(attack.method, Search):
+        # It leaves images alone that the surrogate gets wrong.
+        unmoved &= predictions(surrogate, x) == y
+    count = int(unmoved.sum())
+    if count:
+        which = f"moved none of {len(x)}" if count == len(x) else f"did not move {count} of {len(x)}"
         _LOG.warning(
-            f"{name} {which} images: the surrogate has no gradient there, and accuracy under it says nothing"
+            f"{attack.name} {which} images: the surrogate has no gradient there, and accuracy under it says "
+            "nothing"
         )
-    return unmoved
+    return count
 
 
 def _counts(hits: np.ndarray, y: np.ndarray) -> dict[str, Any]:

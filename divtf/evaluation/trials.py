@@ -175,7 +175,7 @@ class Standing:
         if len(numbers):
             seed = draws(attack, told["version"])
             given = wrong_classes(sets.surrogate, self._x, self._y, attempt.rank) if attempt.rank else self._y
-            images, sha256 = sets.images(attack, self._x, given, numbers=numbers, seed=seed)
+            images, sha256 = sets.images(attack, self._x, given, numbers=numbers, seed=seed, true=self._y)
             seen = as_stored(images, self._stored_as, attack.threat.clip_min, attack.threat.clip_max)
             hits = {name: predictions(self._targets[name], seen) == self._y[numbers] for name in hits}
         for name in hits:

@@ -12,9 +12,8 @@ from divtf.attacks.attack import Attack, make_attack, towards
 from divtf.attacks.threat import ThreatModel
 from divtf.data.datasets import ImageData
 from divtf.ensembles.ensemble import Ensemble
-from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
-from divtf.evaluation.guarded import Guarded, has_gradients
+from divtf.evaluation.guarded import Guarded
 from divtf.evaluation.stored import require_storable
 from divtf.evaluation.surrogates import images_and_labels_digest
 from divtf.evaluation.trials import Attempt, Standing, draws
@@ -28,9 +27,6 @@ from divtf.pipeline.surrogates import require_alike
 from divtf.storage import checked_json, environment, run_directory
 from divtf.storage.evaluations import KINDS, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
 from divtf.storage.records import WORST_CASE, packed, unpacked
-
-# As many images tell whether a target has gradients.
-_LOOKED_AT = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,16 +99,35 @@ def _prepared(
     Raises:
         InputError: if something cannot be had.
     """
-    config = next(iter(family.values()))
-    data = load_data(config.part(DataPart))
-    epsilons = sorted(config.epsilons)
-    attacks = {epsilon: _attacks(protocol, epsilon, data.spec.num_classes) for epsilon in epsilons}
-    count = len(data.x_test)
-    require(count >= protocol.images, f"at most {count} images, as there are", f"images={protocol.images}")
-    require_storable(protocol.stored_as, (protocol.images, *data.spec.image_shape))
+    data, surrogates, attacks = _possible(list(family.values()), protocol, load_data)
     targets = {each.target: _target(each, path, data) for path, each in family.items()}
-    surrogates = SurrogatePlan.of(protocol.surrogates, list(family.values()), data)
     return _Prepared(data, attacks, targets, surrogates)
+
+
+def require_possible(configs: Iterable[RunConfig], protocol: Protocol) -> None:
+    """Read images and surrogates' files, before a target is trained.
+
+    Raises:
+        InputError: if targets of these configurations could not be evaluated by the protocol.
+    """
+    for config in {config.part(DataPart): config for config in configs}.values():
+        _possible([config], protocol, experiment.load_data)
+
+
+def _possible(
+    configs: Sequence[RunConfig], protocol: Protocol, load_data: Callable[[DataPart], ImageData]
+) -> tuple[ImageData, SurrogatePlan, dict[float, _Attacks]]:
+    """What an evaluation has beside its targets, which are of one model, data set and seed.
+
+    Raises:
+        InputError: if something cannot be had.
+    """
+    data = load_data(configs[0].part(DataPart))
+    count = protocol.images_of(len(data.x_test))
+    require_storable(protocol.stored_as, (count, *data.spec.image_shape))
+    epsilons = sorted(configs[0].epsilons)
+    attacks = {epsilon: _attacks(protocol, epsilon, data.spec.num_classes) for epsilon in epsilons}
+    return data, SurrogatePlan.of(protocol.surrogates, configs, data), attacks
 
 
 def _evaluated(prepared: _Prepared, protocol: Protocol, skip: bool) -> list[EvaluationRecord]:
@@ -145,15 +160,13 @@ def _evaluated(prepared: _Prepared, protocol: Protocol, skip: bool) -> list[Eval
 
 def _target(config: RunConfig, path: Path, data: ImageData) -> _Target:
     ensemble = trained.restore(config, data.spec, path)
-    # Attacks refuse a model without gradients; the checks for masked ones are to tell of it.
-    images, _ = data.test_set(_LOOKED_AT)
-    attacked = None if has_gradients(ensemble, np.asarray(images)) else Guarded(ensemble)
     sets = AdversarialSets(
         ensemble,
         path / shared_paths.ADVERSARIAL,
         batch_size=shared_paths.BATCH,
         settings=settings(config, data),
-        attacked=attacked,
+        # Attacks refuse a model without gradients; the checks for masked ones are to tell of it.
+        attacked=Guarded(ensemble),
     )
     return _Target(ensemble, path, sets)
 

@@ -41,7 +41,7 @@ def on_static_models(config: RunConfig, data: ImageData, target: Ensemble) -> tu
         for attack, given in labels.items():
             for epsilon in config.epsilons:
                 _LOG.info(f"looks for label leaking: {attack} on {name}, epsilon {epsilon:g}")
-                x_adv, _ = sets.images(static_attack(attack, ThreatModel(epsilon)), x, given)
+                x_adv, _ = sets.images(static_attack(attack, ThreatModel(epsilon)), x, given, true=y)
                 right = predictions(target, x_adv, shared_paths.BATCH) == y
                 entries.append({"model": name, "attack": attack, "epsilon": epsilon, **_counts(right, clean)})
     return tuple(entries)

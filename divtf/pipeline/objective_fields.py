@@ -85,7 +85,7 @@ def require_own_settings(fields: ObjectiveFields, name: str) -> None:
         value, owner = getattr(fields, setting), setting.split("_")[0]
         require(
             value is None or owner == name,
-            f"--{setting} with --objective={owner} alone, {LABELS[owner]}'s",
+            f"--{setting} with --objective={owner} alone, {LABELS[owner]}'s, and of recipes in a file of one",
             f"--{setting}={value} with {name}",
         )
     # Of a table of modes it is given for all of them; a given objective is that of all.

@@ -43,7 +43,7 @@ class Protocol:
         query_images: it attacks the first images, as many as this, and of the others those that a target
             withstands under all else.
         checks: whether to look for masked gradients, and to measure detection.
-        images: first test images that are attacked.
+        images: first test images that are attacked, or all if there are fewer.
         stored_as: what targets see of adversarial images, as `storage.records.STORED_AS` has it.
 
     Raises:
@@ -78,6 +78,17 @@ class Protocol:
         own = PROTOCOLS.get(self.name, self)
         values = {name: getattr(self, name) for name in GIVEN}
         return {name: value for name, value in values.items() if value != getattr(own, name)}
+
+    def images_of(self, count: int) -> int:
+        """How many of so many test images are attacked: all of them where there are fewer than usual.
+
+        Raises:
+            InputError: if another number was asked for, and there are fewer.
+        """
+        usual = self.name in PROTOCOLS and self.images == PROTOCOLS[self.name].images
+        fits = usual or self.images <= count
+        require(fits, f"at most {count} images, as there are", f"images={self.images}")
+        return min(self.images, count)
 
     @property
     def needs_art(self) -> bool:

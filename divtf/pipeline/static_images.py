@@ -86,5 +86,5 @@ def _changes_by(base: RunConfig, config: RunConfig, data: ImageData) -> list[Any
         if name in ("fgsm", "step_ll"):  # One step of the whole budget without an image range is the sign.
             threat = ThreatModel(1.0, clip_min=-1.0, clip_max=2.0)
         with team.chief_first():
-            changes.append(sets.changes(static_attack(name, threat), x, given))
+            changes.append(sets.changes(static_attack(name, threat), x, given, true=data.y_train))
     return changes

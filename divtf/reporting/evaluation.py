@@ -216,10 +216,13 @@ def surrogate_lines(table: Table, records: Sequence[EvaluationRecord]) -> list[l
     """A line for each surrogate, after a head: how it was trained, and whom its images fooled."""
     targets = list(dict.fromkeys(record.target for record in records))
     lines = [["surrogate", "trained", *_fooled_heads(table, targets)]]
-    for name, told in records[0].surrogates.items():
-        lines.append(
-            [name, entries(told), *(_counts(records, target, on_surrogate(name)) for target in targets)]
+    for name in dict.fromkeys(name for record in records for name in record.surrogates):
+        # Seeds may share a surrogate, or each have its own.
+        told = dict.fromkeys(
+            entries(record.surrogates[name]) for record in records if name in record.surrogates
         )
+        counts = [_counts(records, target, on_surrogate(name)) for target in targets]
+        lines.append([name, "; ".join(told), *counts])
     return lines
 
 

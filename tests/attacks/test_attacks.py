@@ -451,6 +451,25 @@ def test_a_start_that_fools_is_kept_whatever_the_loss_is_elsewhere(towards):
     assert (np.asarray(target(x_adv)).argmax(axis=1) == 1).tolist() == up
 
 
+def test_a_loss_that_leads_to_a_class_is_taken_whole():
+    """Not put into itself, which would lead away again, though it has a field called loss, too."""
+    meant = losses.Towards(losses.MeanProbability())
+    attack = make_attack("pgd", ThreatModel(EPSILON), loss=meant, steps=3)
+    assert (attack.method.loss, attack.method.steps) == (meant, 3)
+
+
+@pytest.mark.parametrize("ahead", [9.0, 60.0, 5000.0])
+def test_a_margin_leads_to_a_class_however_far_another_one_is_ahead(ahead):
+    """And no further than its confidence: the hinge of the class that is led to saturates, not the other."""
+    logits = tf.Variable([[[ahead, 0.0, 0.0]]])
+    with tf.GradientTape(persistent=True) as tape:
+        values = [losses.Towards(losses.Margin(50.0))(logits, tf.constant([label])) for label in (1, 0)]
+    np.testing.assert_allclose(tf.concat(values, 0), [-ahead, min(ahead, 50)])
+    np.testing.assert_array_equal(tape.gradient(values[0], logits), [[[-1, 1, 0]]])
+    towards_the_first = tape.gradient(values[1], logits)
+    assert bool(tf.reduce_any(towards_the_first != 0)) == (ahead < 50)
+
+
 @pytest.mark.parametrize("seed", [2**31, -(2**31) - 1, 2**40, 0.5])
 def test_seed_that_is_none_is_refused_in_one_line(seed):
     ensemble, _ = linear_ensemble(2)

@@ -137,6 +137,18 @@ def test_square_attacks_what_has_no_gradients_and_others_say_that_there_are_none
             make_attack(other, ThreatModel(0.3))(target, X, y)
 
 
+@needs_art
+def test_auto_pgd_refuses_gradients_that_are_not_finite():
+    """Its best image so far would hide that it has followed none."""
+
+    def target(x):
+        x = tf.cast(x, tf.float32)
+        return tf.reshape(x + tf.sqrt(0 * x), [-1, X[0].size])[:, :3]
+
+    with pytest.raises(InputError, match=r"^Expected finite gradients of the target\. Received: NaN"):
+        make_attack("auto_pgd", ThreatModel(0.3))(target, X, np.asarray(target(X)).argmax(axis=1))
+
+
 def test_what_another_library_does_cannot_be_led_to_a_class():
     attack = make_attack("auto_pgd", ThreatModel(0.1))
     with pytest.raises(InputError, match=r"^Expected an attack composed of pieces.*\. Received: auto_pgd$"):

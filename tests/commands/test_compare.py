@@ -83,6 +83,7 @@ def test_recipe_of_a_file_has_its_flags_and_its_name(tmp_path):
             ["--recipes=base,none.flags", "--reference=T_Base"],
             "with files that are there. Received: none.flags",
         ),
+        (["--recipes=ens_div,trs", "--trs_steps=3"], "TRS's, and of recipes in a file of one. Received: "),
         (["--mode=div"], "--recipes for this command. Received: --mode"),
         (["--recipes=base"], "--reference as one of {T_Base}. Received: reference=T_Ens+Div"),
         (["--recipes=ens_div", "--protocol=weak"], "--protocol as one of"),

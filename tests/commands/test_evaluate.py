@@ -143,12 +143,19 @@ def test_table_takes_no_options_of_a_protocol_without_one(option):
         (["--surrogates=none.keras"], "that are there"),
         (["--surrogates=other,conv4"], "other and conv4, which are the same ensemble"),
         (["--surrogates=plain4", "--seeds=0,1104"], "Expected a surrogate_seed S"),
-        (["--max_test_examples=100"], r"Expected at most 100 images, as runs have\. Received: images=200"),
+        (["--max_test_examples=100", "--images=150"], "at most 100 images, as there are"),
     ],
 )
 def test_table_refuses_an_impossible_protocol_before_it_trains(arguments, words):
     with pytest.raises(InputError, match=words):
         table2.table_from_flags(parsed("--protocol=strong", *arguments, table=True))
+
+
+@needs_art
+def test_fewer_test_images_than_a_protocol_usually_attacks_are_all_attacked():
+    strong = PROTOCOLS["strong"]
+    assert [strong.images_of(count) for count in (40, 200, 300)] == [40, 200, 200]
+    table2.table_from_flags(parsed("--protocol=strong", "--max_test_examples=40", table=True))
 
 
 def test_transfer_is_what_strong_tries_by_transfer_with_a_surrogate_trained_as_each_target():

@@ -102,6 +102,15 @@ def test_who_has_no_gradients_begins_where_another_attack_fooled():
     np.testing.assert_array_equal(helped.images[:3], start[:3])
 
 
+def test_a_start_may_round_to_just_outside_the_ball():
+    """As those of attacks do: of pixels up to 255 by more than of those up to 1."""
+    threat, x = ThreatModel(8.0, clip_max=255.0), np.full((1, 2), 131.1, "float32")
+    start = np.nextafter(x + np.float32(8), np.float32(255))
+    assert float(np.abs(start - x).max()) > 8 + 1e-6
+    members = [lambda x, member=member: member(x / 255) for member in MEMBERS]
+    evade(members, x, Y[:1], threat, "disagreement", 0.1, steps=1, start=start)
+
+
 def test_another_start_never_finds_less():
     known = (MEMBERS, X, Y, ThreatModel(0.25), "entropy", 0.8)
     start = np.clip(X + 0.25, 0, 1)

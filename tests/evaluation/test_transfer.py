@@ -1,6 +1,7 @@
 """Transfer evaluation: accuracies known by construction, and adversarial sets made once and kept."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 
@@ -12,7 +13,7 @@ from damage import Hostile, flip, truncate
 from keras import layers
 
 from divtf import CrossEntropy, GradientAlignment
-from divtf.attacks.attack import Attack, make_attack
+from divtf.attacks.attack import Attack, compose_attack, make_attack, towards
 from divtf.attacks.methods import ATTACKS
 from divtf.attacks.recipe import Recipe
 from divtf.attacks.threat import ThreatModel
@@ -389,6 +390,26 @@ def test_images_that_an_attack_left_are_warned_of(lines):
     assert sum("fgsm did not move 3 of 10 images" in line for line in lines) == 1
 
 
+@pytest.mark.skipif(importlib.util.find_spec("art") is None, reason="needs the extra `attacks`")
+@pytest.mark.parametrize(("name", "params"), [("auto_pgd", {"steps": 2}), ("square", {"queries": 3})])
+def test_images_left_alone_since_they_are_wrong_are_no_sign_of_gradients(name, params, lines):
+    surrogate, (x, y) = made_ensemble(), images_and_labels()
+    wrong = int((np.asarray(surrogate(x)).argmax(axis=-1) != y).sum())
+    _, result, *_ = evaluate_transfer(
+        surrogate, {"t": surrogate}, (x, y), make_attack(name, ThreatModel(0.1), **params)
+    )
+    assert wrong > 0 and result.unmoved == (None if name == "square" else 0)
+    assert not any("no gradient there" in line for line in lines)
+
+
+def test_surrogate_with_gradients_that_are_not_numbers_is_warned_of(lines):
+    x, y = images_and_labels()
+    x[:3] = 0
+    surrogate = masked(lambda x: keras.ops.sqrt(keras.ops.maximum(x, 0)))
+    told = AdversarialSets([surrogate]).told(x, y)
+    assert told["no gradient at"] == "3 of the first 10 images"
+
+
 # Targets and images, in each form.
 
 
@@ -616,6 +637,38 @@ def test_changing_an_attack_s_parameters_makes_a_new_set(params, calls, tmp_path
     # A default written out is the default.
     kept(tmp_path, attack=make_attack("mifgsm", ThreatModel(0.1), **{"decay": 1.0} | params))
     assert len(calls) == 2 * count
+
+
+def own_piece(sign):
+    """A piece of that name, as if its code had been changed in a file."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Mine:
+        def __call__(self, gradient, images, context):
+            return gradient(images, context)
+
+    if sign < 0:
+        Mine.__call__ = lambda self, gradient, images, context: -gradient(images, context)
+    return Mine()
+
+
+def test_changing_the_code_of_a_piece_of_your_own_makes_a_new_set(calls, tmp_path):
+    def attack(sign):
+        return compose_attack("mine", ThreatModel(0.1), Recipe(pieces=(own_piece(sign),), steps=2))
+
+    ways = [kept(tmp_path, attack=attack(sign))[1] for sign in (1, -1, 1)]
+    assert ways[0] == ways[2] != ways[1]
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_manifest_of_images_led_to_a_class_tells_the_accuracy_by_true_ones(tmp_path):
+    surrogate, (x, y) = made_ensemble(), images_and_labels(30)
+    sets, attack = AdversarialSets(surrogate, tmp_path), make_attack("fgsm", ThreatModel(0.1))
+    led = towards(attack, "aimed")
+    sets.images(attack, x, y)
+    sets.images(led, x, (y + 1) % CLASSES, true=y)
+    told = [checked_json.read_checked(path)["surrogate_settings"] for path in tmp_path.glob("*.json")]
+    assert len(told) == 2 and told[0] == told[1]
 
 
 def test_attacking_after_more_training_makes_a_new_set(calls, tmp_path):

@@ -244,6 +244,15 @@ def test_surrogates_fooled_and_only_by_hand():
     ]
 
 
+def test_surrogates_of_each_seed_are_told():
+    """Where they share one it is told once."""
+    own = [dataclasses.replace(RECORDS[0], seed=1), RECORDS[0]]
+    own[0] = dataclasses.replace(own[0], surrogates={**own[0].surrogates, "plain": {"seed": 6000}})
+    _, (_, plain, other), _ = grids(own)
+    assert plain[1] == "seed 6000; seed 1000, clean accuracy 87.5 % on the attacked images"
+    assert other[1] == "seed 1007, model conv4"
+
+
 def test_attacks_fooled_and_only_by_hand():
     """Versions of an attack are one; its images tried are the most that one of them was tried on.
 

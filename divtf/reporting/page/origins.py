@@ -102,7 +102,10 @@ def _surrogates(
 ) -> dict[str, Mapping[str, Any]]:
     found = {result.surrogate: result.surrogate_settings for result in results if result.surrogate_settings}
     for record in evaluations:
-        found |= {f"{name} (protocol {record.protocol})": told for name, told in record.surrogates.items()}
+        for name, told in record.surrogates.items():
+            title = f"{name} (protocol {record.protocol})"
+            # Seeds may share a surrogate, or each have its own.
+            found[title if found.get(title, told) == told else f"{title}, seed {record.seed}"] = told
     return found
 
 
