@@ -5,11 +5,12 @@ import json
 import re
 from pathlib import Path
 
+import keras
 import pytest
 import tiny
 from absl import flags
 
-from divtf.commands import command_line, compare, config_flags
+from divtf.commands import command_line, compare, config_flags, table2
 from divtf.errors import InputError
 from divtf.pipeline import finished
 from divtf.pipeline.protocols import PROTOCOLS, Protocol, Trial
@@ -217,6 +218,26 @@ def test_comparison_whole_and_again(tmp_path, capsys, monkeypatch):
     assert {name: undated((tmp_path / name).read_bytes()) for name in written} == {
         name: undated(content) for name, content in written.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--surrogates=plain,{}/wide.keras"], "^Expected a target that takes images "),
+        (["--images=50"], r"^Expected at most 24 images, as there are\. Received: images=50$"),
+    ],
+    ids=["surrogate of other images", "too many images"],
+)
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(arguments, message, tmp_path):
+    images = keras.Input([2, 2, 1])
+    keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(images))).save(tmp_path / "wide.keras")
+    given = ["--recipes=base", "--reference=T_Base", f"--run_dir={tmp_path}/runs"]
+    configs, cluster, protocol, reference = parsed(*given, *(each.format(tmp_path) for each in arguments))
+    with pytest.raises(InputError, match=message):
+        compare.main(configs, cluster, protocol, reference)
+    with pytest.raises(InputError, match=message):
+        table2.main(configs, cluster, protocol)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_recipe_that_cannot_be_trained_is_refused_before_the_first_is(tmp_path, capsys):
