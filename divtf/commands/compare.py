@@ -11,7 +11,7 @@ from divtf.commands import command_line, config_flags, evaluate, many_runs
 from divtf.commands.config_flags import help_text
 from divtf.commands.ray_task import Cluster
 from divtf.errors import InputError, require
-from divtf.pipeline import finished
+from divtf.pipeline import finished, static_fields
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.objective_fields import ObjectiveFields
 from divtf.pipeline.protocols import PROTOCOLS, Protocol
@@ -87,6 +87,8 @@ def _recipe(name: str) -> Mapping[str, Any]:
     others = [f"--{key}" for key in values if key not in OF_A_RECIPE]
     expected = f"flags of a defence in {name}, those of the whole comparison on the command line"
     require(not others, expected, ", ".join(others))
+    require(bool(values), f"flags of a defence in {name}", "none")
+    static_fields.require_used(values, values.get("mode", RunConfig.mode))
     return {"label": path.stem} | values
 
 
@@ -100,7 +102,8 @@ def main(configs: Sequence[RunConfig], cluster: Cluster | None, protocol: Protoc
     root = Path(configs[0].run_dir).parent
     evaluation.require_possible(configs, protocol)
     runs = many_runs.run(configs, cluster)
-    evaluate.main(root, protocol, configs[0].data_dir)
+    # Of runs of other comparisons beside them, `same` would make other attackers.
+    evaluate.main(root, protocol, configs[0].data_dir, [Path(config.run_dir) for config in configs])
     found = [finished.read_evaluation(Path(config.run_dir), protocol.name) for config in configs]
     records = [
         ComparisonRecord.of(run, evaluation, reference)

@@ -1,7 +1,7 @@
 """The command for evaluations by a protocol; `--help` shows the docstring of `divtf/evaluate.py`."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def require_possible(protocol: Protocol, configs: Iterable[RunConfig]) -> None:
 
     Args:
         protocol: what is tried.
-        configs: of the targets, trained or not; finished runs beside theirs are evaluated with them.
+        configs: of the targets, trained or not.
 
     Raises:
         InputError: says which.
@@ -72,9 +72,6 @@ def require_possible(protocol: Protocol, configs: Iterable[RunConfig]) -> None:
     if protocol.needs_art:
         require_installed(f"--protocol={protocol.name}", "attacks", ("art",))
     configs = list(configs)
-    roots = dict.fromkeys(Path(config.run_dir).parent for config in configs)
-    for family in finished.families(path for root in roots for path in finished.directories(root)):
-        configs += family.values()
     require_alike(configs)
     for config in configs:
         if config.max_test_examples:
@@ -82,19 +79,25 @@ def require_possible(protocol: Protocol, configs: Iterable[RunConfig]) -> None:
         surrogates(protocol.surrogates, [config])
 
 
-def main(root: Path, protocol: Protocol, data_dir: str | None = None) -> list[EvaluationRecord]:
+def main(
+    root: Path,
+    protocol: Protocol,
+    data_dir: str | None = None,
+    paths: Sequence[Path] | None = None,
+) -> list[EvaluationRecord]:
     """Evaluate the finished targets below a directory; write and print the report.
 
     Args:
         root: directory that holds the run directories.
         protocol: what is tried.
         data_dir: data directory of tensorflow-datasets; None is its own.
+        paths: of the targets, where not all below root are meant.
 
     Raises:
         InputError: if there is no finished run, if two are of the same target and seed, or what the protocol
             needs for any of them cannot be had; before anything is trained.
     """
-    paths = finished.directories(root)
+    paths = finished.directories(root) if paths is None else paths
     require(bool(paths), f"finished runs below {root}", "none")
     targets = [finished.read_record(path) for path in paths]
     finished.require_distinct(targets, root)

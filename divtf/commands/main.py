@@ -3,6 +3,7 @@
 from absl import flags
 
 from divtf.commands import command_line, config_flags
+from divtf.pipeline import static_fields
 from divtf.pipeline.config import RunConfig
 from divtf.pipeline.parts import OutputPart
 from divtf.runtime import quiet_start
@@ -25,7 +26,20 @@ def main(config: RunConfig) -> None:
     print(experiment.summary(config.part(OutputPart)))
 
 
+def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> RunConfig:
+    """The run; a table's modes share flags that not each of them takes, but this is one alone.
+
+    Raises:
+        InputError: if a value does not fit.
+    """
+    config = config_flags.config_from_flags(flag_values)
+    static_fields.require_used(
+        [name for name in static_fields.NAMES if flag_values[name].present], config.mode
+    )
+    return config
+
+
 def launch() -> None:
     """The command: flags of one run, and the run."""
     config_flags.define_flags()
-    command_line.run(main)
+    command_line.run(main, config_from_flags)

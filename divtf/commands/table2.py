@@ -95,7 +95,7 @@ def main(
     for config in configs:
         print(f"{config.target}\n{experiment.summary(config.part(OutputPart))}")
     if protocol:
-        evaluate.main(root, protocol, configs[0].data_dir)
+        evaluate.main(root, protocol, configs[0].data_dir, [Path(config.run_dir) for config in configs])
 
 
 def launch() -> None:

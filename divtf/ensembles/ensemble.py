@@ -80,15 +80,9 @@ class Ensemble(BuildsItself, keras.Model):
         super().__init__(name=name, **kwargs)
         self.objective: Any = GradientAlignment() if objective is None else objective
         self.members = listed(members)
-        check_objective(self.objective, len(self.members))
         self.memory = memory
         require(memory in (None, "low"), "memory as low or None", f"memory={memory!r}")
-        one_by_one = isinstance(self.objective, Memberwise)
-        require(
-            memory is None or one_by_one,
-            "an objective of what each member gives by itself for memory='low', as GradientAlignment",
-            type(self.objective).__name__,
-        )
+        self._check_objective()
         self._check = check
         self._label_shape: tuple[int | None, ...] = ()  # Of one label that `fit` was given last.
         # Which layers were trained when the members were last measured.
@@ -111,7 +105,18 @@ class Ensemble(BuildsItself, keras.Model):
         self.num_classes = (
             self.members[0].compute_output_spec(keras.KerasTensor(input_shape, "float32")).shape[-1]
         )
-        if hasattr(self.objective, "require_members"):
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Hold the objective, which may be another one by now, to the members and to the way of training."""
+        check_objective(self.objective, len(self.members))
+        require(
+            self.memory is None or isinstance(self.objective, Memberwise),
+            "an objective of what each member gives by itself for memory='low', as GradientAlignment",
+            type(self.objective).__name__,
+        )
+        classes_known = hasattr(self, "num_classes")  # Once the members are built.
+        if classes_known and hasattr(self.objective, "require_members"):
             self.objective.require_members(self.members, self.num_classes)
 
     def member_logits(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -142,6 +147,7 @@ class Ensemble(BuildsItself, keras.Model):
                 "Expected jit_compile=False: XLA differentiates max-pooling wrongly to second order. "
                 f"Received: jit_compile=True with max-pooling in {pooled}"
             )
+        self._check_objective()
         in_vain = jit_compile is True and self.memory == "low"
         require(
             not in_vain, "jit_compile=False with memory='low': XLA keeps as much with it", "jit_compile=True"

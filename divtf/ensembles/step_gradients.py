@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles import one_graph
-from divtf.ensembles.objectives.objective import MemberValues
+from divtf.ensembles.objectives.objective import MemberValues, kept_state, restore
 from divtf.ensembles.objectives.terms import Terms
 from divtf.ensembles.weights import Weights
 from divtf.errors import require
@@ -108,6 +108,9 @@ def terms_of(
     found = replicas.terms(objective, members, x, y, training=training)
     given = f"{type(objective).__name__}, which gives {type(found).__name__}"
     require(isinstance(found, Terms), "an objective that gives Terms", given)
+    asked = found.logits.shape[0]
+    expected = f"an objective that gives the logits of {len(members)} members"
+    require(asked in (None, len(members)), expected, f"{type(objective).__name__}, of {asked}")
     return found.weighted(weights)
 
 
@@ -160,11 +163,9 @@ def _values_of_all(
     values: list[list[tf.Tensor]] = []
     last: list[tf.Tensor] = []
     for member in members:
-        before = [tf.identity(variable) for variable in member.non_trainable_variables]
+        before = kept_state([member])
         values.append(objective.taken([member], _after(last, x), y, training=True).parts())
-        # Statistics and random numbers are to move once.
-        for variable, value in zip(member.non_trainable_variables, before, strict=True):
-            variable.assign(value)
+        restore([member], before)
         last = values[-1]
     return [tf.concat(each, axis=0) for each in zip(*values, strict=True)], last
 

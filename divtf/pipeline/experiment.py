@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from divtf.data.datasets import ImageData, load_dataset
+from divtf.data.datasets import DatasetSpec, ImageData, load_dataset
 from divtf.ensembles.ensemble import Ensemble
 from divtf.errors import require
 from divtf.evaluation.stored import require_storable
@@ -20,6 +20,7 @@ from divtf.pipeline.plan import Plan, Work, make_plan
 from divtf.pipeline.record import attack, make_record
 from divtf.pipeline.results import try_page
 from divtf.pipeline.static_images import static_changes
+from divtf.pipeline.surrogates import static_models
 from divtf.reporting import report
 from divtf.runtime import devices
 from divtf.runtime.logs import get_logger
@@ -69,7 +70,7 @@ def run(config: RunConfig, *, wait: bool = False) -> Path:
     if plan.work:
         data = load_data(config.part(DataPart))
         preflight.require_memory(config, data)
-        trained.require_model(config, data.spec)
+        _require_models(config, data.spec)
         require_storable(config.stored_as or "float32", (1, *data.spec.image_shape))
     opened = run_directory.open_run(directory, config.identity(), resume=config.resume, wait=wait)
     with opened, tracking.tracked(config) as tracked:
@@ -89,7 +90,14 @@ def require_possible(configs: Iterable[RunConfig]) -> None:
         told = digest(config.training() | {"seed": None})
         if told not in known and make_plan(config.part(OutputPart)).work:
             known.add(told)
-            trained.require_model(config, loaded(config.part(DataPart)).spec)
+            _require_models(config, loaded(config.part(DataPart)).spec)
+
+
+def _require_models(config: RunConfig, spec: DatasetSpec) -> None:
+    """Refuse a run of which one could not train the model, or one of its static ones."""
+    static = static_models(config) if config.defence.adversarial else []
+    for each in (config, *static):
+        trained.require_model(each, spec)
 
 
 def _carry_out(

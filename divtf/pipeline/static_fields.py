@@ -2,10 +2,12 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from divtf.attacks.names import ON_SURROGATES
 from divtf.data.paper import SETUPS
+from divtf.errors import require
 from divtf.networks import names
 from divtf.pipeline.fields import Check, flag, one_of
 from divtf.pipeline.modes import MODES
@@ -32,7 +34,7 @@ class StaticFields:
         "class, which tell no label.",
         Check(
             lambda attacks: 0 < len(set(attacks)) == len(attacks) and set(attacks) <= set(_ATTACKS),
-            f"distinct names of {{{', '.join(ON_SURROGATES)}}}, step_ll, or NAME_ll of them, at least one",
+            f"distinct names of {{{', '.join(ON_SURROGATES)}}}, step_ll, NAME_ll but of fgsm, at least one",
             _ATTACKS,
         ),
     )
@@ -51,6 +53,23 @@ class StaticFields:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(StaticFields))
+
+
+def require_used(given: Iterable[str], mode: str) -> None:
+    """Refuse to be given fields by which no image of one run's mode is made.
+
+    Raises:
+        InputError: names them.
+    """
+    unused = (
+        []
+        if mode not in MODES or MODES[mode].adversarial
+        else [f"--{name}" for name in given if name in NAMES]
+    )
+    takers = ", ".join(name for name, each in MODES.items() if each.adversarial)
+    require(not unused, f"--mode as one of {{{takers}}} beside {', '.join(unused)}", f"mode={mode}")
+
+
 _PAPER = StaticFields()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from divtf.data.paper import SETUPS
-from divtf.errors import require
+from divtf.errors import InputError, require
 from divtf.networks import names
 from divtf.pipeline import objective_fields
 from divtf.pipeline.config import RunConfig
@@ -172,8 +172,13 @@ def static_models(config: RunConfig) -> list[RunConfig]:
 def _static_model(name: str, config: RunConfig, again: int) -> RunConfig:
     """The static ensemble of a name, from other seeds each time that it is trained again."""
     seed = config.static_seed + _AGAIN * again
-    ours = dataclasses.replace(config, surrogate_seed=seed, static_seed=config.surrogate_seed)
-    return _configuration(name, ours)
+    try:
+        ours = dataclasses.replace(config, surrogate_seed=seed, static_seed=config.surrogate_seed)
+        return _configuration(name, ours)
+    except InputError as error:
+        # It has the surrogate's part for a moment, and errors call its seed the surrogate's.
+        told = f"seed={config.seed}, surrogate_seed={config.surrogate_seed}, static_seed={config.static_seed}"
+        raise InputError(f"{error}, in the place of the static model {name} (of {told})") from None
 
 
 def _configuration(name: str, config: RunConfig) -> RunConfig:

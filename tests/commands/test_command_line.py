@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from command_lines import config, parsed, parts
 
-from divtf.commands import command_line, compare, config_flags
+from divtf.commands import command_line, compare, config_flags, main
 from divtf.errors import InputError
 from divtf.pipeline.config import RunConfig, field_type
 from divtf.pipeline.modes import MODES
@@ -47,6 +47,14 @@ def test_no_flags_give_the_default_configuration():
 def test_flags_have_their_fields_types(argument, name, value):
     assert config(argument) == RunConfig(**{name: value})
     assert type(getattr(config(argument), name)) is type(value)
+
+
+def test_flags_of_static_models_beside_a_mode_without_any_are_refused():
+    """Of one run; in a table's modes those take them that have static models."""
+    with pytest.raises(InputError, match=r"--mode as one of \{ens, ens_div\} beside --static_models\."):
+        main.config_from_flags(parsed("--mode=noise", "--static_models=div"))
+    given = main.config_from_flags(parsed("--mode=ens", "--static_models=div"))
+    assert given.static_models == ("div",)
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(RunConfig), ids=lambda field: field.name)
@@ -119,18 +127,18 @@ def test_numbers_of_a_list_that_are_none_are_refused():
     ],
 )
 def test_users_errors_are_one_line_and_exit_code_2(error, line, capsys):
-    def main(config):
+    def fail(config):
         raise error
 
-    assert command_line.execute(main, config_flags.config_from_flags, ["command"], parsed()) == 2
+    assert command_line.execute(fail, config_flags.config_from_flags, ["command"], parsed()) == 2
     assert capsys.readouterr() == ("", line + "\n")
 
 
 def test_interrupt_says_how_to_go_on(capsys):
-    def main(config):
+    def interrupt(config):
         raise KeyboardInterrupt
 
-    assert command_line.execute(main, config_flags.config_from_flags, ["command"], parsed()) != 0
+    assert command_line.execute(interrupt, config_flags.config_from_flags, ["command"], parsed()) != 0
     assert "--resume" in capsys.readouterr().err
 
 

@@ -99,6 +99,23 @@ def test_what_cannot_be_compared_is_refused_in_one_line(arguments, message):
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", r"flags of a defence in .*mine\.flags\. Received: none"),
+        (
+            "--static_models=div\n",
+            "beside --static_models. Received: mode=div",
+        ),
+        ("--mode=noise\n--static_budgets=uniform\n", "beside --static_budgets. Received: mode=noise"),
+    ],
+)
+def test_file_whose_flags_make_no_defence_of_their_own_is_refused(lines, message, tmp_path):
+    (tmp_path / "mine.flags").write_text(lines)
+    with pytest.raises(InputError, match=message):
+        parsed(f"--recipes={tmp_path}/mine.flags", "--reference=mine")
+
+
 @pytest.mark.parametrize("line", ["--moed=div", "--epochs=x", "--recipes=base"])
 def test_file_with_other_flags_is_refused_in_one_line(line, tmp_path):
     (tmp_path / "mine.flags").write_text(line + "\n")
@@ -238,6 +255,19 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(argument
     with pytest.raises(InputError, match=message):
         table2.main(configs, cluster, protocol)
     assert not (tmp_path / "runs").exists()
+
+
+def test_runs_of_another_comparison_beside_them_attack_no_one(tmp_path):
+    """Or seeds of one table would meet other attackers, as `same` is trained as each target is."""
+    given = [
+        *("--epochs=1", "--attacks=fgsm", "--batch_size=24", "--reference=T_Base"),
+        *("--surrogates=plain,same", f"--run_dir={tmp_path}", "--images=4", "--queries=0"),
+    ]
+    compare.main(*parsed(*given, "--recipes=base,noise"))
+    compare.main(*parsed(*given, "--recipes=base,div", "--seeds=0,1"))
+    for path in finished.directories(tmp_path):
+        found = finished.read_evaluation(path, "strong")
+        assert ("same as T_Noise" in found.surrogates) == (found.target == "T_Noise")
 
 
 def test_a_recipe_that_cannot_be_trained_is_refused_before_the_first_is(tmp_path, capsys):

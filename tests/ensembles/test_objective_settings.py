@@ -399,6 +399,28 @@ def test_an_objective_that_gives_no_terms_gets_one_line(tiny_members, tiny_batch
             method(*tiny_batch(), verbose=0)
 
 
+def test_logits_of_other_than_all_members_get_one_line(tiny_members, tiny_batch):
+    class OfTheFirst(CrossEntropy):
+        def __call__(self, members, x, y, *, training):
+            return super().__call__(members[:1], x, y, training=training)
+
+    ensemble = Ensemble(tiny_members(2), OfTheFirst())
+    ensemble.compile("sgd")
+    with pytest.raises(InputError, match=r"^Expected an objective that gives the logits of 2 members\. Rec"):
+        ensemble.fit(*tiny_batch(), verbose=0)
+
+
+def test_an_objective_that_is_set_later_is_held_to_the_same(tiny_members):
+    ensemble = Ensemble(tiny_members(2), memory="low")
+    ensemble.objective = make_objective("trs")
+    with pytest.raises(InputError, match=r"for memory='low'.*Received: TransferabilityReducedSmoothness"):
+        ensemble.compile("sgd")
+    one = Ensemble(tiny_members(1), CrossEntropy())
+    one.objective = GradientAlignment()
+    with pytest.raises(InputError, match="at least 2"):
+        one.compile("sgd")
+
+
 def test_an_objective_of_ones_own_may_have_settings_of_any_type():
     @dataclasses.dataclass(frozen=True)
     class Named(GradientAlignment):

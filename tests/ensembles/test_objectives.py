@@ -179,7 +179,30 @@ def test_the_papers_weight_is_the_default():
 
 def test_means_leave_out_what_was_not_computed():
     part = tf.zeros([2])
-    assert set(Terms(logits=part, loss=part, cross_entropy=part).means()) == {"loss", "cross_entropy"}
+    made = Terms(logits=tf.zeros([1, 2, 3]), loss=part, cross_entropy=part)
+    assert set(made.means()) == {"loss", "cross_entropy"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"loss": tf.zeros([])}, r"loss \[batch\], a value for each example\. Received: loss of shape \(\)"),
+        ({"loss": 0.5}, r"loss \[batch\], a value for each example\. Received: loss of shape \(\)"),
+        ({"cross_entropy": tf.zeros([2, 1])}, r"Received: cross_entropy of shape \(2, 1\)"),
+        ({"diversity": tf.zeros([])}, r"Received: diversity of shape \(\)"),
+        (
+            {"logits": tf.zeros([2, 3])},
+            r"\[members, batch, classes\]\. Received: logits of shape \(2, 3\)",
+        ),
+        ({"logits": [tf.zeros([2, 3])]}, r"Received: logits of shape list"),
+    ],
+)
+def test_terms_of_other_shapes_get_one_line(parts, message):
+    """A loss that is a mean already would leave weights of examples without effect."""
+    fits = {"logits": tf.zeros([1, 2, 3]), "loss": tf.zeros([2]), "cross_entropy": tf.zeros([2])}
+    with pytest.raises(InputError, match=message) as raised:
+        Terms(**fits | parts)
+    assert "\n" not in str(raised.value)
 
 
 def test_losses_and_cosines_are_float32_in_mixed_bfloat16(tiny_members, tiny_batch):

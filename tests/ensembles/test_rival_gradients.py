@@ -293,6 +293,25 @@ def test_moving_statistics_follow_the_images_trained_on(members, batch, spied):
         np.testing.assert_allclose(layer.moving_variance, [0.9 + 0.1 * images.var()], rtol=1e-6)
 
 
+class Counts(layers.Layer):
+    """A loss of its own: the number of images of the last call."""
+
+    def call(self, x):
+        self.add_loss(tf.cast(tf.shape(x)[0], "float32"))
+        return x
+
+
+def test_a_step_of_trs_moves_statistics_once_and_adds_the_losses_of_layers_by_the_whole_batch(members, batch):
+    """Its pass at the steepest images, half as many, leaves no trace."""
+    made, x = members(2, lambda x: normalised(Counts()(x))), batch[0].numpy()
+    mean_loss("trs", made, *batch)()
+    for member in made:
+        (layer,) = (layer for layer in member.layers if isinstance(layer, BatchNormalization))
+        np.testing.assert_allclose(layer.moving_mean, [0.1 * x.mean()], rtol=1e-6)
+        np.testing.assert_allclose(layer.moving_variance, [0.9 + 0.1 * x.var()], rtol=1e-6)
+        assert [float(loss) for loss in member.losses] == [len(x)]
+
+
 @pytest.mark.parametrize("name", PERTURBED)
 def test_perturbing_moves_neither_statistics_nor_the_state_of_dropout(name, members, batch):
     made, (x, y) = members(2, normalised), batch

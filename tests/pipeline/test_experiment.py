@@ -442,6 +442,27 @@ def test_data_that_cannot_be_had_leaves_no_run_directory(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"static_models": ("plain", "own_models:nope")}, "Expected --model=own_models:nope to be there"),
+        ({"static_models": ("plain3", "div"), "num_members": 1}, "at least 2"),
+        (
+            {"static_models": ("plain3",), "seed": 2103},
+            r"static model plain3 \(of seed=2103, surrogate_seed=1000, static_seed=2000\)",
+        ),
+    ],
+    ids=["not there", "of one member", "seed"],
+)
+def test_static_model_that_cannot_be_trained_leaves_no_run_directory(tmp_path, work, values, message):
+    config = settings(tmp_path, "ens", **values)
+    for attempt in (lambda: experiment.run(config), lambda: experiment.require_possible([config])):
+        with pytest.raises(InputError, match=message) as raised:
+            attempt()
+        assert "\n" not in str(raised.value)
+    assert work.take() == (0, []) and not list(tmp_path.iterdir())
+
+
 def test_without_attacks_no_surrogate_is_trained(tmp_path, work):
     directory = experiment.run(settings(tmp_path, "base", attacks=()))
     assert work.take() == (1, [])

@@ -167,3 +167,18 @@ class MemberValues:
             parts["coherence"] = alignment.coherence(self.gradients)
         loss = cross_entropy if diversity is None else cross_entropy + diversity
         return Terms(self.logits, loss, cross_entropy, diversity=diversity, **parts)
+
+
+def kept_state(members: Members) -> list[tf.Tensor]:
+    """What a pass in training moves: statistics and the state of random numbers, in the order of members."""
+    return [tf.identity(variable) for variable in _moved(members)]
+
+
+def restore(members: Members, state: Sequence[tf.Tensor]) -> None:
+    """Put it back, so that a step of several passes moves it once."""
+    for variable, value in zip(_moved(members), state, strict=True):
+        variable.assign(value)
+
+
+def _moved(members: Members) -> list[Any]:
+    return [variable for member in members for variable in getattr(member, "non_trainable_variables", ())]

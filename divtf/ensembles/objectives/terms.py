@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from divtf.ensembles.weights import Weights
+from divtf.errors import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,9 @@ class Terms:
         coherence: Equation 7, [B]; None where it was not computed.
         diversity: what an objective other than GAL adds to the cross-entropy, with its weight, [B]; None
             where it adds nothing.
+
+    Raises:
+        InputError: if they are of other shapes: weights of examples would go astray.
     """
 
     logits: tf.Tensor
@@ -27,6 +31,15 @@ class Terms:
     gal: tf.Tensor | None = None
     coherence: tf.Tensor | None = None
     diversity: tf.Tensor | None = None
+
+    def __post_init__(self):
+        rank = tf.TensorShape(getattr(self.logits, "shape", ())).rank
+        received = f"logits of shape {getattr(self.logits, 'shape', type(self.logits).__name__)}"
+        require(rank in (None, 3), "Terms with logits [members, batch, classes]", received)
+        for name, part in self.means().items():
+            shape = tf.TensorShape(getattr(part, "shape", ()))
+            expected = f"Terms with {name} [batch], a value for each example"
+            require(shape.rank in (None, 1), expected, f"{name} of shape {shape}")
 
     def means(self) -> dict[str, tf.Tensor]:
         """Every computed per-example part by name."""

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles import alignment
-from divtf.ensembles.objectives.objective import Members, count, weight
+from divtf.ensembles.objectives.objective import Members, count, kept_state, restore, weight
 from divtf.ensembles.objectives.perturbed import Perturbed, epsilon, step
 from divtf.ensembles.objectives.terms import Terms
 
@@ -50,15 +50,22 @@ class TransferabilityReducedSmoothness(Perturbed):
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`. In evaluation L_smooth is taken at the images themselves."""
+        if training:
+            steep = self._steep(members, x[::2], y[::2])
         values = self.aligned(members, x, y, training=training)
         steepnesses = steepness(values.gradients)
         if training:
             moved = tf.range(0, tf.shape(x)[0], 2)
-            labels = y[::2]
-            steep = self.aligned(members, self._steepest(members, x[::2], labels), labels, training=True)
-            steepnesses = tf.tensor_scatter_nd_update(steepnesses, moved[:, None], steepness(steep.gradients))
+            steepnesses = tf.tensor_scatter_nd_update(steepnesses, moved[:, None], steep)
         added = self.similarity * similarity(values.gradients) + self.smoothness * steepnesses
         return values.terms(added / len(members))
+
+    def _steep(self, members: Members, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Steepness where it is greatest, [B]; statistics and random numbers are as before."""
+        before = kept_state(members)
+        values = self.aligned(members, self._steepest(members, x, y), y, training=True)
+        restore(members, before)
+        return steepness(values.gradients)
 
     def _steepest(self, members: Members, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         def steepness_at(images):
