@@ -183,7 +183,7 @@ def test_table_is_evaluated_once_it_is_there(runs, small, tmp_path, monkeypatch)
     table2.main([config])
     assert calls == []
     table2.main([config], None, SMALL)
-    assert calls == [(root, SMALL, None)]
+    assert calls == [(root, SMALL, None, [root / "base"])], "whatever else lies there"
     assert (root / "table.png").exists()
 
 
@@ -255,15 +255,16 @@ def test_two_runs_of_one_target_are_refused(runs, tmp_path):
 
 
 def test_runs_of_other_epsilons_are_refused_before_anything_is_done(runs, small, tmp_path, monkeypatch):
-    """Those below the root, and those that would be trained beside them."""
+    """Those below the root; and those that would be trained together."""
     root = shutil.copytree(runs, tmp_path / "root")
     budget = {"epochs": 1, "attacks": ("fgsm",), "batch_size": 24}
     other = tiny.config(mode="base", seed=1, run_dir=str(root / "other"), epsilons=(0.2,), **budget)
     alike = dataclasses.replace(other, epsilons=(0.1,))
-    evaluate.require_possible(SMALL, [alike])
+    base = finished.read_config(root / "base")
+    evaluate.require_possible(SMALL, [base, alike])
     words = r"one model and data set with the same epsilons, as .* has \(0\.\d,\)\. Received: epsilons="
     with pytest.raises(InputError, match=words):
-        evaluate.require_possible(SMALL, [other])
+        evaluate.require_possible(SMALL, [base, other])
     experiment.run(other)
     before = sorted(root.rglob("*"))
     with pytest.raises(InputError, match=words) as refused:
