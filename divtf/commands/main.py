@@ -33,9 +33,8 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> RunConfig:
         InputError: if a value does not fit.
     """
     config = config_flags.config_from_flags(flag_values)
-    static_fields.require_used(
-        [name for name in static_fields.NAMES if flag_values[name].present], config.mode
-    )
+    given = [name for name in static_fields.NAMES if flag_values[name].present]
+    static_fields.require_used(given, config.mode)
     return config
 
 

@@ -61,13 +61,10 @@ def require_used(given: Iterable[str], mode: str) -> None:
     Raises:
         InputError: names them.
     """
-    unused = (
-        []
-        if mode not in MODES or MODES[mode].adversarial
-        else [f"--{name}" for name in given if name in NAMES]
-    )
-    takers = ", ".join(name for name, each in MODES.items() if each.adversarial)
-    require(not unused, f"--mode as one of {{{takers}}} beside {', '.join(unused)}", f"mode={mode}")
+    takers = [name for name, each in MODES.items() if each.adversarial]
+    fields = [f"--{name}" for name in given if name in NAMES]
+    fits = not fields or mode in takers or mode not in MODES  # No mode at all is refused elsewhere.
+    require(fits, f"--mode as one of {{{', '.join(takers)}}} beside {', '.join(fields)}", f"mode={mode}")
 
 
 _PAPER = StaticFields()

@@ -8,10 +8,7 @@ from divtf.reporting.cells import heading, signed
 from divtf.reporting.tables import Row, Table
 from divtf.storage.records import CLEAN, TransferResult
 
-COMPARED = (
-    *(("T_Div", "T_Base"), ("T_Div", "T_Noise")),
-    *(("T_Ens+Div", "T_Ens"), ("T_Ens+Div", "T_Base")),
-)
+COMPARED = [("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"), ("T_Ens+Div", "T_Base")]
 """Targets whose gain over another one is told where both are in a table."""
 
 
