@@ -10,14 +10,19 @@ import keras
 from keras import layers
 
 
-def strided(input_shape, num_classes, name, seed):
+def strided(input_shape, num_classes, name, seed, activation="leaky_relu"):
     """Two convolutions of stride 2, and a hidden layer of 128."""
     images = keras.Input(input_shape, name="images")
     x = images
     for filters in (32, 64):
-        x = layers.Conv2D(filters, 3, strides=2, padding="same", activation="leaky_relu")(x)
-    x = layers.Dense(128, activation="leaky_relu")(layers.Flatten()(x))
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", activation=activation)(x)
+    x = layers.Dense(128, activation=activation)(layers.Flatten()(x))
     return keras.Model(images, layers.Dense(num_classes)(x), name=name)
+
+
+def smooth(**given):
+    """The same with an activation that has derivatives of any order."""
+    return strided(**given, activation="silu")
 
 
 def pooled(input_shape, num_classes, name, seed):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import divtf
 
@@ -73,10 +74,12 @@ def test_every_example_is_run_here():
 def test_an_example_is_short_and_says_what_it_shows(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 110 and text.startswith('"""')
-    assert f"python examples/{path.name}" in text or f"--model=examples.{path.stem}:" in text
+    assert f"python examples/{path.name}" in text or re.search(
+        rf"--(model|objective)=examples.{path.stem}:", text
+    )
 
 
-@pytest.mark.parametrize("function", ["strided", "pooled"])
+@pytest.mark.parametrize("function", ["strided", "smooth", "pooled"])
 def test_small_members_are_made_by_name_each_from_its_seed(function, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES.parent)
     first, other = divtf.build_members(f"examples.small_members:{function}", 2, (28, 28, 1), 10, seed=0)
@@ -84,3 +87,27 @@ def test_small_members_are_made_by_name_each_from_its_seed(function, monkeypatch
     assert first.output_shape == (None, 10)
     x = np.random.default_rng(0).random((3, 28, 28, 1), "float32")
     assert np.array_equal(first(x), again(x)) and not np.allclose(first(x), other(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("function", ["smooth_alignment", "in_turn"])
+def test_own_objectives_are_made_by_name_and_add_gal(function, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES.parent)
+    objective = divtf.make_objective(f"examples.own_objectives:{function}")
+    members = divtf.build_members("examples.small_members:strided", 3, (28, 28, 1), 10, seed=0)
+    rng = np.random.default_rng(0)
+    x, y = tf.constant(rng.random((12, 28, 28, 1), "float32")), tf.constant(rng.integers(0, 10, 12))
+    terms = objective(members, x, y, training=True)
+    added = 0 if terms.diversity is None else terms.diversity
+    np.testing.assert_allclose(terms.loss, terms.cross_entropy + added + 0.5 * terms.gal, rtol=1e-5)
+    if function == "smooth_alignment":
+        assert np.all(terms.diversity > 0)
+        return
+    # Each image fools the member whose turn it is more than the others.
+    images = objective.attacked(members, x, y)
+    risen = [
+        divtf.CrossEntropy()([member], images, y, training=False).loss
+        - divtf.CrossEntropy()([member], x, y, training=False).loss
+        for member in members
+    ]
+    assert list(np.argmax(risen, axis=0)) == [0, 1, 2] * 4
+    assert np.max(np.abs(images - x)) <= 0.1 + 1e-6

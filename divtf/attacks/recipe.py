@@ -1,11 +1,9 @@
 """Attacks composed of pieces: what gradient is taken, how it is accumulated, how members are combined."""
 
 import dataclasses
-import marshal
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType
 from typing import Any
 
 import keras
@@ -18,7 +16,7 @@ from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Momentum, repeat
 from divtf.errors import is_number, require
 from divtf.networks.logits import each_logits, log_mean_probability, member_logits
-from divtf.storage.digests import digest
+from divtf.storage.digests import code_digest
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 _MOMENTUM = Momentum()
@@ -105,11 +103,7 @@ class Recipe:
     @property
     def own_code(self) -> str:
         """A digest of the methods of parts of your own, which you may change; "" without such a part."""
-        kinds = [type(part) for part in (*self.pieces, self.update, self.loss)]
-        own = [kind for kind in kinds if not kind.__module__.startswith("divtf.")]
-        methods = [getattr(each, "fget", each) for kind in own for each in vars(kind).values()]
-        code = [marshal.dumps(each.__code__).hex() for each in methods if isinstance(each, FunctionType)]
-        return digest(code) if code else ""
+        return code_digest(type(part) for part in (*self.pieces, self.update, self.loss))
 
     @property
     def step_in_epsilons(self) -> float:

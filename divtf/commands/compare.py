@@ -56,7 +56,7 @@ def comparison_from_flags(
     require(not flag_values["mode"].present, "--recipes for this command", "--mode")
     given = flag_values.recipes
     known = [*RECIPES, *(name for name in given if name.endswith(".flags"))]
-    recipes = [_recipe(name) for name in config_flags.distinct("recipes", given, known)]
+    recipes = [recipe(name) for name in config_flags.distinct("recipes", given, known)]
     configs = many_runs.configs_from_flags(flag_values, recipes, "runs/compare")
     targets = list(dict.fromkeys(config.target for config in configs))
     reference = flag_values.reference
@@ -66,7 +66,7 @@ def comparison_from_flags(
     return configs, many_runs.cluster_from_flags(flag_values), protocol, reference
 
 
-def _recipe(name: str) -> Mapping[str, Any]:
+def recipe(name: str) -> Mapping[str, Any]:
     """The values of a recipe: one of `RECIPES`, or the flags of a file.
 
     Raises:

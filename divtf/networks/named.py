@@ -3,11 +3,8 @@
 import contextlib
 import difflib
 import hashlib
-import importlib
 import inspect
-import os
 import random
-import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,6 +15,7 @@ import numpy as np
 from divtf.errors import InputError, first_line, require
 from divtf.networks import names
 from divtf.networks.conversion import convert_member, give_weights, is_graph, random_images, require_same
+from divtf.runtime import own_code
 from divtf.runtime.draws import draws_kept
 from divtf.runtime.private_names import layers_of
 from divtf.storage.digests import file_digest
@@ -48,30 +46,12 @@ def own_members(
         name = names.short(model)
         members = [drawn_anew(template, seed, f"{name}_{index}") for index, seed in enumerate(seeds)]
     else:
-        function = _function(model)
+        function = own_code.function(model, "model")
         members = [
             _called(model, function, shape, num_classes, index, seed) for index, seed in enumerate(seeds)
         ]
     _require_apart(model, members)
     return members
-
-
-def import_module(name: str) -> Any:
-    """A module of the user's, from the working directory too.
-
-    Raises:
-        InputError: if it cannot be imported.
-    """
-    here = os.getcwd()
-    if not {"", here} & set(sys.path):  # `python -m` has it; a notebook's kernel or a script may not.
-        sys.path.append(here)
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # It may be anybody's code.
-        raise InputError(
-            f"Expected module {name} of --model to be imported. "
-            f"Received: {type(error).__name__}: {first_line(error):.200}"
-        ) from error
 
 
 def drawn_anew(model: keras.Model, seed: int, name: str) -> keras.Model:
@@ -151,19 +131,6 @@ def _drawn_from(seed: int) -> Iterator[None]:
         random.seed(seed)
         np.random.seed(seed % 2**32)
         yield
-
-
-def _function(model: str) -> Callable[..., Any]:
-    """What MODULE:FUNCTION names."""
-    module, _, path = model.partition(":")
-    found = import_module(module)
-    for part in path.split("."):
-        near = difflib.get_close_matches(part, dir(found), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        require(hasattr(found, part), f"--model={model} to be there", f"no {part} in {module}{hint}")
-        found = getattr(found, part)
-    require(callable(found), f"--model={model} as a function", f"a {type(found).__name__}")
-    return found
 
 
 def _called(

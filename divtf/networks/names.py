@@ -17,12 +17,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from divtf.errors import require
+from divtf.runtime.own_code import is_reference
 from divtf.storage.digests import file_digest
 
 KERAS, NEW = "keras:", "new:"
 FORMS = "MODULE:FUNCTION, keras:NAME, FILE.keras,FILE.keras"
-_IDENTIFIERS = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
-_FUNCTION = re.compile(f"{_IDENTIFIERS}:{_IDENTIFIERS}")
 _FILE = re.compile(r"(?P<path>.*[^/]\.keras)(#(?P<digest>[0-9a-f]{12}))?")
 # Longer names of several files tell the first one, and how many there are.
 _LONGEST = 40
@@ -46,7 +45,7 @@ class SavedModel:
 
 def is_own(model: str) -> bool:
     """Whether a name has the form of a model of the user's own."""
-    return bool(files_of(model)) or _FUNCTION.fullmatch(model) is not None
+    return bool(files_of(model)) or is_reference(model)
 
 
 def is_new(model: str) -> bool:

@@ -16,7 +16,7 @@ from divtf.data import own
 from divtf.data.datasets import DATASETS
 from divtf.data.paper import ATTACKS as PAPER_ATTACKS
 from divtf.data.paper import SETUPS, Setup
-from divtf.ensembles.objectives.names import LABELS, MEMBERWISE, OF_SEVERAL
+from divtf.ensembles.objectives import names as objectives
 from divtf.errors import InputError, require
 from divtf.networks import names
 from divtf.pipeline import objective_fields, static_fields
@@ -241,14 +241,15 @@ class RunConfig(ObjectiveFields, StaticFields):
         self._fill_in()
         require_one_place(self.export, self.export_format)
         require(
-            self.num_members >= 2 or not (self.objective_name in OF_SEVERAL or self.adversarial_gal),
+            self.num_members >= 2
+            or not (self.objective_name in objectives.OF_SEVERAL or self.adversarial_gal),
             f"--num_members of at least 2 for {self._what_diverges}, whose members are to diverge",
             f"num_members={self.num_members}",
         )
         objective_fields.require_own_settings(self, self.objective_name)
         require(
-            self.memory is None or self.objective_name in MEMBERWISE,
-            f"--memory=low with an objective of {{{', '.join(MEMBERWISE)}}}",
+            self.memory is None or self.objective_name in objectives.MEMBERWISE,
+            f"--memory=low with an objective of {{{', '.join(objectives.MEMBERWISE)}}}",
             f"objective {self.objective_name}",
         )
         require(
@@ -360,8 +361,8 @@ class RunConfig(ObjectiveFields, StaticFields):
             return self.label
         other = self.objective_name != self._objective_of_mode
         ablations = [
-            *([LABELS[self.objective_name]] if other else []),
-            LABELS["gal"] if self.adversarial_gal else "",
+            *([objectives.label(self.objective_name)] if other else []),
+            objectives.LABELS["gal"] if self.adversarial_gal else "",
             ACTIVATIONS[self.activation_name],
             *([static_fields.ablation(self)[0]] if self.defence.adversarial else []),
         ]
@@ -380,7 +381,8 @@ class RunConfig(ObjectiveFields, StaticFields):
             label = re.sub(r"[^\w+.]+", "_", self.label)
             return f"{self.dataset_name}-{self.model_name}-{label}-seed{self.seed}"
         parts = [
-            *(self.dataset_name, self.model_name, self.mode, self.objective),
+            *(self.dataset_name, self.model_name, self.mode),
+            objectives.short(self.objective) if self.objective else "",
             "gal" if self.adversarial_gal else "",
             self.activation_name if self.activation_name != "leaky_relu" else "",
             static_fields.ablation(self)[1] if self.defence.adversarial else "",

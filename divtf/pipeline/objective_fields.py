@@ -3,10 +3,15 @@
 import dataclasses
 from typing import Any
 
-from divtf.ensembles.objectives.names import LABELS, NAMES
+from divtf.ensembles.objectives.names import FORMS, LABELS, NAMES, is_own
 from divtf.errors import require
-from divtf.pipeline.fields import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, flag, one_of
+from divtf.pipeline.fields import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Check, flag
 
+OBJECTIVE = Check(
+    lambda name: name in NAMES or is_own(name),
+    f"one of {{{', '.join(NAMES)}}}, or of your own {FORMS}",
+    NAMES,
+)
 _SMALLEST = "the data set's smallest epsilon"
 _LARGEST = "the data set's largest epsilon"
 
@@ -17,8 +22,8 @@ class ObjectiveFields:
 
     objective: str | None = flag(
         None,
-        "What training minimises, on the images of --mode.",
-        one_of(NAMES),
+        f"What training minimises, on the images of --mode; your own: {FORMS}.",
+        OBJECTIVE,
         stands_for="gal for div, ens_div and detect, cross_entropy for others",
     )
     gal_weight: float = flag(0.5, "lambda of Equation 9.", NOT_NEGATIVE)

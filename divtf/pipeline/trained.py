@@ -10,7 +10,7 @@ import keras
 from divtf.data.datasets import DatasetSpec, ImageData
 from divtf.data.mixture import Mixture
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.objectives.names import PARTICULAR
+from divtf.ensembles.objectives import names as objectives
 from divtf.ensembles.objectives.registry import make_objective
 from divtf.errors import InputError, require
 from divtf.networks import names
@@ -22,7 +22,7 @@ from divtf.runtime import devices
 from divtf.runtime.logs import get_logger
 from divtf.runtime.workers import Team
 from divtf.storage import run_directory
-from divtf.storage.digests import digest
+from divtf.storage.digests import code_digest, digest
 from divtf.training import fit
 from divtf.training.checkpoints import Checkpoints, State
 from divtf.training.settings import Settings
@@ -32,8 +32,11 @@ _LOG = get_logger(__name__)
 
 def build_ensemble(part: EnsemblePart, spec: DatasetSpec, *, precision: str = "float32") -> Ensemble:
     """A new ensemble, not compiled."""
-    objective = make_objective(part.objective_name, **part.objective_settings)
-    return Ensemble(_new_members(part, spec, precision), objective, memory=part.memory)
+    return Ensemble(_new_members(part, spec, precision), _objective(part), memory=part.memory)
+
+
+def _objective(part: EnsemblePart) -> Any:
+    return make_objective(part.objective_name, **part.objective_settings)
 
 
 def _new_members(part: EnsemblePart, spec: DatasetSpec, precision: str) -> list[keras.Model]:
@@ -58,13 +61,15 @@ def require_model(config: RunConfig, spec: DatasetSpec) -> None:
         InputError: says what is wrong with them.
     """
     part = config.part(EnsemblePart)
-    make_objective(part.objective_name, **part.objective_settings)
-    if not config.is_own and config.objective_name not in PARTICULAR:
+    _objective(part)
+    own_objective = objectives.is_own(config.objective_name)
+    if not (config.is_own or own_objective or config.objective_name in objectives.PARTICULAR):
         return
     ensemble = build_ensemble(part, spec, precision=config.precision)
+    if config.is_own or own_objective:
+        own_models.require_kept(config.model_name, ensemble)
     if not config.is_own:
         return
-    own_models.require_kept(config.model_name, ensemble)
     for seed in shared_paths.seeds(config).values():
         base = config.base(seed)
         directory = shared_paths.directory_of(base)
@@ -103,7 +108,7 @@ def train(
             checkpoint stays.
     """
     preflight.require_fast_precision(config.precision)
-    own_models.import_layers(config.model)
+    own_models.import_code(config)
     team, settings, sources = devices.team(config.strategy), config.part(Settings), config.defence.sources
     mixture = Mixture(
         data,
@@ -123,7 +128,8 @@ def train(
         state = checkpoints.restore()
         if state is None:
             ensemble = build_ensemble(config.part(EnsemblePart), data.spec, precision=config.precision)
-            state = State(ensemble=ensemble, images=data.spec.fingerprint)
+            code = code_digest([type(ensemble.objective)]) or None
+            state = State(ensemble=ensemble, images=data.spec.fingerprint, code=code)
             state.ensemble.compile(fit.optimizer(settings, total))
             # Otherwise the first step makes its variables, and has to be traced a second time without that.
             state.ensemble.optimizer.build(state.ensemble.trainable_variables)
@@ -139,6 +145,8 @@ def train(
         f"the images of {config.dataset} as they were when training in {directory} began",
         "other ones; another --run_dir trains on them",
     )
+    if state.step and objectives.is_own(config.objective_name):
+        own_models.require_same_objective(_objective(config.part(EnsemblePart)), state, directory)
     if state.step and config.is_own and not team.has_several:
         anew = _new_members(config.part(EnsemblePart), data.spec, config.precision)
         own_models.require_unchanged(state.ensemble, anew, config, data.spec, directory)
@@ -165,7 +173,7 @@ def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
     Raises:
         InputError: if the directory has no whole checkpoint, or only one from before the end of training.
     """
-    own_models.import_layers(config.model)
+    own_models.import_code(config)
     state = _checkpoints(config, directory).restore()
     trained = len(state.history) if state else 0
     if state is None or trained < config.epochs:

@@ -154,8 +154,9 @@ def test_recipes_set_what_makes_a_defence():
     published = sorted((Path(__file__).parents[2] / "flags" / "recipes").glob("*.flags"))
     assert len(published) > 1
     for path in published:
-        (config, *_), *_ = parsed(f"--recipes={path}", "--reference=T_Noise+AT")
-        assert (config.target, config.objective) == ("T_Noise+AT", "adversarial")
+        values = compare.recipe(str(path))
+        (config, *_), *_ = parsed(f"--recipes={path}", f"--reference={values['label']}")
+        assert (config.target, config.objective) == (values["label"], values["objective"])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from keras import layers
 import divtf
 from divtf import InputError, build_members
 from divtf.networks import named, names
+from divtf.runtime import own_code
 
 SHAPE, CLASSES = (8, 8, 1), 3
 MODULE = own_models.NAME
@@ -95,7 +96,7 @@ def test_what_is_no_graph_is_taken_as_it_is():
 @pytest.mark.parametrize("seed", [4294, 2**31 - 1])
 def test_a_function_is_given_seeds_that_every_generator_takes(seed):
     seen = []
-    sys.modules[MODULE] = named.import_module(MODULE)
+    sys.modules[MODULE] = own_code.import_module(MODULE, "model")
     small = sys.modules[MODULE].small
     sys.modules[MODULE].small = lambda **given: (seen.append(given["seed"]), small(**given))[1]
     members(f"{MODULE}:small", seed=seed)
@@ -255,7 +256,7 @@ def test_files_are_known_by_their_content():
     ("changed", "same"), [({}, True), ({"units": 7}, False), ({"head": layers.LeakyReLU()}, False)]
 )
 def test_a_model_computes_as_before_or_not(changed, same):
-    small = named.import_module(MODULE).small
+    small = own_code.import_module(MODULE, "model").small
     saved, _ = members(f"{MODULE}:small")
     now = small(SHAPE, CLASSES, "now", 5, **changed)
     assert named.computes_as(now, saved, SHAPE) == same

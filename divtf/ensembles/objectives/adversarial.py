@@ -40,13 +40,15 @@ class AdversarialTraining(Perturbed):
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`. In training they are those of the adversarial images."""
-        images = self._adversarial(members, x, likeliest_class(y)) if training else x
+        images = self.attacked(members, x, likeliest_class(y)) if training else x
         if self.gal:
             aligned = GradientAlignment(weight=self.gal, label_smoothing=self.label_smoothing)
             return aligned(members, images, y, training=training)
         return self.observed(members, images, y, training=training).terms()
 
-    def _adversarial(self, members: Members, x: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    def attacked(self, members: Members, x: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        """The images that are trained on, [B, ...], of images x and their classes [B]."""
+
         def loss(images):
             logits = self.clean(members, images, classes, training=False).logits
             return losses.MeanProbability()(logits, classes)

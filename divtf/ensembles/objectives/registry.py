@@ -1,8 +1,10 @@
 """Objectives by name."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from divtf.ensembles.objectives import names
 from divtf.ensembles.objectives.adp import AdaptiveDiversity
 from divtf.ensembles.objectives.adversarial import AdversarialTraining
 from divtf.ensembles.objectives.cross_entropy import CrossEntropy
@@ -11,7 +13,8 @@ from divtf.ensembles.objectives.gal import GradientAlignment
 from divtf.ensembles.objectives.objective import Objective
 from divtf.ensembles.objectives.parl import PairwiseRobustness
 from divtf.ensembles.objectives.trs import TransferabilityReducedSmoothness
-from divtf.errors import require
+from divtf.errors import InputError, first_line, require
+from divtf.runtime import own_code
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "cross_entropy": CrossEntropy,
@@ -28,12 +31,14 @@ def make_objective(name: str, **params: Any) -> Objective:
     """An objective by name, for `Ensemble(members, objective)`.
 
     Args:
-        name: of `OBJECTIVES`.
+        name: of `OBJECTIVES`; or MODULE:NAME, a class or function of your own that gives one.
         **params: its settings; those that are not given have the values of its authors.
 
     Raises:
-        InputError: for another name or setting, or a setting out of range.
+        InputError: for another name or setting, or a setting out of range; whatever your own code says.
     """
+    if isinstance(name, str) and names.is_own(name):
+        return _own_objective(name, params)
     named = isinstance(name, str) and name in OBJECTIVES
     require(named, f"objective as one of {list(OBJECTIVES)}", f"{name!r}")
     kind = OBJECTIVES[name]
@@ -42,3 +47,20 @@ def make_objective(name: str, **params: Any) -> Objective:
         set(params) <= set(known), f"settings of {name} among {known}", f"{sorted(set(params) - set(known))}"
     )
     return kind(**params)
+
+
+def _own_objective(name: str, params: Mapping[str, Any]) -> Any:
+    make = own_code.function(name, "objective")
+    try:
+        made = make(**params)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # It is anybody's code.
+        given = f"with {', '.join(params)}" if params else "without arguments"
+        raise InputError(
+            f"Expected {name} to give an objective when it is called {given}. "
+            f"Received: {type(error).__name__}: {first_line(error):.200}"
+        ) from error
+    is_objective = callable(made) and not isinstance(made, type)
+    require(is_objective, f"an objective of {name}, an object to be called", f"{made!r:.200}")
+    return made

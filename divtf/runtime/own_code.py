@@ -1,0 +1,62 @@
+"""Code of the user's own by name, MODULE:NAME. This module imports no TensorFlow."""
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from divtf.errors import InputError, first_line, require
+
+_IDENTIFIERS = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_REFERENCE = re.compile(f"{_IDENTIFIERS}:{_IDENTIFIERS}")
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text has the form MODULE:NAME."""
+    return _REFERENCE.fullmatch(text) is not None
+
+
+def import_module(name: str, flag: str) -> Any:
+    """A module of the user's, from the working directory too.
+
+    Args:
+        name: of the module.
+        flag: for which it is imported.
+
+    Raises:
+        InputError: if it cannot be imported.
+    """
+    here = os.getcwd()
+    if not {"", here} & set(sys.path):  # `python -m` has it; a notebook's kernel or a script may not.
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # It may be anybody's code.
+        raise InputError(
+            f"Expected module {name} of --{flag} to be imported. "
+            f"Received: {type(error).__name__}: {first_line(error):.200}"
+        ) from error
+
+
+def function(reference: str, flag: str) -> Callable[..., Any]:
+    """The function or class that MODULE:NAME names.
+
+    Args:
+        reference: to it.
+        flag: whose value it is.
+
+    Raises:
+        InputError: if the module cannot be imported, or has nothing of the name that can be called.
+    """
+    module, _, path = reference.partition(":")
+    found = import_module(module, flag)
+    for part in path.split("."):
+        near = difflib.get_close_matches(part, dir(found), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        require(hasattr(found, part), f"--{flag}={reference} to be there", f"no {part} in {module}{hint}")
+        found = getattr(found, part)
+    require(callable(found), f"--{flag}={reference} as a function", f"a {type(found).__name__}")
+    return found
