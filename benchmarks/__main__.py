@@ -44,6 +44,7 @@ def main() -> None:
             add(model, steps.growth(model, batch, min(repeats, 3)))
     add(SURROUNDINGS, stages.pipeline("conv3", count, batch, repeats))
     add(SURROUNDINGS, stages.sharing("conv3", count, batch, min(repeats, 3)))
+    add(SURROUNDINGS, stages.static_images("conv3", count, batch, min(repeats, 3)))
     if MINUTES.value > 0:
         add(SURROUNDINGS, stages.overhead("conv3", count, batch, MINUTES.value))
 

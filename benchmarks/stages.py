@@ -72,6 +72,20 @@ def sharing(model: str, count: int, batch: int, repeats: int) -> list[Row]:
     return [Row("4 targets on one adversarial set / 4 evaluations", seconds["together"] / seconds["apart"])]
 
 
+def static_images(model: str, count: int, batch: int, repeats: int) -> list[Row]:
+    """What images of a static model cost, made once for a training, over a step of cross-entropy on as many."""
+    steps = Steps(model, batch)
+    static, threat = steps.ensemble(CrossEntropy(), count), ThreatModel(steps.spec.epsilons[0])
+    attacks = {name: make_attack(name, threat) for name in ("fgsm", "mifgsm", "pgd_cw")}
+
+    def images_of(attack):
+        return lambda: attack(static, steps.x, steps.y)
+
+    things = {name: images_of(attack) for name, attack in attacks.items()}
+    seconds = medians(things | {"step": lambda: static.train_on_batch(steps.x, steps.y)}, repeats)
+    return [Row(f"images by static {name} / step", seconds[name] / seconds["step"]) for name in attacks]
+
+
 def overhead(model: str, count: int, batch: int, minutes: float) -> list[Row]:
     """A run of divtf.main on embedded digits: everything but its steps, over its whole time, in percent.
 
