@@ -73,7 +73,7 @@ def sharing(model: str, count: int, batch: int, repeats: int) -> list[Row]:
 
 
 def static_images(model: str, count: int, batch: int, repeats: int) -> list[Row]:
-    """What images of a static model cost, made once for a training, over a step of cross-entropy on as many."""
+    """What images of a static model cost, once for a training, over a step of cross-entropy on as many."""
     steps = Steps(model, batch)
     static, threat = steps.ensemble(CrossEntropy(), count), ThreatModel(steps.spec.epsilons[0])
     attacks = {name: make_attack(name, threat) for name in ("fgsm", "mifgsm", "pgd_cw")}

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from divtf.ensembles.objectives.adversarial import AdversarialTraining
+from divtf.ensembles.objectives.perturbed import image_numbers
 from divtf.ensembles.objectives.trs import TransferabilityReducedSmoothness
 from divtf.networks.logits import cross_entropy
 
@@ -37,8 +38,11 @@ class InTurn(AdversarialTraining):
     """Adversarial training on images that attack one member each, the members in turn."""
 
     def attacked(self, members, x, classes):
-        """Images [B, ...], each against the member whose turn it is."""
-        turn = tf.range(tf.shape(x)[0]) % len(members)
+        """Images [B, ...], each against the member whose turn it is, which its pixels draw.
+
+        By its place in the batch it would be another member's on several devices.
+        """
+        turn = image_numbers(x, len(members))
 
         def loss(images):
             logits = self.clean(members, images, classes, training=False).logits

@@ -61,7 +61,7 @@ def one_by_one(
     weights: Weights,
 ) -> Taken:
     """The same one member after the other, for an objective that is `Memberwise`; arguments as above."""
-    count = tf.shape(y)[0]
+    labels = y
     x, y = replicas.with_a_blank(x, y)
     alike = one_graph.alike(members)
     parts, last = (
@@ -71,7 +71,7 @@ def one_by_one(
     )
     with tf.GradientTape() as tape:
         tape.watch(parts)
-        terms = objective.combined(MemberValues(*parts), y).first(count).weighted(weights)
+        terms = _of_images(objective.combined(MemberValues(*parts), y), labels).weighted(weights)
         total = scale(_share(terms.loss, tf.zeros([], terms.loss.dtype)))
     slopes = tape.gradient(total, parts, unconnected_gradients="zero")
     if alike:
@@ -105,13 +105,18 @@ def terms_of(
     Raises:
         InputError: if an objective of one's own gives something else.
     """
-    found = replicas.terms(objective, members, x, y, training=training)
+    found = objective(members, *replicas.with_a_blank(x, y), training=training)
     given = f"{type(objective).__name__}, which gives {type(found).__name__}"
     require(isinstance(found, Terms), "an objective that gives Terms", given)
     asked = found.logits.shape[0]
     expected = f"an objective that gives the logits of {len(members)} members"
     require(asked in (None, len(members)), expected, f"{type(objective).__name__}, of {asked}")
-    return found.weighted(weights)
+    return _of_images(found, y).weighted(weights)
+
+
+def _of_images(terms: Terms, y: tf.Tensor) -> Terms:
+    """The terms of images with these labels, without that of a blank one."""
+    return terms if replicas.replicas() == 1 else terms.first(tf.shape(y)[0])
 
 
 def by_xla(take: Callable[..., Taken]) -> Callable[..., Taken]:

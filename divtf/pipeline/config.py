@@ -260,6 +260,8 @@ class RunConfig(ObjectiveFields, StaticFields):
 
     def _fill_in(self) -> None:
         """Put the paper's values in place of None (section 4.1), and a name for the run directory."""
+        if self.objective is not None:
+            object.__setattr__(self, "objective", objectives.pinned(self.objective))
         if self.is_own:
             self._check_own()
         setup = Setup(self.dataset, self.epochs) if self.is_own else SETUPS[self.model]

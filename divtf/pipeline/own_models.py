@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from divtf.data.datasets import DatasetSpec
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import names as objectives
-from divtf.errors import InputError, require
+from divtf.errors import InputError, first_line, require
 from divtf.networks import named, names
+from divtf.networks.conversion import random_images
 from divtf.pipeline.config import RunConfig
 from divtf.runtime import own_code
+from divtf.runtime.draws import draws_kept
 from divtf.runtime.logs import get_logger
-from divtf.storage import digests
-from divtf.training.checkpoints import State
 
 _LOG = get_logger(__name__)
 
@@ -24,7 +25,7 @@ _LOG = get_logger(__name__)
 def import_code(config: RunConfig) -> None:
     """Import the modules of MODULE:NAME, for classes of layers and objectives in a checkpoint."""
     model = names.module_of(config.model)
-    objective = config.objective_name.partition(":")[0] if objectives.is_own(config.objective_name) else ""
+    objective = objectives.parted(config.objective_name)[0].partition(":")[0]
     for flag, module in {"model": model, "objective": objective}.items():
         try:
             if module:
@@ -59,36 +60,38 @@ def require_unchanged(
     )
 
 
-def require_same_objective(objective: Any, state: State, directory: Path) -> None:
-    """Refuse an objective that has become another one since a checkpoint of its training.
-
-    Args:
-        objective: as the code makes it now.
-        state: of the checkpoint.
-        directory: of the checkpoint.
+def require_objective(config: RunConfig, ensemble: Ensemble, spec: DatasetSpec) -> None:
+    """Refuse an objective that cannot be kept, or fails on a batch of random images.
 
     Raises:
-        InputError: if its settings or its class's code are others.
+        InputError: says with what.
     """
-    serialize = keras.saving.serialize_keras_object
-    same = serialize(objective) == serialize(state.ensemble.objective)
-    require(
-        same and digests.code_digest([type(objective)]) == (state.code or ""),
-        f"objective {type(objective).__name__} as it was when {directory} was made",
-        "one of other settings or code now; a --run_dir in another directory begins anew",
-    )
+    name, _ = objectives.parted(config.objective_name)
+    require_kept(name, ensemble.objective)
+    images = random_images((None, *spec.image_shape))
+    ensemble.compile("adam", run_eagerly=True)
+    try:
+        with draws_kept():
+            ensemble.train_on_batch(images, np.zeros(len(images), "int64"))
+    except InputError:
+        raise
+    except Exception as error:  # It is anybody's code.
+        raise InputError(
+            f"Expected {name} to be called with members, images, labels and training, and to give Terms. "
+            f"Received: {type(error).__name__}: {first_line(error):.200}"
+        ) from error
 
 
-def require_kept(name: str, ensemble: Ensemble) -> None:
-    """Refuse layers, or an objective, that a checkpoint of the ensemble could not be read with.
+def require_kept(name: str, made: Any) -> None:
+    """Refuse an ensemble of layers, or an objective, that a checkpoint could not be read with.
 
     Raises:
         InputError: says what Keras cannot make again.
     """
     try:
-        text = json.dumps(keras.saving.serialize_keras_object(ensemble))
+        text = json.dumps(keras.saving.serialize_keras_object(made))
         keras.saving.deserialize_keras_object(json.loads(text), safe_mode=True)
-    except Exception as error:  # Whatever the user's layers say.
+    except Exception as error:  # Whatever the user's classes say.
         raise InputError(
             "Expected members and objective that Keras can save and load: without Lambda, own classes "
             "registered by keras.saving.register_keras_serializable, with get_config and from_config. "

@@ -22,7 +22,7 @@ from divtf.runtime import devices
 from divtf.runtime.logs import get_logger
 from divtf.runtime.workers import Team
 from divtf.storage import run_directory
-from divtf.storage.digests import code_digest, digest
+from divtf.storage.digests import digest
 from divtf.training import fit
 from divtf.training.checkpoints import Checkpoints, State
 from divtf.training.settings import Settings
@@ -55,7 +55,7 @@ def _new_members(part: EnsemblePart, spec: DatasetSpec, precision: str) -> list[
 def require_model(config: RunConfig, spec: DatasetSpec) -> None:
     """Refuse an objective that cannot be, or cannot train the members, before a directory is made.
 
-    And a model of the user's own that cannot be built, trained or kept.
+    And a model or an objective of the user's own that cannot be made, trained or kept.
 
     Raises:
         InputError: says what is wrong with them.
@@ -66,8 +66,10 @@ def require_model(config: RunConfig, spec: DatasetSpec) -> None:
     if not (config.is_own or own_objective or config.objective_name in objectives.PARTICULAR):
         return
     ensemble = build_ensemble(part, spec, precision=config.precision)
-    if config.is_own or own_objective:
+    if config.is_own:
         own_models.require_kept(config.model_name, ensemble)
+    if own_objective:
+        own_models.require_objective(config, ensemble, spec)
     if not config.is_own:
         return
     for seed in shared_paths.seeds(config).values():
@@ -128,8 +130,7 @@ def train(
         state = checkpoints.restore()
         if state is None:
             ensemble = build_ensemble(config.part(EnsemblePart), data.spec, precision=config.precision)
-            code = code_digest([type(ensemble.objective)]) or None
-            state = State(ensemble=ensemble, images=data.spec.fingerprint, code=code)
+            state = State(ensemble=ensemble, images=data.spec.fingerprint)
             state.ensemble.compile(fit.optimizer(settings, total))
             # Otherwise the first step makes its variables, and has to be traced a second time without that.
             state.ensemble.optimizer.build(state.ensemble.trainable_variables)
@@ -145,8 +146,6 @@ def train(
         f"the images of {config.dataset} as they were when training in {directory} began",
         "other ones; another --run_dir trains on them",
     )
-    if state.step and objectives.is_own(config.objective_name):
-        own_models.require_same_objective(_objective(config.part(EnsemblePart)), state, directory)
     if state.step and config.is_own and not team.has_several:
         anew = _new_members(config.part(EnsemblePart), data.spec, config.precision)
         own_models.require_unchanged(state.ensemble, anew, config, data.spec, directory)

@@ -1,7 +1,6 @@
 """What replicas, the copies of an ensemble on several devices, do together in a train step."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -25,19 +24,12 @@ def sums(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.cast(total, tensor.dtype) for total, tensor in zip(totals, tensors, strict=True)]
 
 
-def terms(objective: Any, members: Sequence[Any], x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Any:
-    """The objective's terms on this replica's images [b, ...] and labels, also if there are none.
-
-    A replica without images takes a blank one, whose terms are cut off: TensorFlow's convolutions fail on an
-    empty batch in the second-order gradient, and batch normalisation makes NaN of it.
-    """
-    if replicas() == 1:
-        return objective(members, x, y, training=training)
-    return objective(members, *with_a_blank(x, y), training=training).first(tf.shape(y)[0])
-
-
 def with_a_blank(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """This replica's images and labels, or a blank one if there are none."""
+    """This replica's images [b, ...] and labels, or a blank one if there are none.
+
+    TensorFlow's convolutions fail on an empty batch in the second-order gradient, and batch normalisation
+    makes NaN of it.
+    """
     if replicas() == 1:
         return x, y
     blank = tf.cast(tf.equal(tf.shape(y)[0], 0), tf.int32)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
-
-# Classes of these are not the user's.
-_OTHERS = {"builtins", "abc", "divtf", "keras", "tensorflow"}
 
 
 def file_digest(path: Path) -> str:
@@ -39,23 +35,3 @@ def blocks_digest(dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[np.n
     for block in blocks:
         hasher.update(block.tobytes())  # In C order, however the array lies in memory.
     return hasher.hexdigest()
-
-
-def code_digest(kinds: Iterable[type]) -> str:
-    """A digest of the methods of the user's own classes among these and their bases; "" without one."""
-    own = [base for kind in kinds for base in kind.__mro__ if base.__module__.split(".")[0] not in _OTHERS]
-    methods = [getattr(each, "fget", each) for kind in own for each in vars(kind).values()]
-    code = [_content(each.__code__) for each in methods if isinstance(each, types.FunctionType)]
-    return digest(code) if code else ""
-
-
-def _content(code: types.CodeType) -> list[Any]:
-    """What a function does, wherever it stands in its file."""
-    return [code.co_code.hex(), code.co_names, code.co_varnames, [_constant(each) for each in code.co_consts]]
-
-
-def _constant(value: Any) -> Any:
-    if isinstance(value, types.CodeType):
-        return _content(value)
-    # The order of a set is another one in each process.
-    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)

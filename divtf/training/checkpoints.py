@@ -32,7 +32,6 @@ class State:
         measures: total and count of every measure of the epoch under way.
         images: fingerprint of the images that it is trained on, see `DatasetSpec`; None of a checkpoint of
             0.2.0 or before.
-        code: digest of the code of an objective of the user's own, see `own_code`; None of another one.
         ensemble: the ensemble as restored; None for a new one.
     """
 
@@ -41,7 +40,6 @@ class State:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     measures: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     images: str | None = None
-    code: str | None = None
     ensemble: Any = None
 
 
@@ -66,8 +64,7 @@ class Checkpoints:
         model_path = self._directory / f"step-{state.step:08d}.keras"
         with files.atomic_path(model_path) as partial:
             ensemble.save(partial)
-        names = ("step", "seconds", "history", "measures", "images", "code")
-        values = {name: getattr(state, name) for name in names}
+        values = {name: getattr(state, name) for name in ("step", "seconds", "history", "measures", "images")}
         values |= {"run": self._run, "sha256": digests.file_digest(model_path)}
         checked_json.write_checked(model_path.with_suffix(".json"), values)
         self.newest = model_path

@@ -156,7 +156,7 @@ def test_recipes_set_what_makes_a_defence():
     for path in published:
         values = compare.recipe(str(path))
         (config, *_), *_ = parsed(f"--recipes={path}", f"--reference={values['label']}")
-        assert (config.target, config.objective) == (values["label"], values["objective"])
+        assert config.target == values["label"] and config.objective.startswith(values["objective"])
 
 
 @pytest.mark.parametrize(

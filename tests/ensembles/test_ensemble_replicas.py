@@ -76,6 +76,16 @@ def compile_by_xla_on_two_devices():
             made.compile(jit_compile=True)
 
 
+def train_on_two_devices_by_a_sum():
+    with two_devices().scope():
+        made = ensemble("div", (3, 3, 1))
+        made.objective = lambda members, x, y, *, training: tf.add_n([tf.reduce_sum(m(x)) for m in members])
+    with pytest.raises(
+        InputError, match=r"^Expected an objective that gives Terms\. Received: function, which"
+    ):
+        made.fit(np.zeros((4, 3, 3, 1), "float32"), np.zeros(4, int), verbose=0)
+
+
 def train_on_one_and_two_devices(case, x, y):
     """Print both."""
     two = two_devices()
@@ -112,4 +122,9 @@ def test_two_replicas_train_and_measure_as_one_device(case, tiny_batch):
 
 def test_xla_on_several_devices_is_refused():
     code, _, err = forked.Forked(compile_by_xla_on_two_devices).ended()
+    assert code == 0, err[-2000:]
+
+
+def test_an_objective_that_gives_no_terms_gets_one_line():
+    code, _, err = forked.Forked(train_on_two_devices_by_a_sum).ended()
     assert code == 0, err[-2000:]

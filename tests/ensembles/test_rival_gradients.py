@@ -324,7 +324,7 @@ def test_perturbing_moves_neither_statistics_nor_the_state_of_dropout(name, memb
     elif name == "dverge":
         used._distilled(made[0], x)
     else:
-        used._adversarial(made, x, y)
+        used.attacked(made, x, y)
     after = [weight.numpy() for member in made for weight in member.variables]
     for kept, found in zip(before, after, strict=True):
         np.testing.assert_array_equal(found, kept)

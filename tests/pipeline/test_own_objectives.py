@@ -1,5 +1,6 @@
 """Runs whose objective is the user's own: trained, gone on with, read elsewhere, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -13,7 +14,9 @@ from forked import Forked
 
 import divtf
 from divtf import InputError, load_run, make_objective
+from divtf.ensembles.objectives import names as objectives
 from divtf.pipeline import experiment, finished
+from divtf.storage.digests import digest
 
 pytestmark = pytest.mark.usefixtures("tiny_world", "place")
 NAME = "someones_objectives"
@@ -56,6 +59,28 @@ class Unknown(Disagreement):
 @keras.saving.register_keras_serializable("someone")
 class OfThree(Disagreement):
     least_members = 3
+
+
+@keras.saving.register_keras_serializable("someone")
+class Raising(Disagreement):
+    def __call__(self, members, x, y, *, training):
+        raise ValueError("my own fault\\nand more")
+
+
+@keras.saving.register_keras_serializable("someone")
+class OtherCall(Disagreement):
+    def __call__(self, members, x, y):
+        return super().__call__(members, x, y, training=True)
+
+
+@keras.saving.register_keras_serializable("someone")
+class Number(Disagreement):
+    def __call__(self, members, x, y, *, training):
+        return super().__call__(members, x, y, training=training).loss
+
+
+class TRS(Disagreement):
+    pass
 
 
 def trs():
@@ -118,6 +143,7 @@ def test_a_name_of_divtfs_is_divtfs():
         "T_Base (own-trs)",
         "stripes-tiny-base-own-trs-seed0",
     )
+    assert config("TRS").target == "T_Base (own-TRS)" != config(objective="trs").target
     assert config(mode="ens_div").target == "T_Ens+Div (Disagreement)"
 
 
@@ -141,25 +167,37 @@ def interrupted(directory, place):
     return copy
 
 
-def _other_code(module):
-    def call(self, members, x, y, *, training):
-        return module.before(self, members, x, y, training=training)
+@pytest.fixture
+def changed(place):
+    """The module with a weight twice as large, which a factory gives."""
+    path = place / f"{NAME}.py"
+    path.write_text(TEXT.replace("Disagreement(2.0)", "Disagreement(4.0)"))
+    yield
+    path.write_text(TEXT)
 
-    module.before = module.Disagreement.__call__
-    return call
+
+def test_other_code_is_another_run(place, tmp_path, request):
+    """Else training would go on with, or a table have beside it, something else under the same name."""
+    before, other = config("trs"), config()
+    assert objectives.parted(before.objective)[0] == f"{NAME}:trs"
+    request.getfixturevalue("changed")
+    after = config("trs")
+    assert digest(after.training()) != digest(before.training()) and after.name == before.name
+    assert digest(config().training()) == digest(other.training()), "what else is in the module may change"
+    assert dataclasses.replace(before, epochs=1) == before, "a configuration keeps what it was made of"
+    with pytest.raises(InputError, match=r"^Expected someones_objectives:trs as it was when the run was"):
+        experiment.run(dataclasses.replace(before, run_dir=str(tmp_path / "run")))
 
 
-@pytest.mark.parametrize("changed", ["code", "settings"])
-def test_one_that_has_changed_since_is_one_line(changed, directory, tmp_path, monkeypatch):
-    """Else the second half of training would minimise something else under the same name."""
-    module = __import__(NAME)
-    if changed == "code":
-        monkeypatch.setattr(module.Disagreement, "__call__", _other_code(module))
-    else:
-        monkeypatch.setattr(module.Disagreement.__init__, "__defaults__", (3.0,))
-    copy = interrupted(directory, tmp_path)
-    with pytest.raises(InputError, match=r"^Expected objective Disagreement as it was when .* Received: one"):
-        experiment.run(config(epochs=2, run_dir=str(copy), resume=True))
+@pytest.mark.parametrize("lost", [True, False], ids=["interrupted", "finished"])
+def test_a_run_of_other_code_is_not_gone_on_with(lost, place, tmp_path, request):
+    directory = experiment.run(config("trs", run_dir=str(tmp_path / "run")))
+    if lost:
+        lose(directory, "results.json")
+    request.getfixturevalue("changed")
+    with pytest.raises(InputError, match=r"^Expected a run directory of this configuration.*objective="):
+        experiment.run(config("trs", run_dir=str(directory), resume=True))
+    assert load_run(directory).ensemble.objective.weight == 2 if not lost else True
 
 
 REFUSED = [
@@ -169,7 +207,10 @@ REFUSED = [
     ("failing", {}, r"called without arguments\. Received: RuntimeError: not today$"),
     ("nothing", {}, r"an objective of someones_objectives:nothing, an object .*Received: None"),
     ("a_class", {}, r"an objective of someones_objectives:a_class, an object .*Received: <class"),
-    ("Unknown", {}, r"Keras can save and load.*registered.*Received: "),
+    ("Unknown", {}, r"Keras can save and load.*registered.*Received: someones_objectives:Unknown: "),
+    ("Raising", {}, r"called with members, images, labels and training.* ValueError: my own fault$"),
+    ("OtherCall", {}, r"called with members, images, labels and training.* TypeError: .*training"),
+    ("Number", {}, r"an objective that gives Terms\. Received: Number, which gives EagerTensor"),
     ("OfThree", {}, r"at least 3 members for OfThree\. Received: 2"),
 ]
 

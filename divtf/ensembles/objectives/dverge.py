@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from divtf.attacks.context import for_each
 from divtf.attacks.updates import Momentum
 from divtf.ensembles.objectives.features import as_rows, require_looked_into, weighted_layers, with_outputs
 from divtf.ensembles.objectives.objective import Members, MemberValues, count
-from divtf.ensembles.objectives.perturbed import Perturbed, epsilon, image_streams, step
+from divtf.ensembles.objectives.perturbed import Perturbed, epsilon, image_numbers, step
 from divtf.ensembles.objectives.terms import Terms
 from divtf.networks.logits import at_least_float32, cross_entropy
 
@@ -58,7 +57,7 @@ class VulnerabilityDiversity(Perturbed):
         """Images that look as x and have, in a member, the features of others of the batch, [B, ...]."""
         layers = len(weighted_layers(member))
         features = with_outputs(member)
-        chosen = tf.one_hot(layer_numbers(x, layers), layers, dtype=x.dtype)
+        chosen = tf.one_hot(image_numbers(x, layers), layers, dtype=x.dtype)
         others = tf.gather(x, neighbours(tf.shape(x)[0]))
         wanted = [as_rows(output) for output in features(others, training=False)[:-1]]
 
@@ -83,15 +82,6 @@ def neighbours(count: tf.Tensor) -> tf.Tensor:
     numbers = tf.range(count)
     beside = tf.bitwise.bitwise_xor(numbers, 1)
     return tf.where(beside < count, beside, 0)
-
-
-def layer_numbers(x: tf.Tensor, layers: int) -> tf.Tensor:
-    """A layer's number for each of the images [B, ...], uniform, from its own pixels, int32 [B]."""
-
-    def drawn(stream):
-        return tf.random.stateless_uniform([], stream, 0, layers, tf.int32, alg="philox")
-
-    return for_each(drawn, image_streams(x), [])
 
 
 def feature_distances(found: Sequence[tf.Tensor], wanted: Sequence[tf.Tensor]) -> tf.Tensor:

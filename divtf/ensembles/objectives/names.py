@@ -1,9 +1,13 @@
 """Names of objectives, for flags and tables. This module imports no TensorFlow.
 
-An objective of the user's own is MODULE:NAME: a class or function that gives it, called without arguments.
+An objective of the user's own is MODULE:NAME: a class or function that gives it, called without arguments. A
+configuration adds a digest of its code, as MODULE:NAME#0123456789ab: other code is another run.
 """
 
+import re
+
 from divtf.networks import names
+from divtf.runtime import own_code
 from divtf.runtime.own_code import is_reference
 
 # How a target says in tables what it minimises beside its mode.
@@ -26,14 +30,37 @@ PARTICULAR = ("adp", "parl", "dverge")
 MEMBERWISE = ("cross_entropy", "gal", "adp")
 
 
+_OWN = re.compile(r"(?P<reference>[^#]*)(#(?P<digest>[0-9a-f]{12}))?")
+
+
+def parted(name: str) -> tuple[str, str]:
+    """MODULE:NAME and the digest of an objective of the user's own; "" for what is not there."""
+    match = _OWN.fullmatch(name)
+    if match is None or not is_reference(match["reference"]):
+        return "", ""
+    return match["reference"], match["digest"] or ""
+
+
 def is_own(name: str) -> bool:
     """Whether a name has the form of an objective of the user's own."""
-    return is_reference(name)
+    return bool(parted(name)[0])
+
+
+def pinned(name: str) -> str:
+    """An objective of the user's own with the digest of its code; any other one as it is."""
+    reference, digest = parted(name)
+    if not reference or digest:
+        return name
+    found = own_code.reference_digest(reference)
+    return f"{reference}#{found}" if found else reference
 
 
 def short(name: str) -> str:
-    """A short name, for directories; "own-" before one of divtf's."""
-    return name if name in NAMES else names.short(name, NAMES)
+    """A short name, for directories and tables; "own-" before one of divtf's."""
+    reference, _ = parted(name)
+    taken = {each.lower() for each in (*NAMES, *LABELS.values())}
+    found = names.short(reference, ()) if reference else name
+    return f"own-{found}" if reference and found.lower() in taken else found
 
 
 def label(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from divtf.attacks.context import Context
+from divtf.attacks.context import Context, for_each
 from divtf.attacks.pieces import within
 from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Sign, repeat
@@ -103,3 +103,12 @@ def image_streams(x: tf.Tensor) -> tf.Tensor:
     bits = tf.reshape(tf.bitcast(tf.cast(x, tf.float32), tf.int32), [tf.shape(x)[0], -1])
     places = 2 * tf.range(tf.shape(bits)[1]) + 1
     return tf.stack([tf.reduce_sum(bits, axis=1), tf.reduce_sum(bits * places, axis=1)], axis=1)
+
+
+def image_numbers(x: tf.Tensor, count: int) -> tf.Tensor:
+    """A number below `count` for each of the images [B, ...], uniform, from its own pixels, int32 [B]."""
+
+    def drawn(stream):
+        return tf.random.stateless_uniform([], stream, 0, count, tf.int32, alg="philox")
+
+    return for_each(drawn, image_streams(x), [])

@@ -50,7 +50,13 @@ def make_objective(name: str, **params: Any) -> Objective:
 
 
 def _own_objective(name: str, params: Mapping[str, Any]) -> Any:
-    make = own_code.function(name, "objective")
+    reference, digest = names.parted(name)
+    make = own_code.function(reference, "objective")
+    require(
+        digest in ("", own_code.reference_digest(reference)),
+        f"{reference} as it was when the run was configured, {digest}",
+        "code that has changed since",
+    )
     try:
         made = make(**params)
     except InputError:
@@ -58,9 +64,9 @@ def _own_objective(name: str, params: Mapping[str, Any]) -> Any:
     except (Exception, SystemExit) as error:  # It is anybody's code.
         given = f"with {', '.join(params)}" if params else "without arguments"
         raise InputError(
-            f"Expected {name} to give an objective when it is called {given}. "
+            f"Expected {reference} to give an objective when it is called {given}. "
             f"Received: {type(error).__name__}: {first_line(error):.200}"
         ) from error
     is_objective = callable(made) and not isinstance(made, type)
-    require(is_objective, f"an objective of {name}, an object to be called", f"{made!r:.200}")
+    require(is_objective, f"an objective of {reference}, an object to be called", f"{made!r:.200}")
     return made
