@@ -49,6 +49,15 @@ def unused():
 '''
 
 
+def digest(text=TEXT):
+    return source_digest(text, "own")
+
+
+def changed(before, after):
+    assert before in TEXT
+    return digest(TEXT.replace(before, after))
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -64,8 +73,7 @@ def unused():
     ],
 )
 def test_whatever_a_name_uses_counts(before, after):
-    assert before in TEXT
-    assert source_digest(TEXT, "own") != source_digest(TEXT.replace(before, after), "own")
+    assert digest() != changed(before, after)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +87,7 @@ def test_whatever_a_name_uses_counts(before, after):
     ],
 )
 def test_documentation_layout_and_what_else_is_there_do_not(before, after):
-    assert before in TEXT
-    assert source_digest(TEXT, "own") == source_digest(TEXT.replace(before, after), "own")
+    assert digest() == changed(before, after)
 
 
 def test_of_a_name_from_elsewhere_all_of_the_module_counts():
