@@ -18,7 +18,7 @@ from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Momentum, repeat
 from divtf.errors import is_number, require
 from divtf.networks.logits import each_logits, log_mean_probability, member_logits
-from divtf.runtime.own_code import reference_digest
+from divtf.runtime.own_code import source_digest
 from divtf.storage.digests import digest
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
@@ -110,7 +110,7 @@ class Recipe:
         own = [kind for kind in kinds if not kind.__module__.startswith("divtf.")]
         methods = [getattr(each, "fget", each) for kind in own for each in vars(kind).values()]
         code = [marshal.dumps(each.__code__).hex() for each in methods if isinstance(each, FunctionType)]
-        code += [reference_digest(f"{kind.__module__}:{kind.__qualname__}") for kind in own]
+        code += [source_digest(kind.__module__) for kind in own]
         return digest(code) if own else ""
 
     @property

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
+import tensorflow as tf
 
 from divtf.data.datasets import DatasetSpec
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import names as objectives
 from divtf.errors import InputError, first_line, require
 from divtf.networks import named, names
-from divtf.networks.conversion import random_images
 from divtf.pipeline.config import RunConfig
 from divtf.runtime import own_code
-from divtf.runtime.draws import draws_kept
 from divtf.runtime.logs import get_logger
 
 _LOG = get_logger(__name__)
@@ -61,24 +59,26 @@ def require_unchanged(
 
 
 def require_objective(config: RunConfig, ensemble: Ensemble, spec: DatasetSpec) -> None:
-    """Refuse an objective that cannot be kept, or fails on a batch of random images.
+    """Refuse an objective that cannot be kept, or cannot be put into a graph.
 
     Raises:
-        InputError: says with what.
+        InputError: says why.
     """
-    name, _ = objectives.parted(config.objective_name)
+    name, digest = objectives.parted(config.objective_name)
+    require(bool(digest), "an objective of a module with a file of its own", f"{name}, whose code is in none")
     require_kept(name, ensemble.objective)
-    images = random_images((None, *spec.image_shape))
-    ensemble.compile("adam", run_eagerly=True)
+    ensemble.compile("adam")
+    ensemble.optimizer.build(ensemble.trainable_variables)
+    batch = tf.TensorSpec([None, *spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)
     try:
-        with draws_kept():
-            ensemble.train_on_batch(images, np.zeros(len(images), "int64"))
+        for step in (ensemble.train_step, ensemble.test_step):
+            tf.function(step, autograph=False).get_concrete_function(batch)
     except InputError:
         raise
-    except Exception as error:  # It is anybody's code.
+    except (Exception, SystemExit) as error:  # It is anybody's code.
         raise InputError(
-            f"Expected {name} to be called with members, images, labels and training, and to give Terms. "
-            f"Received: {type(error).__name__}: {first_line(error):.200}"
+            f"Expected {name} to be called with members, images, labels and training in a graph, and to "
+            f"give Terms. Received: {type(error).__name__}: {first_line(error):.200}"
         ) from error
 
 
@@ -90,10 +90,14 @@ def require_kept(name: str, made: Any) -> None:
     """
     try:
         text = json.dumps(keras.saving.serialize_keras_object(made))
-        keras.saving.deserialize_keras_object(json.loads(text), safe_mode=True)
+        again = keras.saving.deserialize_keras_object(json.loads(text), safe_mode=True)
     except Exception as error:  # Whatever the user's classes say.
         raise InputError(
             "Expected members and objective that Keras can save and load: without Lambda, own classes "
             "registered by keras.saving.register_keras_serializable, with get_config and from_config. "
             f"Received: {name}: {named.reason(error)}"
         ) from error
+    found = f"{type(again).__module__}.{type(again).__name__}"
+    require(
+        type(again) is type(made), f"{name} under a name of its own in Keras's registry", f"that of {found}"
+    )

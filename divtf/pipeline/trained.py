@@ -140,7 +140,10 @@ def train(
                 _LOG.info("an earlier version began it: from here on other shifts and noise are drawn")
         else:
             _LOG.info(f"was trained before: step {state.step} of {total}")
-    state.ensemble.memory = config.memory  # Whatever it was before an interruption: numbers are the same.
+    # Whatever it was before an interruption: numbers are the same.
+    state.ensemble.memory = config.memory
+    # The checkpoint's is what its `get_config` told of it, which one of the user's own may have left out.
+    state.ensemble.objective = _objective(config.part(EnsemblePart))
     require(
         (state.images or "") == data.spec.fingerprint,
         f"the images of {config.dataset} as they were when training in {directory} began",
@@ -233,4 +236,6 @@ def _untrained(ensemble: Ensemble, config: RunConfig, spec: DatasetSpec) -> Ense
     """One of the same layers in float32; files that it went on from may be elsewhere by now."""
     if names.files_of(config.model):
         return Ensemble.from_config(ensemble.get_config())
-    return build_ensemble(config.part(EnsemblePart), spec)
+    return Ensemble(
+        _new_members(config.part(EnsemblePart), spec, "float32"), ensemble.objective, memory=ensemble.memory
+    )

@@ -1,6 +1,5 @@
 """Code of the user's own by name, MODULE:NAME. This module imports no TensorFlow."""
 
-import ast
 import difflib
 import hashlib
 import importlib
@@ -32,14 +31,16 @@ def import_module(name: str, flag: str) -> Any:
     Raises:
         InputError: if it cannot be imported.
     """
-    _look_here()
+    source = source_digest(name)
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except (Exception, SystemExit) as error:  # It may be anybody's code.
         raise InputError(
             f"Expected module {name} of --{flag} to be imported. "
             f"Received: {type(error).__name__}: {first_line(error):.200}"
         ) from error
+    _IMPORTED.setdefault(name, source)
+    return module
 
 
 def function(reference: str, flag: str) -> Callable[..., Any]:
@@ -63,57 +64,27 @@ def function(reference: str, flag: str) -> Callable[..., Any]:
     return found
 
 
-def reference_digest(reference: str) -> str:
-    """A digest of the source of MODULE:NAME, see `source_digest`; "" if there is no source to be read.
+def source_digest(module: str) -> str:
+    """A digest of a module's source as it is now; "" if there is none to be read.
 
     The module is not imported, only the packages that it is in.
     """
-    module, _, path = reference.partition(":")
     _look_here()
     try:
         spec = importlib.util.find_spec(module)
         source = spec.loader.get_source(module)  # type: ignore[union-attr]
-        return source_digest(source, path.split(".")[0])
-    except Exception:  # Whoever imports it says what is wrong.
+    except (Exception, SystemExit):  # Whoever imports it says what is wrong.
         return ""
+    return hashlib.sha256(source.encode()).hexdigest()[:12] if source else ""
 
 
-def source_digest(source: str, name: str) -> str:
-    """A digest of what a module defines by a name, and of all in the module that this uses.
-
-    Comments, documentation and layout do not count, nor does what else is in the module. Code of other
-    modules is not followed. For a name that comes from one, or from a loop, it is all of the module.
-    """
-    statements = ast.parse(source).body
-    used, waiting = [], [name]
-    while waiting:
-        wanted = waiting.pop()
-        new = [each for each in statements if wanted in _bound(each) and each not in used]
-        used += new
-        waiting += [node.id for each in new for node in ast.walk(each) if isinstance(node, ast.Name)]
-    text = "\n".join(ast.dump(_undocumented(each)) for each in statements if each in (used or statements))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def imported_digest(module: str) -> str:
+    """The same of its source as it was when `import_module` first had it."""
+    return _IMPORTED.get(module, "")
 
 
-_DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
-
-def _bound(statement: ast.stmt) -> set[str]:
-    """The names that a statement of a module gives a value; an import gives none."""
-    if isinstance(statement, _DEFINITIONS):
-        return {statement.name}
-    nodes = list(ast.walk(statement))
-    definitions = {node.name for node in nodes if isinstance(node, _DEFINITIONS)}
-    return definitions | {
-        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-
-
-def _undocumented(statement: ast.stmt) -> ast.stmt:
-    for node in ast.walk(statement):
-        if isinstance(node, _DEFINITIONS) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return statement
+# A process that lives on, as a notebook's, keeps the code that it has imported, whatever becomes of the file.
+_IMPORTED: dict[str, str] = {}
 
 
 def _look_here() -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 
+import keras
 import numpy as np
 import own_models
 import pytest
@@ -14,8 +15,9 @@ from forked import Forked
 
 import divtf
 from divtf import InputError, load_run, make_objective
-from divtf.ensembles.objectives import names as objectives
-from divtf.pipeline import experiment, finished
+from divtf.pipeline import experiment, finished, trained
+from divtf.pipeline.parts import EnsemblePart
+from divtf.runtime import own_code
 from divtf.storage.digests import digest
 
 pytestmark = pytest.mark.usefixtures("tiny_world", "place")
@@ -56,6 +58,14 @@ class Unknown(Disagreement):
     pass
 
 
+@keras.saving.register_keras_serializable("someone", "Disagreement")
+class Copied(Disagreement):
+    pass
+
+
+keras.saving.register_keras_serializable("someone")(Disagreement)
+
+
 @keras.saving.register_keras_serializable("someone")
 class OfThree(Disagreement):
     least_members = 3
@@ -77,6 +87,46 @@ class OtherCall(Disagreement):
 class Number(Disagreement):
     def __call__(self, members, x, y, *, training):
         return super().__call__(members, x, y, training=training).loss
+
+
+@keras.saving.register_keras_serializable("someone")
+class Forgetful(Disagreement):
+    def get_config(self):
+        return {}
+
+
+def forgetful():
+    return Forgetful(50.0)
+
+
+@keras.saving.register_keras_serializable("someone")
+class OfEager(Disagreement):
+    def __call__(self, members, x, y, *, training):
+        terms = super().__call__(members, x, y, training=training)
+        return terms if float(terms.loss[0]) else terms
+
+
+@keras.saving.register_keras_serializable("someone")
+class OfTraining(Disagreement):
+    def __call__(self, members, x, y, *, training):
+        return super().__call__(members, x, y, training=training) if training else None
+
+
+@keras.saving.register_keras_serializable("someone")
+class Leaving(Disagreement):
+    def __call__(self, members, x, y, *, training):
+        raise SystemExit(3)
+
+
+@keras.saving.register_keras_serializable("someone")
+class Hardest(Disagreement):
+    """Of a batch of eight images and more, of several classes."""
+
+    def __call__(self, members, x, y, *, training):
+        terms = super().__call__(members, x, y, training=training)
+        same = tf.reduce_mean(tf.cast(y[:, None] == y[None], tf.float32))
+        hardest = tf.reduce_mean(tf.math.top_k(terms.loss, 8).values) / (1 - same)
+        return dataclasses.replace(terms, loss=terms.loss + hardest)
 
 
 class TRS(Disagreement):
@@ -168,36 +218,62 @@ def interrupted(directory, place):
 
 
 @pytest.fixture
-def changed(place):
-    """The module with a weight twice as large, which a factory gives."""
-    path = place / f"{NAME}.py"
-    path.write_text(TEXT.replace("Disagreement(2.0)", "Disagreement(4.0)"))
-    yield
+def change(place, monkeypatch):
+    """Writes the module with a weight twice as large, for this process, and for one that begins anew."""
+    path, registered = place / f"{NAME}.py", keras.saving.get_custom_objects()
+    before = dict(registered)
+
+    def write(*, anew):
+        path.write_text(TEXT.replace("Disagreement(2.0)", "Disagreement(4.0)"))
+        if anew:
+            monkeypatch.delitem(sys.modules, NAME)
+            monkeypatch.setattr(own_code, "_IMPORTED", {})
+
+    yield write
     path.write_text(TEXT)
+    registered.update(before)
 
 
-def test_other_code_is_another_run(place, tmp_path, request):
-    """Else training would go on with, or a table have beside it, something else under the same name."""
-    before, other = config("trs"), config()
-    assert objectives.parted(before.objective)[0] == f"{NAME}:trs"
-    request.getfixturevalue("changed")
+def test_other_code_is_another_run(change):
+    before = config("trs")
+    change(anew=True)
     after = config("trs")
     assert digest(after.training()) != digest(before.training()) and after.name == before.name
-    assert digest(config().training()) == digest(other.training()), "what else is in the module may change"
     assert dataclasses.replace(before, epochs=1) == before, "a configuration keeps what it was made of"
-    with pytest.raises(InputError, match=r"^Expected someones_objectives:trs as it was when the run was"):
-        experiment.run(dataclasses.replace(before, run_dir=str(tmp_path / "run")))
 
 
 @pytest.mark.parametrize("lost", [True, False], ids=["interrupted", "finished"])
-def test_a_run_of_other_code_is_not_gone_on_with(lost, place, tmp_path, request):
+def test_a_run_of_other_code_is_not_gone_on_with(lost, change, tmp_path):
+    """Else training would go on with, or a table have beside it, something else under the same name."""
     directory = experiment.run(config("trs", run_dir=str(tmp_path / "run")))
     if lost:
         lose(directory, "results.json")
-    request.getfixturevalue("changed")
+    change(anew=True)
     with pytest.raises(InputError, match=r"^Expected a run directory of this configuration.*objective="):
         experiment.run(config("trs", run_dir=str(directory), resume=True))
-    assert load_run(directory).ensemble.objective.weight == 2 if not lost else True
+    assert lost or load_run(directory).ensemble.objective.weight == 2
+
+
+def test_a_process_with_the_code_of_before_does_not_train_by_it(change, tmp_path):
+    before = config("trs", run_dir=str(tmp_path / "before"))
+    trained.build_ensemble(before.part(EnsemblePart), tiny.data().spec)
+    change(anew=False)
+    after = config("trs", run_dir=str(tmp_path / "after"))
+    with pytest.raises(InputError, match=rf"^Expected module {NAME} as it was when the run was configured, "):
+        experiment.run(after)
+    experiment.run(before)  # Of the code that the process has.
+    assert load_run(tmp_path / "before").ensemble.objective.weight == 2 and not (tmp_path / "after").exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_setting_that_get_config_leaves_out_is_gone_on_with(precision, tmp_path):
+    """Keras calls for no more than that the checkpoint can be read."""
+    values = {"epochs": 2, "precision": precision}
+    whole = experiment.run(config("forgetful", run_dir=str(tmp_path / "whole"), **values))
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    lose(copy, "results.json", "checkpoints/step-00000006.*")
+    experiment.run(config("forgetful", run_dir=str(copy), resume=True, **values))
+    assert (copy / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
 
 REFUSED = [
@@ -210,7 +286,11 @@ REFUSED = [
     ("Unknown", {}, r"Keras can save and load.*registered.*Received: someones_objectives:Unknown: "),
     ("Raising", {}, r"called with members, images, labels and training.* ValueError: my own fault$"),
     ("OtherCall", {}, r"called with members, images, labels and training.* TypeError: .*training"),
-    ("Number", {}, r"an objective that gives Terms\. Received: Number, which gives EagerTensor"),
+    ("Number", {}, r"an objective that gives Terms\. Received: Number, which gives .*Tensor"),
+    ("OfTraining", {}, r"an objective that gives Terms\. Received: OfTraining, which gives NoneType"),
+    ("OfEager", {}, r"called with members, images, labels and training in a graph.* TypeError: "),
+    ("Leaving", {}, r"called with members, images, labels and training in a graph.* SystemExit: 3$"),
+    ("Copied", {}, r"under a name of its own in Keras's registry\. Received: that of someones_objectives"),
     ("OfThree", {}, r"at least 3 members for OfThree\. Received: 2"),
 ]
 
@@ -221,6 +301,17 @@ def test_what_is_none_is_refused_before_a_directory_is_made(name, values, messag
     with pytest.raises(InputError, match=message):
         experiment.run(config(name, run_dir=str(run_dir), **values))
     assert not run_dir.exists()
+
+
+def test_an_objective_of_whole_batches_trains(tmp_path):
+    directory = experiment.run(config("Hardest", run_dir=str(tmp_path / "run")))
+    assert finished.read_record(directory).target == "T_Base (Hardest)"
+
+
+def test_an_objective_of_a_script_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "own", lambda: make_objective("gal"), raising=False)
+    with pytest.raises(InputError, match=r"of a module with a file of its own\. Received: __main__:own, "):
+        experiment.run(config(objective="__main__:own", run_dir=str(tmp_path / "run")))
 
 
 @pytest.mark.parametrize(

@@ -1,114 +1,70 @@
-"""Code of the user's own by name: what changes the digest of its source, and what does not."""
+"""Code of the user's own by name: how it is found, and how it is told from what it was."""
+
+import sys
 
 import pytest
 
-from divtf.runtime.own_code import import_module, reference_digest, source_digest
-
-TEXT = '''
-import os
-
-SCALE, OTHER = 2.0, 3.0
-if SCALE:
-    LIMIT = 1
+from divtf.errors import InputError
+from divtf.runtime import own_code
+from divtf.runtime.own_code import function, import_module, imported_digest, source_digest
 
 
-def doubled(value):
-    """Twice."""
-    return SCALE * value
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The working directory, with modules that this process has not imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(own_code, "_IMPORTED", {})
+    (tmp_path / "someones_package").mkdir()
+    for name in ("someones_code", "someones_package/__init__", "someones_package/inner"):
+        (tmp_path / f"{name}.py").write_text("class Own:\n    number = 3\n")
+    (tmp_path / "leaving_code.py").write_text("raise SystemExit(3)")
+    yield tmp_path
+    for name in ("someones_code", "someones_package", "someones_package.inner"):
+        sys.modules.pop(name, None)
 
 
-def scaled(by):
-    return lambda function: lambda *given: by * function(*given)
-
-
-class Base:
-    weight = 1
-
-    @staticmethod
-    def half(value):
-        return value / 2
-
-
-class Own(Base):
-    """What is named."""
-
-    def __init__(self, start=5):
-        self.start = start
-
-    @scaled(7)
-    def __call__(self, value):
-        return doubled(value) + LIMIT
-
-
-def own():
-    return Own(start=8)
-
-
-def unused():
-    return OTHER
-'''
-
-
-def digest(text=TEXT):
-    return source_digest(text, "own")
-
-
-def changed(before, after):
-    assert before in TEXT
-    return digest(TEXT.replace(before, after))
+def test_names_are_found_in_the_working_directory(place):
+    assert import_module("someones_package.inner", "model").Own.number == 3
+    assert function("someones_code:Own", "model").number == 3
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("reference", "message"),
     [
-        ("SCALE, OTHER = 2.0", "SCALE, OTHER = 2.5"),
-        ("LIMIT = 1", "LIMIT = 2"),
-        ("return SCALE * value", "return SCALE + value"),
-        ("by * function", "by + function"),
-        ("weight = 1", "weight = 2"),
-        ("value / 2", "value / 3"),
-        ("start=5", "start=6"),
-        ("@scaled(7)", "@scaled(8)"),
-        ("start=8", "start=9"),
+        ("nowhere:Own", r"module nowhere of --objective to be imported\. Received: ModuleNotFoundError"),
+        ("leaving_code:Own", r"module leaving_code of --objective to be imported\. Received: SystemExit: 3"),
+        ("someones_code:Owm", r"to be there\. Received: no Owm in someones_code; did you mean Own\?"),
+        ("someones_code:Own.number", r"as a function\. Received: a int"),
     ],
 )
-def test_whatever_a_name_uses_counts(before, after):
-    assert digest() != changed(before, after)
+def test_what_cannot_be_had_is_one_line(reference, message, place):
+    with pytest.raises(InputError, match=message):
+        function(reference, "objective")
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("import os", "# A comment.\n\nimport os, sys"),
-        ('"""Twice."""', '"""Two times."""'),
-        ('    """What is named."""\n', ""),
-        ("return OTHER", "return 0"),
-        ("SCALE * value", "(SCALE*value)"),
-    ],
-)
-def test_documentation_layout_and_what_else_is_there_do_not(before, after):
-    assert digest() == changed(before, after)
+def test_a_digest_is_of_the_source_whether_or_not_it_can_be_imported(place):
+    names = ["someones_code", "someones_package", "someones_package.inner", "leaving_code"]
+    first, *others = [source_digest(name) for name in names]
+    assert others[:2] == [first, first] != [others[2], others[2]] and "someones_code" not in sys.modules
+    (place / "someones_code.py").write_text("class Own:\n    number = 4\n")
+    assert source_digest("someones_code") not in (first, "")
 
 
-def test_of_a_name_from_elsewhere_all_of_the_module_counts():
-    assert source_digest(TEXT, "join") != source_digest(TEXT.replace("return OTHER", "return 0"), "join")
+@pytest.mark.parametrize("module", ["nowhere", "no.where", "sys", "__main__"])
+def test_what_has_no_source_has_no_digest(module, place):
+    assert source_digest(module) == ""
 
 
-def test_a_reference_is_read_from_the_working_directory_without_its_import(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "someones_code.py").write_text("raise SystemExit(3)\n" + TEXT)
-    assert reference_digest("someones_code:own") == source_digest(TEXT, "own")
-    assert reference_digest("someones_code:Own.half") == source_digest(TEXT, "Own")
+def test_a_package_that_ends_the_process_has_no_digest(place):
+    (place / "someones_package" / "__init__.py").write_text("raise SystemExit(3)")
+    assert source_digest("someones_package.inner") == ""
 
 
-@pytest.mark.parametrize("reference", ["nowhere:own", "sys:exit", "no.where:own", "broken_code:own"])
-def test_what_has_no_source_has_no_digest(reference, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "broken_code.py").write_text("def own(:")
-    assert reference_digest(reference) == ""
-
-
-def test_a_module_is_found_in_the_working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "someones_number.py").write_text("NUMBER = 3")
-    assert import_module("someones_number", "model").NUMBER == 3
+def test_a_process_keeps_what_it_has_imported(place):
+    assert imported_digest("someones_code") == ""
+    import_module("someones_code", "model")
+    before = source_digest("someones_code")
+    (place / "someones_code.py").write_text("number = 4")
+    import_module("someones_code", "model")
+    assert imported_digest("someones_code") == before != source_digest("someones_code")

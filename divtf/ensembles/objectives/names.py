@@ -1,7 +1,7 @@
 """Names of objectives, for flags and tables. This module imports no TensorFlow.
 
 An objective of the user's own is MODULE:NAME: a class or function that gives it, called without arguments. A
-configuration adds a digest of its code, as MODULE:NAME#0123456789ab: other code is another run.
+configuration adds a digest of its module, as MODULE:NAME#0123456789ab: another content is another run.
 """
 
 import re
@@ -47,11 +47,11 @@ def is_own(name: str) -> bool:
 
 
 def pinned(name: str) -> str:
-    """An objective of the user's own with the digest of its code; any other one as it is."""
+    """An objective of the user's own with the digest of its module; any other one as it is."""
     reference, digest = parted(name)
     if not reference or digest:
         return name
-    found = own_code.reference_digest(reference)
+    found = own_code.source_digest(reference.partition(":")[0])
     return f"{reference}#{found}" if found else reference
 
 

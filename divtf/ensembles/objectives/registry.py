@@ -52,10 +52,12 @@ def make_objective(name: str, **params: Any) -> Objective:
 def _own_objective(name: str, params: Mapping[str, Any]) -> Any:
     reference, digest = names.parted(name)
     make = own_code.function(reference, "objective")
+    module = reference.partition(":")[0]
+    imported = own_code.imported_digest(module)
     require(
-        digest in ("", own_code.reference_digest(reference)),
-        f"{reference} as it was when the run was configured, {digest}",
-        "code that has changed since",
+        digest in ("", imported),
+        f"module {module} as it was when the run was configured, {digest}",
+        f"{imported}, as it was when it was imported; a process that starts now has it as it is",
     )
     try:
         made = make(**params)
