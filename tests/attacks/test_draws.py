@@ -6,8 +6,7 @@ import tensorflow as tf
 
 from divtf.attacks.context import Context, streams
 from divtf.attacks.threat import ThreatModel
-from divtf.ensembles.objectives.dverge import layer_numbers
-from divtf.ensembles.objectives.perturbed import image_streams
+from divtf.ensembles.objectives.perturbed import image_numbers, image_streams
 
 
 def images():
@@ -24,7 +23,7 @@ DRAWS = {
     "streams": lambda: streams(tf.constant(3), tf.range(4)),
     "folded streams": lambda: context().fold(2).streams,
     "streams of images": lambda: image_streams(images()),
-    "layers": lambda: layer_numbers(images(), 100),
+    "layers": lambda: image_numbers(images(), 100),
 }
 
 
@@ -71,7 +70,7 @@ def test_streams_are_those_of_earlier_versions(seed):
 
 def test_layers_are_those_of_earlier_versions():
     """Which left the algorithm to TensorFlow."""
-    found = layer_numbers(images(), 100)
+    found = image_numbers(images(), 100)
     for number, seed in zip(found, image_streams(images()), strict=True):
         assert number == tf.random.stateless_uniform([], seed, 0, 100, tf.int32)
 

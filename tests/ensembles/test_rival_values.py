@@ -10,7 +10,8 @@ from keras import layers
 
 from divtf import GradientAlignment, make_objective
 from divtf.ensembles import alignment
-from divtf.ensembles.objectives import adp, dverge, parl, trs
+from divtf.ensembles.objectives import adp, parl, trs
+from divtf.ensembles.objectives.perturbed import image_numbers
 
 SHAPE, CLASSES = (4, 4, 1), 6
 EXACT = {"rtol": 1e-12, "atol": 1e-13}
@@ -404,7 +405,7 @@ def test_dverge_trains_each_member_on_what_was_distilled_from_the_others(n, memb
     members, twins = members_and_twins("tanh", n)
     (x, y), ball = batch, {"epsilon": 0.2, "steps": 4, "step": 0.3}
     terms = terms_of(make_objective("dverge", **ball), members, x, y)
-    numbers = dverge.layer_numbers(tf.constant(x), 2).numpy()
+    numbers = image_numbers(tf.constant(x), 2).numpy()
     assert set(numbers) == {0, 1}
     images = [twin.distilled(member, x, numbers, **ball) for member in twins]
     np.testing.assert_allclose(terms.loss, twin.dverge(twins, y, images), rtol=1e-10)
@@ -452,10 +453,10 @@ def test_dverge_is_evaluated_on_clean_images(members_and_twins, batch):
 
 def test_layers_are_drawn_uniformly_and_for_each_image_by_itself(rng):
     x = tf.constant(rng.random((1500, *SHAPE), dtype="float32"))
-    numbers = dverge.layer_numbers(x, 3).numpy()
+    numbers = image_numbers(x, 3).numpy()
     # 500 each, with a standard deviation of 18.
     assert np.abs(np.bincount(numbers, minlength=3) - 500).max() < 73
-    np.testing.assert_array_equal(dverge.layer_numbers(x[7:90:2], 3), numbers[7:90:2])
+    np.testing.assert_array_equal(image_numbers(x[7:90:2], 3), numbers[7:90:2])
     # Of two neighbours one in three agree.
     assert abs((numbers[1:] == numbers[:-1]).mean() - 1 / 3) < 0.05
 
