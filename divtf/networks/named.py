@@ -141,15 +141,9 @@ def _called(
     given = {"input_shape": shape, "num_classes": num_classes, "name": name, "seed": seed % _SEEDS}
     _require_taken(model, function, given)
     with _drawn_from(seed):
-        try:
+        expected = f"{model} to make a model of images {shape} and {num_classes} classes"
+        with own_code.told_in_one_line(expected):
             member = function(**given)
-        except InputError:
-            raise
-        except (Exception, SystemExit) as error:  # It is anybody's code.
-            raise InputError(
-                f"Expected {model} to make a model of images {shape} and {num_classes} classes. "
-                f"Received: {type(error).__name__}: {first_line(error):.200}"
-            ) from error
         return _converted(model, member, shape, num_classes)
 
 
@@ -177,13 +171,8 @@ def _converted(source: str, member: Any, shape: tuple[int, ...], num_classes: in
         and all(size in (None, wanted) for size, wanted in zip(taken[1:], shape, strict=True))
     )
     require(fits, f"{source} of images {shape}, as the data set has them", f"a model of inputs {taken}")
-    try:
+    with own_code.told_in_one_line(f"{source} to take images {shape}"):
         outputs = member(random_images((None, *shape)), training=False)
-    except Exception as error:  # Whatever the user's layers say.
-        raise InputError(
-            f"Expected {source} to take images {shape}. "
-            f"Received: {type(error).__name__}: {first_line(error):.200}"
-        ) from error
     found = tuple(getattr(outputs, "shape", ()))[1:]
     require(
         found == (num_classes,),

@@ -11,7 +11,7 @@ import tensorflow as tf
 from divtf.data.datasets import DatasetSpec
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.objectives import names as objectives
-from divtf.errors import InputError, first_line, require
+from divtf.errors import InputError, require
 from divtf.networks import named, names
 from divtf.pipeline.config import RunConfig
 from divtf.runtime import own_code
@@ -70,16 +70,10 @@ def require_objective(config: RunConfig, ensemble: Ensemble, spec: DatasetSpec) 
     ensemble.compile("adam")
     ensemble.optimizer.build(ensemble.trainable_variables)
     batch = tf.TensorSpec([None, *spec.image_shape], tf.float32), tf.TensorSpec([None], tf.int64)
-    try:
+    expected = f"{name} to be called with members, images, labels and training in a graph, and to give Terms"
+    with own_code.told_in_one_line(expected):
         for step in (ensemble.train_step, ensemble.test_step):
             tf.function(step, autograph=False).get_concrete_function(batch)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:  # It is anybody's code.
-        raise InputError(
-            f"Expected {name} to be called with members, images, labels and training in a graph, and to "
-            f"give Terms. Received: {type(error).__name__}: {first_line(error):.200}"
-        ) from error
 
 
 def require_kept(name: str, made: Any) -> None:

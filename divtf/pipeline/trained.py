@@ -142,8 +142,10 @@ def train(
             _LOG.info(f"was trained before: step {state.step} of {total}")
     # Whatever it was before an interruption: numbers are the same.
     state.ensemble.memory = config.memory
-    # The checkpoint's is what its `get_config` told of it, which one of the user's own may have left out.
-    state.ensemble.objective = _objective(config.part(EnsemblePart))
+    if (
+        state.step
+    ):  # A checkpoint's is what `get_config` told of it: one of the user's own may have left some out.
+        state.ensemble.objective = _objective(config.part(EnsemblePart))
     require(
         (state.images or "") == data.spec.fingerprint,
         f"the images of {config.dataset} as they were when training in {directory} began",

@@ -1,5 +1,6 @@
 """Code of the user's own by name, MODULE:NAME. This module imports no TensorFlow."""
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -7,7 +8,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from divtf.errors import InputError, first_line, require
@@ -21,6 +22,18 @@ def is_reference(text: str) -> bool:
     return _REFERENCE.fullmatch(text) is not None
 
 
+@contextlib.contextmanager
+def told_in_one_line(expected: str) -> Iterator[None]:
+    """Make whatever anybody's code raises an InputError: what was expected, and the first line of it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        received = f"{type(error).__name__}: {first_line(error):.200}"
+        raise InputError(f"Expected {expected}. Received: {received}") from error
+
+
 def import_module(name: str, flag: str) -> Any:
     """A module of the user's, from the working directory too.
 
@@ -32,13 +45,8 @@ def import_module(name: str, flag: str) -> Any:
         InputError: if it cannot be imported.
     """
     source = source_digest(name)
-    try:
+    with told_in_one_line(f"module {name} of --{flag} to be imported"):
         module = importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # It may be anybody's code.
-        raise InputError(
-            f"Expected module {name} of --{flag} to be imported. "
-            f"Received: {type(error).__name__}: {first_line(error):.200}"
-        ) from error
     _IMPORTED.setdefault(name, source)
     return module
 

@@ -13,7 +13,7 @@ from divtf.ensembles.objectives.gal import GradientAlignment
 from divtf.ensembles.objectives.objective import Objective
 from divtf.ensembles.objectives.parl import PairwiseRobustness
 from divtf.ensembles.objectives.trs import TransferabilityReducedSmoothness
-from divtf.errors import InputError, first_line, require
+from divtf.errors import require
 from divtf.runtime import own_code
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -59,16 +59,9 @@ def _own_objective(name: str, params: Mapping[str, Any]) -> Any:
         f"module {module} as it was when the run was configured, {digest}",
         f"{imported}, as it was when it was imported; a process that starts now has it as it is",
     )
-    try:
+    given = f"with {', '.join(params)}" if params else "without arguments"
+    with own_code.told_in_one_line(f"{reference} to give an objective when it is called {given}"):
         made = make(**params)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:  # It is anybody's code.
-        given = f"with {', '.join(params)}" if params else "without arguments"
-        raise InputError(
-            f"Expected {reference} to give an objective when it is called {given}. "
-            f"Received: {type(error).__name__}: {first_line(error):.200}"
-        ) from error
     is_objective = callable(made) and not isinstance(made, type)
     require(is_objective, f"an objective of {reference}, an object to be called", f"{made!r:.200}")
     return made
