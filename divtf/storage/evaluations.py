@@ -109,6 +109,16 @@ class EvaluationRecord(Record):
         parts = [f"{name.replace('_', ' ')} {value}" for name, value in values.items()]
         return f"{self.protocol} (changed: {'; '.join(parts)})" if parts else self.protocol
 
+    def conditions(self) -> dict[str, Any]:
+        """As `Record` has it, and what was tried on which images, stored how, on surrogates trained how."""
+        names = ("protocol", "changed", "images", "images_digest", "query_images", "epsilons", "stored_as")
+        # How well a surrogate came out is no setting.
+        surrogates = {
+            f"surrogate {name}": {key: told[key] for key in told if key != "clean accuracy"}
+            for name, told in self.surrogates.items()
+        }
+        return super().conditions() | {name: getattr(self, name) for name in names} | surrogates
+
     @property
     def is_masked(self) -> bool:
         """Whether it shows signs of masked gradients: a check failed."""
@@ -192,6 +202,10 @@ class ComparisonRecord(EvaluationRecord):
     reference: str = dataclasses.field(kw_only=True)
     coherence: tuple[float, ...] = ()
     on_static_models: tuple[Mapping[str, Any], ...] = ()
+
+    def conditions(self) -> dict[str, Any]:
+        """As `EvaluationRecord` has it, and the reference."""
+        return super().conditions() | {"reference": self.reference}
 
     @classmethod
     def of(cls, run: TargetRecord, evaluation: EvaluationRecord, reference: str) -> Self:

@@ -126,6 +126,11 @@ class TransferResult:
         """95 % Wilson interval of `accuracy`."""
         return wilson_interval(self.correct, self.total)
 
+    def conditions(self) -> dict[str, Any]:
+        """As `Record.conditions` has it."""
+        names = ("settings", "total", "images", "stored_as")
+        return {name: getattr(self, name) for name in names}
+
     def to_json(self) -> dict[str, Any]:
         """All attributes, and the accuracy and its interval for readers of the file."""
         low, high = self.interval
@@ -179,6 +184,10 @@ class Record:
         """What every record of the same target has: all attributes of this class."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Record)}
 
+    def conditions(self) -> dict[str, Any]:
+        """What must be the same at all seeds of a target for their figures to be of one row."""
+        return {"budget": self.budget}
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
         fields = dataclasses.fields(self)
@@ -207,6 +216,14 @@ class ScoredRecord(Record):
     """
 
     results: tuple[TransferResult, ...]
+
+    def conditions(self) -> dict[str, Any]:
+        """As `Record` has it, and what each set of images was made of."""
+        tried = {
+            f"{result.attack} {result.epsilon:g} {result.surrogate}".strip(): result
+            for result in self.results
+        }
+        return super().conditions() | {name: result.conditions() for name, result in tried.items()}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
@@ -287,6 +304,11 @@ class GaasRecord(Record):
     curves: tuple[Mapping[str, Any], ...]
     analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def conditions(self) -> dict[str, Any]:
+        """As `Record` has it, and what was analysed."""
+        curves = [(curve["epsilon"], curve["order"]) for curve in self.curves]
+        return super().conditions() | {"images": self.images, "curves": curves}
+
 
 @dataclasses.dataclass(frozen=True)
 class SparsityRecord(Record):
@@ -303,6 +325,10 @@ class SparsityRecord(Record):
     zero_entries: float
     zero_products: float
     gal: tuple[float, ...]
+
+    def conditions(self) -> dict[str, Any]:
+        """As `Record` has it, and the members' activation."""
+        return super().conditions() | {"activation": self.activation}
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

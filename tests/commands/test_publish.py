@@ -412,6 +412,57 @@ def test_one_run_of_each_target_and_seed_is_published(repository):
         publish_pages.collect(Path("runs/a"))
 
 
+def test_seeds_and_targets_are_added_to_those_published(repository):
+    """As if all had been below one directory; what is not asked for is replaced."""
+    for mode in ("base", "div"):
+        finished_run(repository / "runs/a", mode, analysed=True, evaluated=True)
+    finished_run(repository / "runs/b", "div", seed=1)
+    finished_run(repository / "runs/b", "noise")
+    publish.main(Path("runs/a"), "mine")
+    publish.main(Path("runs/b"), "mine", added=True)
+    rows = [(record.target, record.seed) for record in publish_pages.load("mine")["table"]]
+    assert rows == [("T_Base", 0), ("T_Div", 0), ("T_Div", 1), ("T_Noise", 0)]
+    assert "| T_Div, ours | 90.0<br><sub>±0.0 n=2</sub> |" in page_of()
+    assert {"gaas.json", "evaluation.json"} <= files_of()
+    publish.main(Path("runs/b"), "mine")
+    assert len(publish_pages.load("mine")["table"]) == 2 and "gaas.json" not in files_of()
+
+
+def test_a_run_made_anew_takes_the_place_of_all_that_was_published_of_it(repository):
+    finished_run(repository / "runs/a", "base", analysed=True)
+    finished_run(repository / "runs/a", "div", analysed=True)
+    publish.main(Path("runs/a"), "mine")
+    finished_run(repository / "runs/b", "div")
+    publish.main(Path("runs/b"), "mine", added=True)
+    published_now = publish_pages.load("mine")
+    assert [record.target for record in published_now["table"]] == ["T_Base", "T_Div"]
+    assert [record.target for record in published_now["gaas"]] == ["T_Base"], "that was of other weights"
+
+
+def test_nothing_need_be_published_to_add_to(repository):
+    finished_run(repository / "runs/a", "base")
+    publish.main(Path("runs/a"), "mine", added=True)
+    assert len(publish_pages.load("mine")["table"]) == 1
+
+
+def test_seeds_that_were_not_trained_alike_are_not_added(repository):
+    finished_run(repository / "runs/a", "div")
+    publish.main(Path("runs/a"), "mine")
+    before = everything()
+    finished_run(repository / "runs/b", "div", seed=1)
+    (directory,) = finished.directories(Path("runs/b"))
+    record = checked_json.read_checked(directory / run_directory.RESULTS)
+    checked_json.write_json(
+        directory / run_directory.RESULTS, record | {"budget": {"members": 5, "reduced": True}}
+    )
+    expected = (
+        r"all seeds of T_Div, conv3 on mnist alike, as seed 0: budget \{'members': 3.*Received: seed 1: .* 5,"
+    )
+    with pytest.raises(InputError, match=expected):
+        publish.main(Path("runs/b"), "mine", added=True)
+    assert everything() == before
+
+
 def test_no_runs_are_refused(repository):
     with pytest.raises(InputError, match=r"Expected finished runs below runs/none\. Received: none"):
         publish_pages.collect(Path("runs/none"))
