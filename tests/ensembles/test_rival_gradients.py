@@ -14,6 +14,7 @@ from divtf.attacks.updates import Ascent
 from divtf.ensembles.objectives.perturbed import Perturbed, image_streams
 
 SHAPE, CLASSES = (5, 5, 1), 4
+SMOOTH_ALIGNMENT, IN_TURN = "examples.own_objectives:SmoothAlignment", "examples.own_objectives:InTurn"
 # Of each objective: large weights, so that no term hides behind the cross-entropy.
 PARAMS = {
     "cross_entropy": {},
@@ -24,8 +25,11 @@ PARAMS = {
     "dverge": {"steps": 2, "epsilon": 0.1},
     "adversarial": {"steps": 2, "epsilon": 0.1},
     "aligned adversarial": {"steps": 2, "epsilon": 0.1, "gal": 2.0},
+    # Of one's own, out of these.
+    SMOOTH_ALIGNMENT: {"steps": 2, "epsilon": 0.1, "weight": 2.0},
+    IN_TURN: {"steps": 2, "epsilon": 0.1, "gal": 2.0},
 }
-PERTURBED = ("trs", "dverge", "adversarial", "aligned adversarial")
+PERTURBED = ("trs", "dverge", "adversarial", "aligned adversarial", SMOOTH_ALIGNMENT, IN_TURN)
 # Eager and graph gradients are compared below, for every objective.
 graph_and_eager = pytest.mark.parametrize(
     "graph", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "graph"]
@@ -260,6 +264,8 @@ CALLS = {
     "dverge": (2, 3),
     "adversarial": (1, 2),
     "aligned adversarial": (1, 2),
+    SMOOTH_ALIGNMENT: (2, 2),
+    IN_TURN: (1, 2),
 }
 
 
@@ -319,7 +325,7 @@ def test_perturbing_moves_neither_statistics_nor_the_state_of_dropout(name, memb
     made, (x, y) = members(2, normalised), batch
     before = [weight.numpy() for member in made for weight in member.variables]
     used = objective(name)
-    if name == "trs":
+    if name in ("trs", SMOOTH_ALIGNMENT):
         used._steepest(made, x, y)
     elif name == "dverge":
         used._distilled(made[0], x)
