@@ -111,49 +111,22 @@ def train(
     """
     preflight.require_fast_precision(config.precision)
     own_models.import_code(config)
-    team, settings, sources = devices.team(config.strategy), config.part(Settings), config.defence.sources
-    mixture = Mixture(
-        data,
-        sources,
-        config.largest_epsilon,
-        config.batch_size,
-        config.seed,
-        changes,
-        uniform_budgets=config.static_budgets == "uniform",
-    )
+    team, settings = devices.team(config.strategy), config.part(Settings)
+    mixture = _mixture(config, data, changes)
     total = mixture.steps_per_epoch * settings.epochs
     checkpoints = _checkpoints(config, directory)
     if team.is_chief:
         checkpoints.mend_metrics(directory / run_directory.METRICS)
     _require_agreement(team, config, checkpoints, directory, data.spec.fingerprint)
     with team.scope():
-        state = checkpoints.restore()
-        if state is None:
-            ensemble = build_ensemble(config.part(EnsemblePart), data.spec, precision=config.precision)
-            state = State(ensemble=ensemble, images=data.spec.fingerprint)
-            state.ensemble.compile(fit.optimizer(settings, total))
-            # Otherwise the first step makes its variables, and has to be traced a second time without that.
-            state.ensemble.optimizer.build(state.ensemble.trainable_variables)
-        elif state.step < total:
-            _LOG.info(f"goes on from step {state.step} of {total}")
-            if state.images is None:
-                _LOG.info("an earlier version began it: from here on other shifts and noise are drawn")
-        else:
-            _LOG.info(f"was trained before: step {state.step} of {total}")
+        state = checkpoints.restore() or _new_state(config, data.spec, total)
     # Whatever it was before an interruption: numbers are the same.
     state.ensemble.memory = config.memory
-    if (
-        state.step
-    ):  # A checkpoint's is what `get_config` told of it: one of the user's own may have left some out.
+    if state.step:
+        _LOG.info(_found(state, total))
+        # A checkpoint's is what `get_config` told of it: one of the user's own may have left some out.
         state.ensemble.objective = _objective(config.part(EnsemblePart))
-    require(
-        (state.images or "") == data.spec.fingerprint,
-        f"the images of {config.dataset} as they were when training in {directory} began",
-        "other ones; another --run_dir trains on them",
-    )
-    if state.step and config.is_own and not team.has_several:
-        anew = _new_members(config.part(EnsemblePart), data.spec, config.precision)
-        own_models.require_unchanged(state.ensemble, anew, config, data.spec, directory)
+        _require_same_training(state, config, data.spec, directory, team)
     # Outside the scope: what Keras makes on the way, as to save, would take all workers.
     if state.step < total:
         images = f"{mixture.examples_per_epoch} images"
@@ -169,6 +142,49 @@ def train(
             listeners=listeners,
         )
     return _for_evaluation(state.ensemble, config, data.spec, team), state.seconds
+
+
+def _mixture(config: RunConfig, data: ImageData, changes: Sequence[Any]) -> Mixture:
+    return Mixture(
+        data,
+        config.defence.sources,
+        config.largest_epsilon,
+        config.batch_size,
+        config.seed,
+        changes,
+        uniform_budgets=config.static_budgets == "uniform",
+    )
+
+
+def _new_state(config: RunConfig, spec: DatasetSpec, total: int) -> State:
+    """That of training before its first of so many steps."""
+    ensemble = build_ensemble(config.part(EnsemblePart), spec, precision=config.precision)
+    ensemble.compile(fit.optimizer(config.part(Settings), total))
+    # Otherwise the first step makes its variables, and has to be traced a second time without that.
+    ensemble.optimizer.build(ensemble.trainable_variables)
+    return State(ensemble=ensemble, images=spec.fingerprint)
+
+
+def _found(state: State, total: int) -> str:
+    """What a checkpoint is of, in words."""
+    if state.step >= total:
+        return f"was trained before: step {state.step} of {total}"
+    earlier = "" if state.images is not None else "; an earlier version began it: other shifts and noise"
+    return f"goes on from step {state.step} of {total}{earlier}"
+
+
+def _require_same_training(
+    state: State, config: RunConfig, spec: DatasetSpec, directory: Path, team: Team
+) -> None:
+    """Refuse to go on with other images or another model of the user's own than it began with."""
+    require(
+        (state.images or "") == spec.fingerprint,
+        f"the images of {config.dataset} as they were when training in {directory} began",
+        "other ones; another --run_dir trains on them",
+    )
+    if config.is_own and not team.has_several:
+        anew = _new_members(config.part(EnsemblePart), spec, config.precision)
+        own_models.require_unchanged(state.ensemble, anew, config, spec, directory)
 
 
 def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
