@@ -2,13 +2,14 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from divtf.commands import evaluate, figure5, transfer_matrix
 from divtf.errors import require
 from divtf.pipeline import finished
+from divtf.pipeline.results import read_published
 from divtf.reporting.published import (
     KINDS,
     OUTPUTS,
@@ -21,7 +22,8 @@ from divtf.reporting.published import (
     page_title,
     section,
 )
-from divtf.storage import checked_json, files
+from divtf.storage import checked_json, files, pooling
+from divtf.storage.locks import lock
 from divtf.storage.records import Record, TargetRecord
 
 RESULTS = Path("runs/results")
@@ -42,7 +44,7 @@ def collect(root: Path) -> Published:
     # A comparison has its evaluations' figures, without detection: they are not kept twice.
     compared = {(record.subject, record.tried_by) for record in comparison}
     evaluations = evaluate.collect(root, _PROTOCOL)
-    collected: dict[str, list[Any]] = {
+    collected: dict[str, Sequence[Any]] = {
         "table": _collect_targets(root),
         "evaluation": [each for each in evaluations if (each.subject, each.tried_by) not in compared],
         "comparison": comparison,
@@ -70,20 +72,45 @@ def _public(record: Record) -> Record:
     return dataclasses.replace(record, **environments)
 
 
-def load(name: str) -> Published:
-    """The published records of a name; empty if there are none."""
-    paths = {kind: RESULTS / name / KINDS[kind].file for kind in KINDS}
-    return {
-        kind: [KINDS[kind].record.from_json(record) for record in checked_json.read_json(path)]
-        for kind, path in paths.items()
-        if path.exists()
-    }
-
-
 def load_all() -> dict[str, Published]:
-    """Every name that has a directory among the results -> its published records."""
-    names = sorted(path.name for path in RESULTS.glob("*/"))
-    return {name: load(name) for name in names}
+    """Every name that has a directory among the results -> its published records.
+
+    Raises:
+        InputError: if some are not of this version.
+    """
+    return {path.name: read_published(path) for path in sorted(RESULTS.glob("*/"))}
+
+
+def publish_runs(root: Path, name: str, *, added: bool) -> None:
+    """Publish the finished runs below a directory.
+
+    Args:
+        root: the directory.
+        name: of the result.
+        added: whether what is published under the name of other targets, seeds and kinds stays.
+
+    Raises:
+        InputError: as `collect`, `pooling.require_alike` and `publish` do.
+    """
+    # Whoever publishes meanwhile would not know of these.
+    with lock(RESULTS.parent / ".publishing", wait=True):
+        published = load_all()
+        kept = published.get(name, {})
+        found = pooling.pooled(kept if added else {}, collect(root))
+        for records in found.values():
+            pooling.require_alike(records)
+        if added:
+            _tell_what_is_left_out(kept, found)
+        published[name] = {kind: found[kind] for kind in KINDS if kind in found}
+        publish(name, dict(sorted(published.items())))
+
+
+def _tell_what_is_left_out(kept: Published, found: Published) -> None:
+    for kind, records in kept.items():
+        still = {record.run for record in found.get(kind, ())}
+        gone = [record.run for record in records if record.run not in still]
+        if gone:
+            print(f"left out: {kind} of {'; '.join(gone)}, of weights that were trained anew")
 
 
 def publish(name: str, results: Mapping[str, Published]) -> None:
@@ -108,9 +135,14 @@ def publish(name: str, results: Mapping[str, Published]) -> None:
     _write(name, rendered)
 
 
-def redraw(name: str, results: Mapping[str, Published]) -> None:
-    """Write what is made of a name's records; arguments and errors as in `publish`."""
-    _write(name, render(name, results))
+def redraw_all() -> None:
+    """Write what is made of the records of every name; errors as in `render`."""
+    results = load_all()
+    for name, published in results.items():
+        if published:
+            _write(name, render(name, results))
+        else:
+            print(f"{name}: nothing published yet")
 
 
 def render(name: str, results: Mapping[str, Published]) -> dict[Path, str | bytes]:

@@ -125,14 +125,15 @@ def read_evaluation(directory: Path, protocol: str) -> EvaluationRecord | None:
 
 
 def current_analyses(kind: type[AnyRecord], root: Path, file: str) -> list[AnyRecord]:
-    """The analyses in that file of the runs below a directory; one of another version is left out.
+    """The analyses in that file of the runs below a directory.
 
     Raises:
-        InputError: if a target was trained anew since.
+        InputError: if one is damaged or of another version, or its target was trained anew since.
     """
     found = []
     for path in directories(root):
-        if analysis := _analysis(kind, path / file):
+        if (path / file).exists():
+            analysis = read_analysis(kind, path / file)
             require_current(analysis, read_record(path), path / file)
             found.append(analysis)
     return found
@@ -162,10 +163,9 @@ def read_comparison(root: Path) -> list[ComparisonRecord]:
         require(isinstance(values, list), f"a list of records in {path}", f"{values!r:.80}")
         records = [ComparisonRecord.from_json(record) for record in values]
     runs = [read_record(directory) for directory in directories(root)]
-    weights = {(run.target, run.subject, run.seed): run.provenance.get("weights") for run in runs}
+    weights = {run.run: run.provenance.get("weights") for run in runs}
     for record in records:
-        run = record.target, record.subject, record.seed
-        current = run in weights and weights[run] == record.provenance.get("weights")
+        current = record.run in weights and weights[record.run] == record.provenance.get("weights")
         told = f"another {record.target}, seed {record.seed}: give divtf.compare again"
         require(current, f"a comparison of the runs below {root}", told)
     return records
@@ -192,7 +192,7 @@ def require_distinct(records: Sequence[Record], root: Path) -> None:
     Raises:
         InputError: if there are such.
     """
-    groups = grouped(records, lambda record: f"{record.target}, {record.subject}, seed {record.seed}")
+    groups = grouped(records, lambda record: record.run)
     twice = [name for name, group in groups.items() if len(group) > 1]
     require(not twice, f"one run of each target, model, data set and seed below {root}", "; ".join(twice))
 
@@ -205,7 +205,7 @@ def _analysis(kind: type[AnyRecord], path: Path) -> AnyRecord | None:
     except checked_json.DamagedError as error:
         _LOG.info(error)
     except (AttributeError, KeyError, TypeError, ValueError):
-        pass  # Another version's.
+        _LOG.info(f"{path} is of another version")
     return None
 
 

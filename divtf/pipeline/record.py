@@ -23,6 +23,7 @@ from divtf.pipeline.examples import examples, strongest
 from divtf.pipeline.leaking import on_static_models
 from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, run_directory
+from divtf.storage.digests import digest
 from divtf.storage.examples import ExamplesRecord
 from divtf.storage.records import TargetRecord, TransferResult
 
@@ -36,7 +37,11 @@ def make_record(config: RunConfig, data: ImageData, target: Ensemble, seconds: f
     directory = Path(config.run_dir)
     results = attack(config, data, {config.target: target}, shown_in=directory)
     alignment = _alignment(target, data) if config.num_members > 1 else {}
-    trained = {"hours": seconds / 3600, "weights": weights_digest(target)}
+    trained = {
+        "hours": seconds / 3600,
+        "weights": weights_digest(target),
+        "training": _training_digest(config, data),
+    }
     return TargetRecord(
         target=config.target,
         model=config.model_name,
@@ -49,6 +54,13 @@ def make_record(config: RunConfig, data: ImageData, target: Ensemble, seconds: f
         provenance=run_directory.environment_of(directory) | trained,
         **alignment,
     )
+
+
+def _training_digest(config: RunConfig, data: ImageData) -> str:
+    """Of all that the weights depend on but seeds and where images of the user's own lie."""
+    apart = {"seed": None, "static_seed": None}
+    images = {"dataset": config.dataset_name, "images": data.spec.fingerprint}
+    return digest(config.training() | apart | images)
 
 
 def attack(

@@ -67,7 +67,7 @@ def read(directory: Path) -> Result:
     require(directory.is_dir(), "a directory of results", f"{directory}, which is none")
     is_run = (directory / run_directory.RESULTS).exists()
     runs = [directory] if is_run else finished.directories(directory)
-    records = _of_runs(runs, directory) if runs else _published(directory)
+    records = _of_runs(runs, directory) if runs else read_published(directory)
     require(bool(records), f"records of finished runs in {directory}", "none")
     configs: dict[str, dict[str, Any]] = {}
     for path, record in zip(runs, records.get("table", ()), strict=bool(runs)):
@@ -123,7 +123,12 @@ def _analysis(path: Path, kind: type[Record], target: TargetRecord) -> Record:
     return record
 
 
-def _published(directory: Path) -> dict[str, list[Any]]:
+def read_published(directory: Path) -> dict[str, list[Any]]:
+    """The published records in a directory, by kind; empty if there are none.
+
+    Raises:
+        InputError: if some are not of this version.
+    """
     found = {}
     for name, kind in KINDS.items():
         path = directory / kind.file

@@ -177,21 +177,26 @@ def _require_same_training(
     state: State, config: RunConfig, spec: DatasetSpec, directory: Path, team: Team
 ) -> None:
     """Refuse to go on with other images or another model of the user's own than it began with."""
+    _require_same_images(state, config, spec, directory)
+    if config.is_own and not team.has_several:
+        anew = _new_members(config.part(EnsemblePart), spec, config.precision)
+        own_models.require_unchanged(state.ensemble, anew, config, spec, directory)
+
+
+def _require_same_images(state: State, config: RunConfig, spec: DatasetSpec, directory: Path) -> None:
     require(
         (state.images or "") == spec.fingerprint,
         f"the images of {config.dataset} as they were when training in {directory} began",
         "other ones; another --run_dir trains on them",
     )
-    if config.is_own and not team.has_several:
-        anew = _new_members(config.part(EnsemblePart), spec, config.precision)
-        own_models.require_unchanged(state.ensemble, anew, config, spec, directory)
 
 
 def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
     """The trained ensemble of a finished run, in float32.
 
     Raises:
-        InputError: if the directory has no whole checkpoint, or only one from before the end of training.
+        InputError: if the directory has no whole checkpoint, or only one from before the end of training,
+            or if that is of other images.
     """
     own_models.import_code(config)
     state = _checkpoints(config, directory).restore()
@@ -203,6 +208,7 @@ def restore(config: RunConfig, spec: DatasetSpec, directory: Path) -> Ensemble:
             f"{directory / run_directory.CHECKPOINTS}. Received: {received}; "
             f"without {run_directory.RESULTS} --resume makes it anew"
         )
+    _require_same_images(state, config, spec, directory)
     return _for_evaluation(state.ensemble, config, spec, devices.team(config.strategy))
 
 

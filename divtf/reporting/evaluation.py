@@ -59,14 +59,14 @@ def evaluation_markdown(records: Sequence[EvaluationRecord], beside: Sequence[Re
         records: of any protocols.
         beside: as in `marks.marks`.
     """
-    groups = grouped(records, lambda record: f"{record.subject}, protocol {record.tried_by}")
+    groups = grouped(records, lambda record: record.table)
     known = [*records, *beside]
     return "\n\n".join(_section(title, group, known) for title, group in groups.items()) + "\n"
 
 
 def evaluation_text(records: Sequence[EvaluationRecord], beside: Sequence[Record] = ()) -> str:
     """The same for the console: plain text, what is left alone."""
-    groups = grouped(records, lambda record: f"{record.subject}, protocol {record.tried_by}")
+    groups = grouped(records, lambda record: record.table)
     blocks = []
     for title, group in groups.items():
         table = evaluation_table(group, [*records, *beside])
@@ -80,7 +80,7 @@ def evaluation_text(records: Sequence[EvaluationRecord], beside: Sequence[Record
 def evaluation_summaries(records: Sequence[EvaluationRecord], beside: Sequence[Record] = ()) -> list[str]:
     """A sentence for each protocol, model and data set: what each target keeps under everything."""
     sentences = []
-    for group in grouped(records, lambda record: f"{record.subject}, {record.tried_by}").values():
+    for group in grouped(records, lambda record: record.table).values():
         table = evaluation_table(group, [*records, *beside])
         kept = []
         for row in table.rows:

@@ -31,9 +31,8 @@ def marks(own: Sequence[Record], beside: Iterable[Record] = ()) -> tuple[str, ..
 
 def _is_of_same(record: Record, other: Record) -> bool:
     """Whether two records are of one target, and of the same weights as far as both tell these."""
-    names = {(each.subject, each.target, each.seed) for each in (record, other)}
     weights = {each.provenance.get("weights") for each in (record, other)} - {None}
-    return len(names) == 1 and len(weights) <= 1
+    return record.run == other.run and len(weights) <= 1
 
 
 def name_of(own: Sequence[Record], beside: Iterable[Record] = ()) -> str:

@@ -109,15 +109,32 @@ class EvaluationRecord(Record):
         parts = [f"{name.replace('_', ' ')} {value}" for name, value in values.items()]
         return f"{self.protocol} (changed: {'; '.join(parts)})" if parts else self.protocol
 
-    def conditions(self) -> dict[str, Any]:
-        """As `Record` has it, and what was tried on which images, stored how, on surrogates trained how."""
-        names = ("protocol", "changed", "images", "images_digest", "query_images", "epsilons", "stored_as")
+    @property
+    def table(self) -> str:
+        """Model, data set and protocol, as "conv3 on mnist, protocol strong"."""
+        return f"{self.subject}, protocol {self.tried_by}"
+
+    def table_conditions(self) -> dict[str, Any]:
+        """As `Record` has it: what was tried on which images, stored how, on surrogates trained how."""
+        names = ("images", "images_digest", "query_images", "epsilons", "stored_as")
         # How well a surrogate came out is no setting.
         surrogates = {
             f"surrogate {name}": {key: told[key] for key in told if key != "clean accuracy"}
             for name, told in self.surrogates.items()
         }
-        return super().conditions() | {name: getattr(self, name) for name in names} | surrogates
+        return {name: getattr(self, name) for name in names} | surrogates | self._tried()
+
+    def _tried(self) -> dict[str, Any]:
+        """What tells an attack -> its settings; checks of some targets try more of the white box's."""
+        tried: dict[str, Any] = {}
+        for trial in self.trials:
+            name = " ".join(
+                filter(None, (trial.kind, trial.attack, trial.surrogate, f"at {trial.epsilon:g}"))
+            )
+            settings = tried.setdefault(name, [])
+            if trial.kind != WHITE_BOX:
+                settings.append((trial.version, trial.settings))
+        return tried
 
     @property
     def is_masked(self) -> bool:
@@ -203,9 +220,14 @@ class ComparisonRecord(EvaluationRecord):
     coherence: tuple[float, ...] = ()
     on_static_models: tuple[Mapping[str, Any], ...] = ()
 
-    def conditions(self) -> dict[str, Any]:
-        """As `EvaluationRecord` has it, and the reference."""
-        return super().conditions() | {"reference": self.reference}
+    @property
+    def table(self) -> str:
+        """Model and data set: a comparison is one table."""
+        return self.subject
+
+    def table_conditions(self) -> dict[str, Any]:
+        """As `EvaluationRecord` has it, and the protocol and the reference."""
+        return super().table_conditions() | {"protocol": self.tried_by, "reference": self.reference}
 
     @classmethod
     def of(cls, run: TargetRecord, evaluation: EvaluationRecord, reference: str) -> Self:

@@ -127,9 +127,15 @@ class TransferResult:
         return wilson_interval(self.correct, self.total)
 
     def conditions(self) -> dict[str, Any]:
-        """As `Record.conditions` has it."""
-        names = ("settings", "total", "images", "stored_as")
-        return {name: getattr(self, name) for name in names}
+        """As `Record.conditions` has it; the surrogate by its training, not by how well it came out."""
+        trained = {key: told for key, told in self.surrogate_settings.items() if key != "clean accuracy"}
+        return {
+            "settings": self.settings or None,
+            "number of images": self.total,
+            "images": self.images or None,
+            "stored as": self.stored_as,
+            "surrogate": trained or None,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """All attributes, and the accuracy and its interval for readers of the file."""
@@ -165,7 +171,8 @@ class Record:
         seed: seed of the target's training.
         budget: what was spent: members, epochs, images, precision; "reduced" is true where this is
             less than the paper's, None for a model that the paper does not have.
-        provenance: of the target: training command, commit, versions, hours and digests.
+        provenance: of the target: training command, commit, versions, hours and digests; "training" is one
+            of all that the weights depend on but seeds and places.
     """
 
     target: str
@@ -180,13 +187,27 @@ class Record:
         """Model and dataset, as "conv3 on mnist"."""
         return f"{self.model} on {self.dataset}"
 
+    @property
+    def run(self) -> str:
+        """What tells the run among those of a result, as "T_Div, conv3 on mnist, seed 0"."""
+        return f"{self.target}, {self.subject}, seed {self.seed}"
+
+    @property
+    def table(self) -> str:
+        """What the records that stand in one table have in common."""
+        return self.subject
+
     def common(self) -> dict[str, Any]:
         """What every record of the same target has: all attributes of this class."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Record)}
 
+    def table_conditions(self) -> dict[str, Any]:
+        """What must be the same of all targets and seeds of a table; as `conditions`."""
+        return {}
+
     def conditions(self) -> dict[str, Any]:
-        """What must be the same at all seeds of a target for their figures to be of one row."""
-        return {"budget": self.budget}
+        """What must be the same of all seeds of a target in a table; None where it was not recorded."""
+        return {**self.budget, "training": self.provenance.get("training")}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
@@ -216,14 +237,6 @@ class ScoredRecord(Record):
     """
 
     results: tuple[TransferResult, ...]
-
-    def conditions(self) -> dict[str, Any]:
-        """As `Record` has it, and what each set of images was made of."""
-        tried = {
-            f"{result.attack} {result.epsilon:g} {result.surrogate}".strip(): result
-            for result in self.results
-        }
-        return super().conditions() | {name: result.conditions() for name, result in tried.items()}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""
@@ -265,6 +278,14 @@ class TargetRecord(ScoredRecord):
         if any(len(row) != len(self.pair_cosines) for row in self.pair_cosines):
             raise ValueError(f"Expected pair_cosines [N][N]. Received: {self.pair_cosines!r:.80}")
 
+    def conditions(self) -> dict[str, Any]:
+        """As `Record` has it, and what each set of images was made of."""
+        return super().conditions() | {
+            f"{result.attack} at {result.epsilon:g}, {name}": value
+            for result in self.results
+            for name, value in result.conditions().items()
+        }
+
     def result(self, attack: str, epsilon: float) -> TransferResult | None:
         """The result of that attack at that epsilon, or None if it was not measured."""
         for result in self.results:
@@ -286,6 +307,16 @@ class TransferMatrixRecord(ScoredRecord):
 
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
     analysis: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def table(self) -> str:
+        """All columns of a seed: they are of the same sources."""
+        return f"{self.subject}, seed {self.seed}"
+
+    def table_conditions(self) -> dict[str, Any]:
+        """As `Record` has it: the sources and what they were attacked by."""
+        attacks = sorted({(result.attack, result.epsilon, result.total) for result in self.results})
+        return {"sources": self.sources, "attacks": attacks}
 
 
 @dataclasses.dataclass(frozen=True)

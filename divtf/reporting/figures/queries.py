@@ -24,7 +24,7 @@ def queries_figure(records: Iterable[EvaluationRecord], beside: Sequence[Record]
     asked = [record for record in records if any(trial.kind == QUERY for trial in record.trials)]
     if not asked:
         raise ValueError("Expected records of attacks by queries. Received: none")
-    groups = grouped(asked, lambda record: record.subject)
+    groups = grouped(asked, lambda record: record.table)
     counts = [(title, len(group[0].epsilons)) for title, group in groups.items()]
     figure, drawn = panels(counts, size=(3.1, 2.6), columns=3)
     for group, (band, axes_row) in zip(groups.values(), drawn, strict=True):

@@ -127,7 +127,7 @@ def finding(records: Mapping[str, Sequence[Any]]) -> str:
     if compared := records.get("comparison"):
         return findings.comparison_finding(compared, everything)
     if evaluations := records.get("evaluation"):
-        first = next(iter(grouped(evaluations, lambda record: record.protocol).values()))
+        first = next(iter(grouped(evaluations, lambda record: record.table).values()))
         return findings.evaluation_finding(first, everything)
     if targets := records.get("table"):
         return findings.table_finding(targets)

@@ -91,7 +91,7 @@ def _strokes(of: Mapping[str, Sequence[Any]], looks: Looks) -> list[Stroke]:
     evaluations, targets = of.get("evaluation", ()), of.get("table", ())
     beside = [record for group in of.values() for record in group]
     if evaluations:
-        first = [record for record in evaluations if record.protocol == evaluations[0].protocol]
+        first = [record for record in evaluations if record.table == evaluations[0].table]
         table = evaluation_table(first, beside)
         column = WORST_CASE
     elif targets:
