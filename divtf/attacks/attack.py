@@ -54,7 +54,10 @@ class Attack:
         self.name = name
         self.threat = threat
         self.method = method
-        self._prepared: weakref.WeakKeyDictionary[Any, _Prepared] = weakref.WeakKeyDictionary()
+        # For each target by the shape of its images: a fully convolutional one takes many.
+        self._prepared: weakref.WeakKeyDictionary[Any, dict[tuple[int, ...], _Prepared]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def __call__(self, target, x, y, *, seed: int = 0) -> tf.Tensor:
         """Adversarial images for the attack's loss on the target's members, and the true labels.
@@ -109,14 +112,12 @@ class Attack:
             for x, y, numbers in batches:
                 x, y = tf.cast(x, tf.float32), class_indices(y)
                 self._check_input(x, y)
-                if target not in self._prepared:
-                    self._prepared[target] = self._prepare(target, x)
-                require_labels(y, self._prepared[target].classes)
+                require_labels(y, self._prepared_for(target, x).classes)
                 under_way.append(x)
                 yield x, tf.constant(y), tf.cast(numbers, tf.int32), *shared
 
-        def attack(*batch):
-            return self._prepared[target].attack(*batch)
+        def attack(x, *others):
+            return self._prepared_for(target, x).attack(x, *others)
 
         for x_adv in map_batches(attack, checked(), devices if self.method.in_graph else ()):
             self._check_result(under_way.popleft(), x_adv)
@@ -142,9 +143,12 @@ class Attack:
             **dataclasses.asdict(self.threat),
         }
 
-    def _prepare(self, target, x: tf.Tensor) -> _Prepared:
-        members, classes = require_logits(target, x[:_FIRST], differentiable=self.method.differentiates)
-        return _Prepared(self.method.prepared(target, members, x.shape[1:], self.threat), classes)
+    def _prepared_for(self, target, x: tf.Tensor) -> _Prepared:
+        by_shape, shape = self._prepared.setdefault(target, {}), tuple(x.shape[1:])
+        if shape not in by_shape:
+            members, classes = require_logits(target, x[:_FIRST], differentiable=self.method.differentiates)
+            by_shape[shape] = _Prepared(self.method.prepared(target, members, shape, self.threat), classes)
+        return by_shape[shape]
 
     def _check_input(self, x, y):
         require_one_label_each(x, y)

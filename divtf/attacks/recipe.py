@@ -1,11 +1,9 @@
 """Attacks composed of pieces: what gradient is taken, how it is accumulated, how members are combined."""
 
 import dataclasses
-import marshal
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType
 from typing import Any
 
 import keras
@@ -18,8 +16,7 @@ from divtf.attacks.threat import ThreatModel
 from divtf.attacks.updates import Ascent, Momentum, repeat
 from divtf.errors import is_number, require
 from divtf.networks.logits import each_logits, log_mean_probability, member_logits
-from divtf.runtime.own_code import source_digest
-from divtf.storage.digests import digest
+from divtf.runtime.own_code import classes_digest
 
 Logits = Callable[[tf.Tensor], tf.Tensor]
 _MOMENTUM = Momentum()
@@ -108,10 +105,7 @@ class Recipe:
         """A digest of the code of parts of your own, which you may change; "" without such a part."""
         kinds = [type(part) for part in (*self.pieces, self.update, self.loss)]
         own = [kind for kind in kinds if not kind.__module__.startswith("divtf.")]
-        methods = [getattr(each, "fget", each) for kind in own for each in vars(kind).values()]
-        code = [marshal.dumps(each.__code__).hex() for each in methods if isinstance(each, FunctionType)]
-        code += [source_digest(kind.__module__) for kind in own]
-        return digest(code) if own else ""
+        return classes_digest(own) if own else ""
 
     @property
     def step_in_epsilons(self) -> float:

@@ -12,9 +12,8 @@ import tensorflow as tf
 from divtf.ensembles.exactness import require_exact
 from divtf.errors import InputError, first_line, require
 from divtf.networks.conversion import is_graph, random_images, softmax_heads
-from divtf.networks.logits import are_probabilities, at_least_float32
+from divtf.networks.logits import are_probabilities, at_least_float32, narrow_layers
 from divtf.networks.models import is_built_here
-from divtf.runtime.private_names import layers_of
 
 # Of random images in [0, 1): logits of the most different ones are not all in [0, 1], but by chance.
 _SCALES = (1, -1, 30, -30, 1000, -1000)
@@ -158,7 +157,7 @@ def _check_outputs(member: keras.Model, outputs: np.ndarray) -> None:
 
 
 def _check_precision(member: keras.Model) -> None:
-    narrow = [layer.name for layer in layers_of(member) if layer.compute_dtype == "float16"]
+    narrow = narrow_layers(member)
     require(
         not narrow,
         "members that compute in float32, float64 or bfloat16: input gradients underflow in float16",

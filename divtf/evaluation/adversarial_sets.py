@@ -79,7 +79,6 @@ class AdversarialSets:
         self._settings = surrogates.settings(self.surrogate, settings)
         self._told: dict[str, dict[str, Any]] = {}
         self._predicted: dict[str, str] = {}  # By the digest of the images.
-        self._surrogate_digest = model_digest(self.surrogate) if directory else ""
 
     def images(
         self,
@@ -241,7 +240,7 @@ class AdversarialSets:
             logits = all_member_logits(self.surrogate, np.asarray(x[:_ASKED]), self._batch_size)
             self._predicted[images] = array_digest(logits.argmax(axis=-1))
         return {
-            "surrogate": self._surrogate_digest,
+            "surrogate": model_digest(self.surrogate),
             "predicted": self._predicted[images],
             "images": images,
             "labels": array_digest(y),

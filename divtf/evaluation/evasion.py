@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from divtf.attacks import losses
 from divtf.attacks.threat import ThreatModel
-from divtf.data.images import as_images, blocks
+from divtf.data.images import as_images, blocks, value_range
 from divtf.errors import require
 from divtf.evaluation.guarded import Guarded
 from divtf.evaluation.predictions import require_fitting
@@ -130,6 +130,7 @@ def evade(
         require(start.shape == x.shape, f"start of shape {x.shape}", f"{start.shape}")
         change = float(np.abs(start - np.asarray(x)).max())
         require(threat.allows(change), f"start at most {threat.epsilon:g} from x", f"a change of {change:g}")
+        threat.require_in_range(*value_range(start))
         starts.append(start)
     step = _step_of(target, score, threshold, threat)
     # Without a score to improve there is nothing beyond a cap, and a higher lead is a surer one.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from divtf.attacks.attack import Attack, make_attack
+from divtf.attacks.attack import Attack, make_attack, pool_numbers
 from divtf.attacks.threat import ThreatModel
 from divtf.data.images import as_images, blocks
 from divtf.errors import require
@@ -212,7 +212,7 @@ class _Attacker:
     def __init__(self, target: Any, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, stored_as: str):
         self._target, self._guarded = target, Guarded(target)
         self._x, self._y, self._batch_size, self._seed = x, y, batch_size, seed
-        self._stored_as = stored_as
+        self._stored_as, self._mixed_in = stored_as, pool_numbers(len(x))
         self.wrong = self._predicted(x) != y
 
     def fooled(self, attack: Attack, before: np.ndarray) -> np.ndarray:
@@ -220,9 +220,12 @@ class _Attacker:
         fooled, left, threat = before.copy(), np.flatnonzero(~before), attack.threat
         # Each has random starts of its own.
         self._seed += 1
-        for part in blocks(left, self._batch_size):
-            x_adv = attack(self._guarded, self._x[part], self._y[part], seed=self._seed).numpy()
-            seen = as_stored(x_adv, self._stored_as, threat.clip_min, threat.clip_max)
+        parts = list(blocks(left, self._batch_size))
+        batches = ((self._x[part], self._y[part], part) for part in parts)
+        pool = self._x[self._mixed_in], self._y[self._mixed_in]
+        made = attack.on_batches(self._guarded, batches, pool=pool, seed=self._seed)
+        for part, x_adv in zip(parts, made, strict=True):
+            seen = as_stored(x_adv.numpy(), self._stored_as, threat.clip_min, threat.clip_max)
             fooled[part] = self._predicted(seen[:]) != self._y[part]
         return fooled
 

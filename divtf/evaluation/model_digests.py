@@ -7,6 +7,7 @@ import keras
 
 from divtf.errors import require
 from divtf.networks.logits import MemberList
+from divtf.runtime.own_code import classes_digest
 from divtf.runtime.private_names import layers_of
 from divtf.storage.digests import array_digest
 
@@ -27,8 +28,18 @@ def model_digest(model) -> str:
     weights = weights_digest(model)
     # Names count the layers made before in the process, so they would tell equal models apart.
     settings = [
-        (type(layer).__name__, {key: value for key, value in layer.get_config().items() if key != "name"})
+        (
+            type(layer).__name__,
+            {key: value for key, value in layer.get_config().items() if key != "name"},
+            *_own_code(layer),
+        )
         for layer in layers_of(model)
         if not isinstance(layer, keras.Model)
     ]
     return hashlib.sha256((json.dumps(settings, default=str) + weights).encode()).hexdigest()
+
+
+def _own_code(layer: keras.layers.Layer) -> list[str]:
+    """What tells the code of a layer of the user's own: its gradient may change where its outputs do not."""
+    kind = type(layer)
+    return [] if kind.__module__.split(".")[0] in ("divtf", "keras") else [classes_digest([kind])]

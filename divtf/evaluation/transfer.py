@@ -70,8 +70,8 @@ def evaluate_transfer(
 
     Returns:
         For each target the clean result, one for each attack, and for each epsilon the worst case: an
-        image counts as correct there if it is so under all attacks of that epsilon. Each names attack
-        and surrogate whole, and keeps the outcome of every image.
+        image counts as correct there if it is so when clean and under all attacks of that epsilon. Each
+        names attack and surrogate whole, and keeps the outcome of every image.
 
     Raises:
         InputError: if images, labels, models and attacks do not fit together, a model's outputs are NaN, or
@@ -108,7 +108,9 @@ def evaluate_transfer(
         settings = json.loads(json.dumps(attack.describe()["params"]))
         hits = _hits(models, seen, y, batch_size)
         outcomes.append(_Outcome(attack.name, epsilon, hits, y, unmoved, file_digest, settings))
-    outcomes += _worst_cases(outcomes, y)
+    if attacks:
+        unharmed = clean_hits if clean is None else _hits(models, x, y, batch_size)
+        outcomes += _worst_cases(outcomes, unharmed, y)
     results: list[TransferResult] = []
     for name in models:
         clean_counts = _counts(clean_hits[name], y_clean)
@@ -171,12 +173,17 @@ class _Outcome:
         )
 
 
-def _worst_cases(outcomes: Sequence[_Outcome], y: np.ndarray) -> list[_Outcome]:
-    """For each epsilon the images that are classified as labelled under all of its attacks."""
+def _worst_cases(
+    outcomes: Sequence[_Outcome], unharmed: Mapping[str, np.ndarray], y: np.ndarray
+) -> list[_Outcome]:
+    """For each epsilon the images that are classified as labelled when clean and under all of its attacks.
+
+    An attacker may leave an image as it is: one that is wrong then is not made right by attacks.
+    """
     worst = []
     for epsilon in dict.fromkeys(outcome.epsilon for outcome in outcomes):
-        several = [outcome.hits for outcome in outcomes if outcome.epsilon == epsilon]
-        hits = {name: np.all([each[name] for each in several], axis=0) for name in several[0]}
+        several = [unharmed, *(outcome.hits for outcome in outcomes if outcome.epsilon == epsilon)]
+        hits = {name: np.all([each[name] for each in several], axis=0) for name in unharmed}
         worst.append(_Outcome(WORST_CASE, epsilon, hits, y))
     return worst
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from divtf.errors import InputError, first_line, require
+from divtf.runtime.private_names import layers_of
 
 # Below a margin of about -87 the float32 loss gradient, sigmoid(margin) * d(margin), underflows to
 # zero although its direction is known. Differentiating loss + DIRECTION_FLOOR * margin keeps that
@@ -76,7 +78,16 @@ def require_logits(target: Any, x: tf.Tensor, *, differentiable: bool = True) ->
     return len(members), classes.pop()
 
 
+def narrow_layers(model: Any) -> list[str]:
+    """The layers of a Keras model, by name, that compute in float16, in which input gradients underflow."""
+    layers = layers_of(model) if isinstance(model, keras.Model) else []
+    return [layer.name for layer in layers if layer.compute_dtype == "float16"]
+
+
 def _classes_of(member: Callable[..., Any], x: tf.Tensor, differentiable: bool) -> int:
+    narrow = narrow_layers(member) if differentiable else []
+    expected = "a target in float32, float64 or bfloat16 to differentiate: gradients underflow in float16"
+    require(not narrow, expected, f"layers in float16: {', '.join(narrow[:3])}")
     with tf.GradientTape() as tape:
         tape.watch(x)
         logits = _tried(member, x)
@@ -129,7 +140,7 @@ def member_logits(target: Any, x: tf.Tensor) -> tf.Tensor:
     """
     if hasattr(target, "member_logits"):
         return target.member_logits(x)
-    return tf.convert_to_tensor(target(x))[None]
+    return at_least_float32(tf.convert_to_tensor(target(x)))[None]
 
 
 def each_logits(target: Any, count: int) -> list[Callable[[tf.Tensor], tf.Tensor]]:

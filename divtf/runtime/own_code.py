@@ -5,10 +5,12 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import marshal
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
 from typing import Any
 
 from divtf.errors import InputError, first_line, require
@@ -89,6 +91,16 @@ def source_digest(module: str) -> str:
 def imported_digest(module: str) -> str:
     """The same of its source as it was when `import_module` first had it."""
     return _IMPORTED.get(module, "")
+
+
+def classes_digest(kinds: Iterable[type]) -> str:
+    """A digest of what classes do: their methods as they are in this process, and their modules' source."""
+    code = []
+    for kind in kinds:
+        methods = [getattr(each, "fget", each) for each in vars(kind).values()]
+        code += [marshal.dumps(each.__code__).hex() for each in methods if isinstance(each, FunctionType)]
+        code.append(source_digest(kind.__module__))
+    return hashlib.sha256("".join(code).encode()).hexdigest()[:12]
 
 
 # A process that lives on, as a notebook's, keeps the code that it has imported, whatever becomes of the file.

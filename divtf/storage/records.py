@@ -76,7 +76,7 @@ class TransferResult:
         target: name of the attacked ensemble, as "T_Div".
         surrogate: name of the ensemble on which the images were made; "" for clean images.
         attack: a name of `divtf.attacks.methods.ATTACKS`, `CLEAN`, or `WORST_CASE` (an image counts as
-            correct only if it is so under every attack of this epsilon).
+            correct only if it is so when clean and under every attack of this epsilon).
         epsilon: l_inf budget of the perturbation, in units of the image range; 0 for clean images.
         correct: images that the target classifies as labelled.
         total: images tried.

@@ -122,6 +122,7 @@ def test_another_start_never_finds_less():
 @pytest.mark.parametrize(
     ("start", "words"),
     [
+        (X - 0.2, r"images in \[0\.0, 1\.0\]. Received: values from -0\.2 to"),
         (X[:3], r"start of shape \(6, 2\)\. Received: \(3, 2\)"),
         (X + 0.6, r"start at most 0\.5 from x\. Received: a change of 0\.6"),
     ],

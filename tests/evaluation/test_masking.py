@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from divtf.attacks.attack import make_attack
+from divtf.attacks.attack import Attack, make_attack
 from divtf.attacks.threat import ThreatModel
 from divtf.errors import InputError
 from divtf.evaluation import masking
@@ -310,6 +310,27 @@ def test_what_further_ascents_fool_is_told_image_by_image():
     assert figures["more steps"] == fooled[id(more_steps)].mean() > 0.05
     assert figures["more restarts"] == fooled[id(more_restarts)].mean()
     assert figures["other losses"] == (fooled[id(margin)] | fooled[id(cross_entropy)]).mean()
+
+
+@pytest.mark.parametrize("batch_size", [7, N])
+def test_random_starts_are_those_of_an_image_however_the_images_are_cut(batch_size, monkeypatch):
+    """Each of equal images has its own, where it stays: the rounded members have no gradient."""
+    started, on_batches = [], Attack.on_batches
+
+    def spy(self, target, batches, **options):
+        for x_adv in on_batches(self, target, batches, **options):
+            if self.method.random_start:
+                started.extend(x_adv.numpy())
+            yield x_adv
+
+    monkeypatch.setattr(Attack, "on_batches", spy)
+    same, labels = np.repeat(X[:1], N, axis=0), np.repeat(Y[:1], N)
+    rounded = [lambda x, member=member: member(tf.round(20 * x) / 20) for member in HONEST]
+    random = Effort(steps=1, times=1, losses=("margin",), others=())
+    white = np.arange(N) % 2 == 0
+    masking_report(rounded, same, labels, ThreatModel(1e-4), white=white, effort=random, batch_size=batch_size)
+    first = np.array(started[: N // 2])
+    assert len(np.unique(first.reshape(len(first), -1), axis=0)) == N // 2
 
 
 def escalation(fooled, rounds):
