@@ -16,15 +16,18 @@ from divtf.ensembles.members import (
     check_objective,
     common_input_shape,
     listed,
+    require_floating_inputs,
     second_order,
 )
 from divtf.ensembles.objectives.gal import GradientAlignment
 from divtf.ensembles.objectives.objective import Memberwise, Objective
+from divtf.ensembles.objectives.perturbed import Perturbed
 from divtf.ensembles.objectives.terms import Terms
 from divtf.ensembles.weights import Weights, checked_weights
 from divtf.errors import InputError, require
 from divtf.networks.conversion import parts_of
 from divtf.networks.logits import at_least_float32, log_mean_probability
+from divtf.networks.models import made_as, remember
 from divtf.runtime import replicas, worker_fit
 from divtf.runtime.private_names import BuildsItself, layers_of
 from divtf.runtime.workers import team_of
@@ -102,9 +105,9 @@ class Ensemble(BuildsItself, keras.Model):
             if not member.built:
                 member(keras.Input(batch_shape=input_shape))
         self._check_gradients()
-        self.num_classes = (
-            self.members[0].compute_output_spec(keras.KerasTensor(input_shape, "float32")).shape[-1]
-        )
+        given = self.members[0].compute_output_spec(keras.KerasTensor(input_shape, "float32"))
+        # keras.Model(x, [y]) tells a list, though a call gives the tensor.
+        self.num_classes = keras.tree.flatten(given)[0].shape[-1]
         self._check_objective()
 
     def _check_objective(self) -> None:
@@ -219,8 +222,9 @@ class Ensemble(BuildsItself, keras.Model):
         take = step_gradients.together if self.memory is None else step_gradients.one_by_one
         if self._by_xla:
             take = step_gradients.by_xla(take)
-        terms, gradients = take(self.objective, self.members, self.optimizer.scale_loss, x, y, weights)
-        penalty = self._penalty(terms)  # Of the weights before the step.
+        terms, penalty, gradients = take(
+            self.objective, self.members, self.optimizer.scale_loss, x, y, weights
+        )
         replicas.share_statistics(self.members, tf.shape(y)[0])
         with tf.control_dependencies(self._finite(terms, gradients)):
             if gradients:  # Keras takes models that are frozen altogether.
@@ -233,7 +237,8 @@ class Ensemble(BuildsItself, keras.Model):
         """Measure one batch of (images [B, H, W, C], labels [B]) in inference mode."""
         x, y, weights = self._unpack(data)
         terms = step_gradients.terms_of(self.objective, self.members, x, y, weights, training=False)
-        return self._measure(y, weights, terms, self._penalty(terms))
+        penalty = step_gradients.penalty(self.members, len(self.members), terms.loss.dtype)
+        return self._measure(y, weights, terms, penalty)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -253,6 +258,7 @@ class Ensemble(BuildsItself, keras.Model):
         serialize = keras.saving.serialize_keras_object
         return super().get_config() | {
             "members": [serialize(member) for member in self.members],
+            "made_as": [made_as(member) for member in self.members],
             "objective": serialize(self.objective),
             "name": self.name,
             "check": self._check,
@@ -267,6 +273,8 @@ class Ensemble(BuildsItself, keras.Model):
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
         members = [deserialize(member, custom_objects) for member in config.pop("members")]
+        for member, made in zip(members, config.pop("made_as", ()), strict=False):
+            remember(member, made)
         objective = deserialize(config.pop("objective"), custom_objects)
         # Until 0.2.0 all members were checked when the ensemble was made.
         check, is_checked = config.pop("check", True), config.pop("is_checked", True)
@@ -276,8 +284,24 @@ class Ensemble(BuildsItself, keras.Model):
         ensemble._exact_with = ensemble._trained_layers() if is_exact else None
         return ensemble
 
+    def save_own_variables(self, store) -> None:
+        """The states of the generators in the members' layers, as Dropout's: Keras's files leave them out."""
+        for number, state in enumerate(self._random_states()):
+            store[f"random_state_{number}"] = state.numpy()
+
+    def load_own_variables(self, store) -> None:
+        """The inverse of `save_own_variables`; files of 0.2.0 and before have none."""
+        for number, state in enumerate(self._random_states()):
+            if f"random_state_{number}" in store:
+                state.assign(store[f"random_state_{number}"])
+
+    def _random_states(self) -> list[keras.Variable]:
+        return [each for each in self.non_trainable_variables if each.path.endswith("seed_generator_state")]
+
     def _check_gradients(self) -> None:
         """Hold the members to exact gradients, unless they were measured as they are trained now."""
+        if second_order(self.objective) or isinstance(self.objective, Perturbed):
+            require_floating_inputs(self.members)
         trained = self._trained_layers()
         if self._check and second_order(self.objective) and trained != self._exact_with:
             check_gradients(self.members, self._input_shape)
@@ -320,8 +344,10 @@ class Ensemble(BuildsItself, keras.Model):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         require(y is not None, "(images, labels) batches", "no labels")
         x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)  # eager batches may be NumPy's
-        # Nothing has a gradient at whole numbers; members that rescale them take others as well.
-        x = x if x.dtype.is_floating else tf.cast(x, tf.float32)
+        # Nothing has a gradient at whole numbers, and in float16 gradients underflow; members that rescale
+        # images take others as well.
+        if not x.dtype.is_floating or x.dtype == tf.float16:
+            x = tf.cast(x, tf.float32)
         return x, checked_labels(y, self.num_classes), checked_weights(weights)
 
     def _finite(self, terms: Terms, gradients) -> Sequence[tf.Tensor]:
@@ -334,10 +360,6 @@ class Ensemble(BuildsItself, keras.Model):
         # Summed, they stop every replica at the same step, and none waits for another one's gradients.
         summed = replicas.sums(list(quantities.values()))
         return step_checks.are_finite(dict(zip(quantities, summed, strict=True)))
-
-    def _penalty(self, terms: Terms) -> tf.Tensor:
-        """Mean over the members of what their own regularisers, if any, add to the loss."""
-        return step_gradients.penalty(self.members, len(self.members), terms.loss.dtype)
 
     def _measure(self, y, weights: Weights, terms: Terms, penalty: tf.Tensor) -> dict[str, Any]:
         log_probability, classes = log_mean_probability(terms.logits), likeliest_class(y)

@@ -165,6 +165,19 @@ def _check_precision(member: keras.Model) -> None:
     )
 
 
+def require_floating_inputs(members: Sequence[keras.Model]) -> None:
+    """Refuse members that take whole numbers, for which nothing has an input gradient.
+
+    Raises:
+        InputError: names one.
+    """
+    for member in members:
+        inputs = getattr(member, "inputs", None) or ()
+        whole = [str(each.dtype) for each in inputs if not keras.backend.is_float_dtype(each.dtype)]
+        expected = "members of keras.Input(dtype='float32'), for input gradients; images may be bytes"
+        require(not whole, expected, f"member {member.name!r} of dtype={', '.join(whole)}")
+
+
 def _check_apart(members: Sequence[keras.Model]) -> None:
     """A file of members that share weights would give each its own."""
     for first, second in itertools.combinations(members, 2):

@@ -20,10 +20,11 @@ from divtf.ensembles.weights import Weights
 from divtf.errors import require
 from divtf.runtime import replicas
 
-Taken = tuple[Terms, list[tf.Tensor]]
-"""The objective's terms, and the gradients of what is minimised, of `variables_of` the members.
+Taken = tuple[Terms, tf.Tensor, list[tf.Tensor]]
+"""The objective's terms, the members' penalties, and the gradients of both, of `variables_of` the members.
 
-Those of variables on which it does not depend are 0.
+Penalties are those of the passes that gradients are of: what layers add to the loss by their activations is
+another pass's, or another replica's, by and by. Gradients of variables on which nothing depends are 0.
 """
 
 
@@ -49,7 +50,7 @@ def together(
         terms = terms_of(objective, members, x, y, weights, training=True)
         added = penalty(members, len(members), terms.loss.dtype)
         total = scale(_share(terms.loss, added))
-    return terms, _gradients(tape, total, variables_of(members))
+    return terms, added, _gradients(tape, total, variables_of(members))
 
 
 def one_by_one(
@@ -74,9 +75,10 @@ def one_by_one(
         terms = _of_images(objective.combined(MemberValues(*parts), y), labels).weighted(weights)
         total = scale(_share(terms.loss, tf.zeros([], terms.loss.dtype)))
     slopes = tape.gradient(total, parts, unconnected_gradients="zero")
-    if alike:
-        return terms, one_graph.gradients(objective, members, x, y, slopes)
     gradients: list[tf.Tensor] = []
+    penalties = tf.zeros([], terms.loss.dtype)
+    if alike:  # Such members have no penalties.
+        return terms, penalties, one_graph.gradients(objective, members, x, y, slopes)
     for place, member in enumerate(members):
         of_member = [_after(last, slope[place]) for slope in slopes]
         with tf.GradientTape() as tape:
@@ -85,10 +87,11 @@ def one_by_one(
             added = penalty([member], len(members), terms.loss.dtype)
             total = tf.add_n(led) + scale(_share(tf.zeros_like(terms.loss), added))
         taken = _gradients(tape, total, member.trainable_variables)
+        penalties += added
         gradients += taken
         # Its activations are kept until its gradients are there.
         last = taken or led
-    return terms, gradients
+    return terms, penalties, gradients
 
 
 def terms_of(
@@ -125,11 +128,11 @@ def by_xla(take: Callable[..., Taken]) -> Callable[..., Taken]:
     def taken(*arguments: Any) -> Taken:
         @tf.function(jit_compile=True)
         def parts():
-            terms, gradients = take(*arguments)
-            return {"logits": terms.logits, **terms.means()}, gradients
+            terms, penalties, gradients = take(*arguments)
+            return {"logits": terms.logits, **terms.means()}, penalties, gradients
 
-        found, gradients = parts()
-        return Terms(**found), gradients
+        found, penalties, gradients = parts()
+        return Terms(**found), penalties, gradients
 
     return taken
 

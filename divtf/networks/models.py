@@ -173,6 +173,13 @@ def made_as(member: Any) -> tuple | None:
     return _BUILT.get(member)
 
 
+def remember(member: keras.Model, made: Sequence | None) -> None:
+    """Take it that a model from a file was made so, as `made_as` told of it before."""
+    if made is not None:
+        name, input_shape, *others = made
+        _BUILT[member] = (name, tuple(input_shape), *others)
+
+
 @contextlib.contextmanager
 def _dtype_policy(name: str | None) -> Iterator[None]:
     before = keras.config.dtype_policy()

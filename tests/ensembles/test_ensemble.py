@@ -9,7 +9,15 @@ import reference
 import tensorflow as tf
 from keras import layers
 
-from divtf import Adam, BatchNormalization, CrossEntropy, Ensemble, GradientAlignment, InputError
+from divtf import (
+    Adam,
+    BatchNormalization,
+    CrossEntropy,
+    Ensemble,
+    GradientAlignment,
+    InputError,
+    make_objective,
+)
 
 OBJECTIVES = {"CrossEntropy": CrossEntropy(), "GradientAlignment": GradientAlignment(0.5)}
 
@@ -173,6 +181,28 @@ def test_regularisers_of_the_members_are_added_as_their_mean(linear_ensemble, li
         weight, _ = twin.parameter_gradients(wide, y)
         expected = twin.weight - 0.3 / 3 * (weight + 0.4 * twin.weight)
         np.testing.assert_allclose(member.get_weights()[0], expected, rtol=1e-6, atol=1e-8)
+
+
+def active(x):
+    """A penalty of what a pass gives: another one's is another."""
+    return layers.Dense(4, "relu", activity_regularizer=keras.regularizers.L2(0.1))(layers.Flatten()(x))
+
+
+@pytest.mark.parametrize("way", STEPS)
+def test_penalties_of_activations_are_added_however_the_step_is_made(way, tiny_members, tiny_batch):
+    x, y = tiny_batch(8)
+    members = tiny_members(2, features=active)
+    ensemble = Ensemble(members, CrossEntropy())
+    penalties = [float(tf.add_n(member.losses)) for member in members if member(x) is not None]
+    ensemble.compile(sgd(0.0), **STEPS[way])
+    history = fit(ensemble, x, y)
+    added = history["loss"][0] - history["cross_entropy"][0]
+    np.testing.assert_allclose(added, np.mean(penalties), rtol=1e-4)
+
+
+def test_penalties_of_activations_are_refused_where_members_are_asked_several_times(tiny_members):
+    with pytest.raises(InputError, match="members without activity_regularizer, of which dverge"):
+        Ensemble(tiny_members(3, features=active), make_objective("dverge"))
 
 
 def test_members_that_are_all_frozen_are_measured_and_stay_as_they_are(tiny_members, tiny_batch):
@@ -356,7 +386,8 @@ def test_labels_may_be_a_column_and_data_a_dataset(linear_ensemble, linear_batch
 
 
 def normalised(x):
-    return layers.Flatten()(BatchNormalization()(x))
+    """With what a file must hold beside weights: statistics, and the state of random numbers."""
+    return layers.Dropout(0.3)(layers.Flatten()(BatchNormalization()(x)))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -366,6 +397,7 @@ def test_training_goes_on_after_a_keras_file_as_if_never_stopped(
     x, y = tiny_batch(12)
 
     def ensemble():
+        keras.utils.set_random_seed(1)
         made = Ensemble(tiny_members(2, features=normalised), OBJECTIVES[objective])
         made.compile(keras.optimizers.Adam(0.01))
         return made
@@ -488,6 +520,56 @@ def test_sequential_members_of_the_users_own_are_taken(tiny_batch):
     ensemble = Ensemble(members)
     ensemble.compile()
     assert {"left_accuracy", "right_accuracy"} < set(fit(ensemble, *tiny_batch()))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_members_may_be_made_with_a_list_of_one_output(objective, tiny_batch):
+    def member():
+        x = keras.Input((8, 8, 1))
+        return keras.Model([x], [layers.Dense(3)(layers.Flatten()(x))])
+
+    ensemble = Ensemble([member(), member()], OBJECTIVES[objective])
+    assert ensemble.num_classes == 3
+    ensemble.compile("sgd")
+    x, y = tiny_batch(8, (8, 8, 1), 3)
+    assert np.isfinite(fit(ensemble, x, y)["loss"]).all()
+
+
+def of_bytes():
+    x = keras.Input((8, 8, 1), dtype="uint8")
+    return keras.Model(x, layers.Dense(3)(layers.Flatten()(layers.Rescaling(1 / 255)(x))))
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("objective", [GradientAlignment(), make_objective("adversarial")])
+def test_members_of_whole_numbers_are_refused_where_input_gradients_are_needed(objective, check):
+    with pytest.raises(InputError, match=r"members of keras\.Input\(dtype='float32'\).*dtype=uint8"):
+        Ensemble([of_bytes(), of_bytes()], objective, check=check)
+
+
+def test_members_of_whole_numbers_train_on_cross_entropy(tiny_batch):
+    ensemble = Ensemble([of_bytes(), of_bytes()], CrossEntropy())
+    ensemble.compile("sgd")
+    x, y = tiny_batch(8, (8, 8, 1), 3)
+    assert np.isfinite(fit(ensemble, (255 * x).astype("uint8"), y)["loss"]).all()
+
+
+def test_images_in_float16_have_the_gradients_of_float32(tiny_members, tiny_batch):
+    """Of sure members: their losses' gradients underflow in float16."""
+    x, y = tiny_batch(8, (8, 8, 1), 3)
+    x = x.astype("float16")
+    found = []
+    for images in (x, x.astype("float32")):
+        members = tiny_members(2, input_shape=(8, 8, 1), num_classes=3)
+        for member in members:
+            member.layers[-1].set_weights([60 * weight for weight in member.layers[-1].get_weights()])
+        ensemble = Ensemble(members, GradientAlignment())
+        ensemble.compile(sgd(0.01))
+        # NumPy's Keras would cast.
+        ensemble.fit(tf.data.Dataset.from_tensor_slices((images, y)).batch(8), verbose=0)
+        found.append(ensemble.get_weights())
+    for narrow, wide in zip(*found, strict=True):
+        np.testing.assert_array_equal(narrow, wide)
 
 
 def test_gradient_alignment_with_the_papers_weight_is_the_default(tiny_members):

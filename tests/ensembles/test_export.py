@@ -176,6 +176,30 @@ def test_other_signatures_stay_as_they_are(of_uint8):
         assert inputs == {"images": tf.TensorSpec([None, *SHAPE], tf.float32, name="images")}
 
 
+def rescaling(scale, offset=0.0):
+    x = keras.Input(SHAPE)
+    scaled = layers.Rescaling(scale, offset)(x) if scale else x
+    return keras.Model(x, layers.Dense(CLASSES)(layers.Flatten()(scaled)))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0.0), (1 / 127.5, -1.0), ([1 / 255] * 2, 0.0)])
+def test_members_that_rescale_bytes_themselves_get_them_as_they_are(scale, offset, tmp_path):
+    ensemble = Ensemble([rescaling(scale, offset) for _ in range(2)], CrossEntropy())
+    export_model(ensemble, tmp_path / "model", uint8=True)
+    whole = np.random.default_rng(0).integers(0, 256, (5, *SHAPE)).astype("uint8")
+    default = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    served = default(images=tf.constant(whole))["probabilities"]
+    expected = member_probabilities(ensemble, whole.astype("float32")).mean(axis=1)
+    np.testing.assert_allclose(served, expected, rtol=0, atol=1e-6)
+
+
+def test_members_of_which_some_rescale_bytes_have_no_such_signature(tmp_path):
+    ensemble = Ensemble([rescaling(1 / 255), rescaling(None)], CrossEntropy())
+    with pytest.raises(InputError, match="members that all rescale bytes, or none of them"):
+        export_model(ensemble, tmp_path / "model", uint8=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_uint8_signature_that_scales_otherwise_is_not_left_behind(tmp_path, monkeypatch):
     ensemble, cast = made_ensemble(), tf.cast
 

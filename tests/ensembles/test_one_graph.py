@@ -74,7 +74,7 @@ def convolutions(count):
 
     def gradient():
         weights = checked_weights(None)
-        return step_gradients.one_by_one(GradientAlignment(), members, tf.identity, x, y, weights)[1]
+        return step_gradients.one_by_one(GradientAlignment(), members, tf.identity, x, y, weights)[-1]
 
     graph = tf.function(gradient).get_concrete_function().graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
@@ -83,6 +83,13 @@ def convolutions(count):
 
 def test_the_graph_does_not_grow_with_the_members():
     assert convolutions(5) == convolutions(2) > 5
+
+
+def test_members_share_a_graph_after_a_file_as_before(tmp_path):
+    ensemble = Ensemble(small_members(2), memory="low")
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
+    assert one_graph.alike(loaded.members) and one_graph.alike([loaded.members[0], ensemble.members[0]])
 
 
 def altered():

@@ -328,7 +328,9 @@ def test_random_starts_are_those_of_an_image_however_the_images_are_cut(batch_si
     rounded = [lambda x, member=member: member(tf.round(20 * x) / 20) for member in HONEST]
     random = Effort(steps=1, times=1, losses=("margin",), others=())
     white = np.arange(N) % 2 == 0
-    masking_report(rounded, same, labels, ThreatModel(1e-4), white=white, effort=random, batch_size=batch_size)
+    masking_report(
+        rounded, same, labels, ThreatModel(1e-4), white=white, effort=random, batch_size=batch_size
+    )
     first = np.array(started[: N // 2])
     assert len(np.unique(first.reshape(len(first), -1), axis=0)) == N // 2
 

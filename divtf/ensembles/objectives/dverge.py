@@ -11,7 +11,9 @@ from divtf.ensembles.objectives.features import as_rows, require_looked_into, we
 from divtf.ensembles.objectives.objective import Members, MemberValues, count
 from divtf.ensembles.objectives.perturbed import Perturbed, epsilon, image_numbers, step
 from divtf.ensembles.objectives.terms import Terms
+from divtf.errors import require
 from divtf.networks.logits import at_least_float32, cross_entropy
+from divtf.runtime.private_names import layers_of
 
 
 @keras.saving.register_keras_serializable(package="divtf")
@@ -40,9 +42,12 @@ class VulnerabilityDiversity(Perturbed):
     least_members = 2
 
     def require_members(self, members: Sequence[keras.Model], num_classes: int) -> None:
-        """Refuse members into whose layers one cannot look."""
+        """Refuse members into whose layers one cannot look, or whose penalties are of one pass alone."""
         for member in members:
             require_looked_into(member)
+            by_pass = [each.name for each in layers_of(member) if getattr(each, "activity_regularizer", None)]
+            expected = "members without activity_regularizer, of which dverge would count the last pass alone"
+            require(not by_pass, expected, f"member {member.name!r} with one on {', '.join(by_pass[:3])}")
 
     def __call__(self, members: Members, x: tf.Tensor, y: tf.Tensor, *, training: bool) -> Terms:
         """The terms; see `Objective`."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from divtf.ensembles.ensemble import Ensemble
-from divtf.ensembles.serving import litert_file, onnx_file, parity, saved_model
+from divtf.ensembles.serving import litert_file, onnx_file, parity, saved_model, served
 from divtf.ensembles.serving.formats import FORMATS
 from divtf.ensembles.serving.request import Request, random_images
 from divtf.errors import InputError, first_line, lacking_resource, require
@@ -74,7 +74,7 @@ def export_model(
         calibration: for int8, and needed for it: some hundred images [n, ...] like those that will be
             served, floating and in the range that the members take.
         uint8: of a SavedModel, whether its signature `serving_default` takes uint8 images in 0..255, which it
-            divides by 255. By default it is `serve`.
+            divides by 255 unless the members rescale bytes themselves. By default it is `serve`.
         images: [n, ...] as `calibration`, to measure on how often the file and the ensemble agree on the
             class; for int8, those of `calibration` unless given.
         labels: of these images, class indices [n] or one-hot [n, C], to measure both accuracies.
@@ -185,7 +185,7 @@ def _measured(ensemble: Ensemble, path: Path, request: Request) -> Exported:
     precision = "saved_model" if request.format == "saved_model" else request.precision
     differences = parity.compare(reference, predict, request.compared(ensemble), precision)
     if request.uint8:
-        parity.require_same_in_uint8(predict, random_images(ensemble))
+        parity.require_same_in_uint8(predict, random_images(ensemble), served.divisor(ensemble))
     exported = Exported(path, request.format, request.precision, differences)
     if request.images is None:
         return exported

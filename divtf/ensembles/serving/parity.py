@@ -77,14 +77,14 @@ def classes(predict: Predict, images: np.ndarray) -> np.ndarray:
     return np.concatenate([predict(part)["probabilities"].argmax(axis=-1) for part in parts])
 
 
-def require_same_in_uint8(predict: Predict, images: np.ndarray) -> None:
-    """Hold the signature for uint8 images to the one for the same images over 255.
+def require_same_in_uint8(predict: Predict, images: np.ndarray, divisor: float) -> None:
+    """Hold the signature for uint8 images to the one for the same images over what members take them by.
 
     Raises:
         RuntimeError: if they differ.
     """
     whole = (images * 256).astype("uint8")
-    expected = predict(whole.astype("float32") / np.float32(255))["probabilities"]
+    expected = predict(whole.astype("float32") / np.float32(divisor))["probabilities"]
     off = np.abs(predict(whole)["probabilities"] - expected).max()
     _require_within(float(off), TOLERANCES["saved_model"], "of uint8 images")
 

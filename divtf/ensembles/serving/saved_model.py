@@ -33,9 +33,12 @@ def write(ensemble: Ensemble, path: Path, *, uint8: bool = False) -> None:
         archive.add_endpoint(endpoint.__name__, endpoint, input_signature=signature)
     if uint8:
         whole = [tf.TensorSpec(signature[0].shape, tf.uint8, name="images")]
-        archive.add_endpoint(
-            "serving_default", lambda images: serve(tf.cast(images, tf.float32) / 255), input_signature=whole
-        )
+        divisor = served.divisor(ensemble)
+
+        def serving_default(images):
+            return serve(tf.cast(images, tf.float32) / divisor)
+
+        archive.add_endpoint("serving_default", serving_default, input_signature=whole)
     archive.write_out(str(path), verbose=False)
 
 
