@@ -33,6 +33,10 @@ OF_A_RECIPE = {
 }
 
 
+# What others are compared with, where it is among them.
+_REFERENCE = "T_Ens+Div"
+
+
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Declare what this command has beside the flags of one run."""
     options: dict[str, Any] = {"flag_values": flag_values}
@@ -40,7 +44,10 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     text = "Defences, in order; FILE.flags is one of your own, named by its --label or as the file."
     recipes = help_text(text, RECIPES)
     flags.DEFINE_list("recipes", _SHOWN, recipes, **options)
-    flags.DEFINE_string("reference", "T_Ens+Div", "The target that others are compared with.", **options)
+    reference = help_text(
+        "The target that others are compared with.", stands_for=f"{_REFERENCE}, else the first of the recipes"
+    )
+    flags.DEFINE_string("reference", None, reference, **options)
     flags.DEFINE_string("protocol", "strong", help_text("What is tried.", PROTOCOLS), **options)
     evaluate.define_flags(flag_values)
 
@@ -59,7 +66,7 @@ def comparison_from_flags(
     recipes = [recipe(name) for name in config_flags.distinct("recipes", given, known)]
     configs = many_runs.configs_from_flags(flag_values, recipes, "runs/compare")
     targets = list(dict.fromkeys(config.target for config in configs))
-    reference = flag_values.reference
+    reference = flag_values.reference or (_REFERENCE if _REFERENCE in targets else targets[0])
     require(reference in targets, f"--reference as one of {{{', '.join(targets)}}}", f"reference={reference}")
     protocol = evaluate.protocol_from_flags(flag_values.protocol, flag_values)
     evaluate.require_possible(protocol, configs)
@@ -80,7 +87,7 @@ def recipe(name: str) -> Mapping[str, Any]:
     config_flags.define_flags(own)
     try:
         rest = own(["recipe", f"--flagfile={path}"])[1:]
-    except flags.Error as error:
+    except (flags.Error, UnicodeDecodeError) as error:
         raise InputError(f"Expected flags of a run in {name}. Received: {error}") from None
     require(not rest, f"flags only in {name}", " ".join(rest))
     values = {key: value for key, value in config_flags.values_of(own).items() if own[key].present}

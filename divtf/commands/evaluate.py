@@ -97,8 +97,7 @@ def main(
         InputError: if there is no finished run, if two are of the same target and seed, or what the protocol
             needs for any of them cannot be had; before anything is trained.
     """
-    paths = finished.directories(root) if paths is None else paths
-    require(bool(paths), f"finished runs below {root}", "none")
+    paths = finished.required(root) if paths is None else paths
     targets = [finished.read_record(path) for path in paths]
     finished.require_distinct(targets, root)
     families = finished.families(paths, data_dir)

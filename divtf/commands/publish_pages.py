@@ -24,7 +24,7 @@ from divtf.reporting.published import (
 )
 from divtf.storage import checked_json, files, pooling
 from divtf.storage.locks import lock
-from divtf.storage.records import Record, TargetRecord
+from divtf.storage.records import Record
 
 RESULTS = Path("runs/results")
 PAGE = "README.md"
@@ -40,26 +40,22 @@ def collect(root: Path) -> Published:
     Raises:
         InputError: if there are none, or if two of them are of one target, model, data set and seed.
     """
+    paths = finished.required(root)
     comparison = finished.read_comparison(root)
     # A comparison has its evaluations' figures, without detection: they are not kept twice.
     compared = {(record.subject, record.tried_by) for record in comparison}
     evaluations = evaluate.collect(root, _PROTOCOL)
     collected: dict[str, Sequence[Any]] = {
-        "table": _collect_targets(root),
+        "table": [finished.read_record(path) for path in paths],
         "evaluation": [each for each in evaluations if (each.subject, each.tried_by) not in compared],
         "comparison": comparison,
         "gaas": figure5.collect(root),
         "transfer_matrix": transfer_matrix.collect(root),
-        "sparsity": finished.ablation(finished.directories(root)),
+        "sparsity": finished.ablation(paths),
     }
-    require(bool(collected["table"]), f"finished runs below {root}", "none")
     for records in collected.values():
         finished.require_distinct(records, root)
     return {kind: list(map(_public, records)) for kind, records in collected.items() if records}
-
-
-def _collect_targets(root: Path) -> list[TargetRecord]:
-    return [finished.read_record(path) for path in finished.directories(root)]
 
 
 def _public(record: Record) -> Record:

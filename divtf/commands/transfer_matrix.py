@@ -66,8 +66,7 @@ def main(root: Path, images: int, attacks: Sequence[str], data_dir: str | None =
     from divtf.reporting.figures.transfer_matrix import transfer_matrix_figure
 
     distinct("attacks", attacks, ATTACK_NAMES)
-    paths = finished.directories(root)
-    require(bool(paths), f"finished runs below {root}", "none")
+    paths = finished.required(root)
     finished.require_distinct([finished.read_record(path) for path in paths], root)
     records = [
         record for family in finished.families(paths, data_dir) for record in measure(family, images, attacks)

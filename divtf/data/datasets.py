@@ -59,6 +59,12 @@ class ImageData:
     x_test: Any
     y_test: np.ndarray
 
+    def train_set(self, limit: int | None = None) -> tuple[Any, np.ndarray]:
+        """The first `limit` training images (all, if None) as float32 in [0, 1], and their labels."""
+        from divtf.data.images import as_float
+
+        return as_float(self.x_train[:limit]), self.y_train[:limit]
+
     def test_set(self, limit: int | None = None) -> tuple[Any, np.ndarray]:
         """The first `limit` test images (all, if None) as float32 in [0, 1], and their labels."""
         from divtf.data.images import as_float

@@ -27,7 +27,7 @@ from divtf.networks.logits import (
     require_one_label_each,
 )
 from divtf.runtime.logs import get_logger
-from divtf.storage.records import CLEAN, WORST_CASE, TransferResult, packed
+from divtf.storage.records import CLEAN, WORST_CASE, TransferResult, is_weak, packed
 
 _LOG = get_logger(__name__)
 
@@ -111,6 +111,7 @@ def evaluate_transfer(
     if attacks:
         unharmed = clean_hits if clean is None else _hits(models, x, y, batch_size)
         outcomes += _worst_cases(outcomes, unharmed, y)
+        _warn_of_weak_surrogate(attacked_with["surrogate_settings"], unharmed)
     results: list[TransferResult] = []
     for name in models:
         clean_counts = _counts(clean_hits[name], y_clean)
@@ -135,6 +136,17 @@ def _attacked_with(
         "stored_as": stored_as,
         "images": images_and_labels_digest(x, y),
     }
+
+
+def _warn_of_weak_surrogate(told: Mapping[str, Any], unharmed: Mapping[str, np.ndarray]) -> None:
+    """Warn of a surrogate that gets far more images wrong than a target."""
+    of_surrogate = told["clean accuracy"]
+    for name, hits in unharmed.items():
+        if is_weak(of_surrogate, float(hits.mean())):
+            _LOG.warning(
+                f"the surrogate is right on {100 * of_surrogate:.1f} % of the images and {name} on "
+                f"{100 * hits.mean():.1f} %: a weak attacker, under which accuracy says little"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,8 @@ from divtf.runtime.logs import get_logger
 from divtf.runtime.private_names import layers_of
 
 _LOG = get_logger(__name__)
+# The largest scale by which a layer is taken to bring bytes to the size of 1.
+_OF_BYTES = 0.01
 # What Keras differentiates wrongly to second order, or not at all, and what to use in its place.
 REPLACEMENTS: dict[type, Any] = {
     keras.layers.BatchNormalization: exact.BatchNormalization,
@@ -73,6 +75,14 @@ def give_weights(copy: keras.Model, weights: Sequence[np.ndarray]) -> None:
     for layer in layers_of(copy):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
+
+
+def takes_bytes(model: keras.Model) -> bool:
+    """Whether a model brings images of 0..255 to the size of 1 by itself, as by Rescaling(1 / 255)."""
+    layers = [layer for layer in layers_of(model) if isinstance(layer, keras.layers.Rescaling)]
+    scales = [float(np.abs(layer.scale).max()) for layer in layers]
+    # A large scale makes bytes of what is in [0, 1] before.
+    return any(scale <= _OF_BYTES for scale in scales) and max(scales) < 1 / _OF_BYTES
 
 
 def random_images(input_shape: Sequence[int | None], count: int = 4) -> tf.Tensor:

@@ -14,7 +14,14 @@ import numpy as np
 
 from divtf.errors import InputError, first_line, require
 from divtf.networks import names
-from divtf.networks.conversion import convert_member, give_weights, is_graph, random_images, require_same
+from divtf.networks.conversion import (
+    convert_member,
+    give_weights,
+    is_graph,
+    random_images,
+    require_same,
+    takes_bytes,
+)
 from divtf.runtime import own_code
 from divtf.runtime.draws import draws_kept
 from divtf.runtime.private_names import layers_of
@@ -144,7 +151,7 @@ def _called(
         expected = f"{model} to make a model of images {shape} and {num_classes} classes"
         with own_code.told_in_one_line(expected):
             member = function(**given)
-        return _converted(model, member, shape, num_classes)
+        return _given_bytes(_converted(model, member, shape, num_classes), shape)
 
 
 def _require_taken(model: str, function: Callable[..., Any], given: dict[str, Any]) -> None:
@@ -183,6 +190,16 @@ def _converted(source: str, member: Any, shape: tuple[int, ...], num_classes: in
     return convert_member(member) if is_graph(member) else member
 
 
+def _given_bytes(member: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """A member for images in [0, 1], as runs have them, of one that rescales bytes."""
+    return _of_bytes(member, shape) if takes_bytes(member) else member
+
+
+def _of_bytes(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    images = keras.Input(shape, name="images")
+    return keras.Model(images, model(keras.layers.Rescaling(255.0)(images)), name=f"{model.name}_of_bytes")
+
+
 def _applications() -> dict[str, Callable[..., keras.Model]]:
     found = inspect.getmembers(keras.applications, callable)
     return {name: function for name, function in found if not name.startswith("_")}
@@ -205,9 +222,8 @@ def _application(model: str, shape: tuple[int, ...], num_classes: int) -> keras.
     if any(
         isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization) for layer in layers_of(made)
     ):
-        images = keras.Input(shape, name="images")
         # It brings pixels of [0, 255] to its own range by itself.
-        made = keras.Model(images, made(keras.layers.Rescaling(255.0)(images)), name=f"{name}_of_bytes")
+        made = _of_bytes(made, shape)
     return _converted(model, made, shape, num_classes)
 
 
@@ -223,7 +239,9 @@ def _saved_members(
         f"num_members={len(loaded)}, as many as there are in the files",
         f"num_members={len(seeds)}",
     )
-    members = [_converted(str(file.path), member, shape, num_classes) for file, member in loaded]
+    members = [
+        _given_bytes(_converted(str(file.path), member, shape, num_classes), shape) for file, member in loaded
+    ]
     if names.is_new(model):
         return [drawn_anew(member, seed, member.name) for member, seed in zip(members, seeds, strict=True)]
     return members

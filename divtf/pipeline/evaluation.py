@@ -24,9 +24,12 @@ from divtf.pipeline.parts import DataPart
 from divtf.pipeline.protocols import Protocol, Trial
 from divtf.pipeline.surrogate_sets import SurrogatePlan
 from divtf.pipeline.surrogates import require_alike
+from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json, environment, run_directory
 from divtf.storage.evaluations import KINDS, TRANSFER, WHITE_BOX, EvaluationRecord, TrialResult
 from divtf.storage.records import WORST_CASE, packed, unpacked
+
+_LOG = get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +156,11 @@ def _evaluated(prepared: _Prepared, protocol: Protocol, skip: bool) -> list[Eval
             for record in records
         ]
     for record in records:
-        path = targets[record.target].directory / run_directory.evaluation(protocol.name)
+        directory = targets[record.target].directory
+        path = directory / run_directory.evaluation(protocol.name)
+        earlier = finished.read_evaluation(directory, protocol.name)
+        if earlier and earlier.images > record.images:
+            _LOG.warning(f"{path} was of {earlier.images} images, and is of {record.images} now")
         checked_json.write_checked(path, record.to_json())
     return records
 

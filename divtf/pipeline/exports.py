@@ -11,8 +11,10 @@ from divtf.ensembles.serving.formats import CHOICES, FORMATS, require_installed
 from divtf.errors import require
 from divtf.pipeline.parts import OutputPart
 from divtf.runtime import quiet_start
+from divtf.runtime.logs import get_logger
 from divtf.storage import checked_json
 
+_LOG = get_logger(__name__)
 # Where this run exported to, so that it is known for its own when the run is gone on with.
 _EXPORTS = "exports.json"
 # Training images that tell a file in int8 which values occur; more change little.
@@ -73,6 +75,7 @@ def export(target: Ensemble, output: OutputPart, data: ImageData) -> None:
         # Noted before it is made: the move to its place is all or nothing.
         checked_json.write_json(directory / _EXPORTS, sorted({*_exported(directory), str(path.absolute())}))
         choice = CHOICES[name].arguments
+        _LOG.info(f"exports a {CHOICES[name].title} to {path}")
         reduced = "precision" in choice
         with quiet_start.converting() if choice["format"] == "litert" else contextlib.nullcontext():
             export_model(

@@ -31,6 +31,19 @@ def directories(root: Path) -> list[Path]:
     return [path.parent for path in sorted(results, key=lambda path: (path.stat().st_mtime, path))]
 
 
+def required(root: Path) -> list[Path]:
+    """The same, of which there has to be one.
+
+    Raises:
+        InputError: if there is none; says so if it is itself a run.
+    """
+    found = directories(root)
+    is_run = (root / run_directory.RESULTS).is_file()
+    received = f"a run itself: {root.absolute().parent} holds it" if is_run else "none"
+    require(bool(found), f"finished runs below {root}", received)
+    return found
+
+
 def families(paths: Iterable[Path], data_dir: str | None = None) -> list[dict[Path, RunConfig]]:
     """The runs of each model, data set and seed: run directory -> configuration, with that directory in it.
 

@@ -29,7 +29,7 @@ def import_code(config: RunConfig) -> None:
             if module:
                 own_code.import_module(module, flag)
         except InputError as error:
-            _LOG.info(f"{error}; going on without it")
+            _LOG.info(f"{error}; a checkpoint with its classes cannot be loaded: see PYTHONPATH")
 
 
 def require_unchanged(

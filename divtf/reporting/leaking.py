@@ -21,8 +21,8 @@ def leaks(record: TargetRecord | ComparisonRecord) -> bool:
     """Whether a target has images right because they were attacked, by labels.
 
     One of the record's tests has to tell it, of as many as there are attacks by labels, static models and
-    epsilons. So each is held to its share of the level 0.05: where nothing leaks, one in twenty targets is
-    marked at most (Bonferroni).
+    epsilons. So each is held to its share of the level 0.05: where nothing leaks, one in twenty records is
+    marked at most (Bonferroni), and a target of several seeds more often.
     """
     return any(_are_easier(record))
 

@@ -109,7 +109,13 @@ def _has_detection(records: Sequence[EvaluationRecord]) -> bool:
 
 def _roc_of_targets(records: Sequence[EvaluationRecord], beside: Sequence[Record]) -> Figure:
     detected = [record for record in records if record.detection]
-    return roc_figure({f"{name_of([r], beside)}, seed {r.seed}": r.detection for r in detected})
+    several = len({record.table for record in detected}) > 1
+    return roc_figure(
+        {
+            f"{name_of([r], beside)}, seed {r.seed}{f', {r.table}' if several else ''}": r.detection
+            for r in detected
+        }
+    )
 
 
 KINDS = {

@@ -214,15 +214,27 @@ def gains(table: Table, target: str = "T_Div", base: str = "T_Base") -> list[Gai
     rows = {row.target: row for row in table.rows}
     if not {target, base} <= rows.keys():
         return []
+    mine, other = _of_common_seeds(rows[target], rows[base])
     ahead = []
     for epsilon, names in [(0.0, (CLEAN,)), *((epsilon, table.attacks) for epsilon in table.epsilons)]:
-        pairs = [(rows[target].cell(name, epsilon), rows[base].cell(name, epsilon)) for name in names]
+        pairs = [(mine.cell(name, epsilon), other.cell(name, epsilon)) for name in names]
         both = [(ours.accuracy, theirs.accuracy) for ours, theirs in pairs if ours and theirs]
         if both:
             ours, theirs = zip(*both, strict=True)
             mean = statistics.fmean(ours) - statistics.fmean(theirs)
             ahead.append(Gain(epsilon, min(ours) - min(theirs), mean, len(both)))
     return ahead
+
+
+def _of_common_seeds(*rows: Row) -> list[Row]:
+    """The rows with those seeds alone that all have; as they are if there is none."""
+    common = set.intersection(*({record.seed for record in row.records} for row in rows))
+    return [
+        dataclasses.replace(row, records=tuple(each for each in row.records if each.seed in common))
+        if common
+        else row
+        for row in rows
+    ]
 
 
 def only_fooled(record: TargetRecord, result: TransferResult) -> int | None:

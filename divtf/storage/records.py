@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 from divtf.storage.typed import as_tuples, checked
 
 SCHEMA = 1
+# Of clean accuracy, by which a surrogate may lie below a target.
+_WEAK = 0.2
 CLEAN = "clean"
 WORST_CASE = "worst_case"
 # How adversarial images may be stored before a target sees them; `evaluation.stored` does it.
@@ -39,6 +41,14 @@ def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> t
     coverage = math.erf(z / math.sqrt(2))
     interval = stats.binomtest(correct, total).proportion_ci(coverage, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def is_weak(surrogate: float, target: float) -> bool:
+    """Whether a surrogate of that clean accuracy is a weak attacker of a target of that one, both in [0, 1].
+
+    The gap is a judgement: surrogates of the paper's protocol are within a few points of their targets.
+    """
+    return target - surrogate > _WEAK
 
 
 def _require_proportion(correct: int, total: int) -> None:

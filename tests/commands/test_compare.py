@@ -86,7 +86,7 @@ def test_recipe_of_a_file_has_its_flags_and_its_name(tmp_path):
         ),
         (["--recipes=ens_div,trs", "--trs_steps=3"], "TRS's, and of recipes in a file of one. Received: "),
         (["--mode=div"], "--recipes for this command. Received: --mode"),
-        (["--recipes=base"], "--reference as one of {T_Base}. Received: reference=T_Ens+Div"),
+        (["--recipes=base", "--reference=div"], "--reference as one of {T_Base}. Received: reference=div"),
         (["--recipes=ens_div", "--protocol=weak"], "--protocol as one of"),
         (["--recipes=ens_div", "--surrogates=plane"], "surrogates among"),
         (["--recipes=ens_div", "--images=2000000000", "--max_test_examples=5"], "at most 5 images"),

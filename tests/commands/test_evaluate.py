@@ -247,6 +247,12 @@ def test_no_runs_are_refused(tmp_path):
         evaluate.main(tmp_path, SMALL)
 
 
+def test_a_run_in_the_place_of_its_directory_is_told(runs):
+    (first, *_) = finished.directories(runs)
+    with pytest.raises(InputError, match=f"Received: a run itself: {runs} holds it"):
+        evaluate.main(first, SMALL)
+
+
 def test_two_runs_of_one_target_are_refused(runs, tmp_path):
     root = shutil.copytree(runs, tmp_path / "root")
     shutil.copytree(root / "base", root / "again")

@@ -391,6 +391,17 @@ def test_surrogate_that_has_no_derivative_is_refused_in_one_line(front, form):
     assert "\n" not in str(e.value)
 
 
+def test_a_surrogate_that_is_far_worse_than_a_target_is_warned_of(painted, lines):
+    x, y = numbered()
+    surrogate = made_ensemble()
+    right = float((np.asarray(surrogate(x)).argmax(axis=-1) == y).mean())
+    assert right < 0.8
+    targets = {"good": Scripted(y, {}), "no better": surrogate}
+    evaluate_transfer(surrogate, targets, (x, y), make_attack("left", ThreatModel(0.1)))
+    told = [line for line in lines if "a weak attacker" in line]
+    assert len(told) == 1 and f"right on {100 * right:.1f} % of the images and good on 100.0 %" in told[0]
+
+
 def test_images_that_an_attack_left_are_warned_of(lines):
     """Black images without a gradient among others: a ReLU behind x - 0.5 is dead there."""
     x, y = images_and_labels()

@@ -174,6 +174,11 @@ class TestTables:
         assert dataclasses.astuple(small) == pytest.approx((0.1, -5.0, 3.0, 5))
         assert dataclasses.astuple(large) == pytest.approx((0.3, 25.0, 20.0, 5))
 
+    def test_gains_compare_only_seeds_that_both_have(self):
+        other = dataclasses.replace(DIV, seed=1, results=_record("T_Div", {"fgsm": (5, 5)}, clean=5).results)
+        alone = tables.gains(tables.tables([_record(), DIV])[0])
+        assert tables.gains(tables.tables([_record(), DIV, other])[0]) == alone
+
     def test_gains_compare_only_attacks_that_both_have(self):
         part = _record("T_Div", {"fgsm": (95,)}, clean=97)
         gains = tables.gains(tables.tables([_record(), part])[0])

@@ -9,13 +9,11 @@ import tensorflow as tf
 from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.members import common_input_shape
 from divtf.errors import require
-from divtf.runtime.private_names import layers_of
+from divtf.networks.conversion import takes_bytes
 
 OUTPUTS = ("probabilities", "members", "disagreement")
 # What the members leave to be combined is computed in this scope, by which LiteRT's converter finds it.
 SCOPE = "combined"
-# The largest scale by which a layer is taken to bring bytes to the size of 1.
-_OF_BYTES = 0.01
 
 
 def input_shape(ensemble: Ensemble) -> tuple[int | None, ...]:
@@ -40,19 +38,13 @@ def divisor(ensemble: Ensemble) -> float:
     Raises:
         InputError: if some do, and others do not.
     """
-    found = {member.name: _rescales_bytes(member) for member in ensemble.members}
+    found = {member.name: takes_bytes(member) for member in ensemble.members}
     require(
         len(set(found.values())) == 1,
         "uint8=True for members that all rescale bytes, or none of them",
         f"some that do: {', '.join(name for name, does in found.items() if does)}",
     )
     return 1.0 if all(found.values()) else 255.0
-
-
-def _rescales_bytes(member: keras.Model) -> bool:
-    """Whether a layer brings 0..255 to the size of 1, as Rescaling(1 / 255) or Rescaling(1 / 127.5, -1)."""
-    layers = [layer for layer in layers_of(member) if isinstance(layer, keras.layers.Rescaling)]
-    return any(np.abs(layer.scale).max() <= _OF_BYTES for layer in layers)
 
 
 def archive(ensemble: Ensemble) -> keras.export.ExportArchive:

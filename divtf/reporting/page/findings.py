@@ -10,7 +10,7 @@ from divtf.reporting.marks import MASKED, marked_tables
 from divtf.reporting.paired import differences, in_words
 from divtf.reporting.tables import Cell, Row, Table
 from divtf.storage.evaluations import ComparisonRecord, EvaluationRecord
-from divtf.storage.records import CLEAN, WORST_CASE, Record, TargetRecord
+from divtf.storage.records import CLEAN, WORST_CASE, Record, TargetRecord, is_weak
 
 _PLAIN = "T_Base"
 # A line does not end before the sign.
@@ -83,9 +83,19 @@ def caveats(records: Mapping[str, Sequence[Any]]) -> str:
             else []
         ),
         *(f"{name} {MASKED} shows signs of masked gradients" for name in _targets(masked)),
+        *(
+            f"the surrogate gets far more clean images wrong than {name}: a weak attacker"
+            for name in _targets(list(filter(_has_weak_surrogate, records.get("table", ()))))
+        ),
     ]
     said = "; ".join(parts)
     return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
+def _has_weak_surrogate(record: TargetRecord) -> bool:
+    clean = record.result(CLEAN, 0.0)
+    told = [result.surrogate_settings.get("clean accuracy") for result in record.results]
+    return clean is not None and any(is_weak(each, clean.accuracy) for each in told if each is not None)
 
 
 def _targets(records: Sequence[Any]) -> list[str]:
