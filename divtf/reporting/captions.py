@@ -7,6 +7,7 @@ from typing import Any
 
 from divtf.reporting.cells import signed
 from divtf.reporting.entries import entries
+from divtf.reporting.labels import is_worst_case
 from divtf.reporting.leaking import leaking_lines
 from divtf.reporting.marks import MASKED, names_of
 from divtf.reporting.paired import COMPARED, paired_lines
@@ -224,6 +225,7 @@ def notes(table: Table, origin: Callable[[Sequence[Record]], Sequence[str]] = pr
     records = table.records
     return [
         *under_attack(table),
+        *earlier_worst_case(table),
         *budgets(records),
         *origin(records),
         *hours(records),
@@ -232,6 +234,14 @@ def notes(table: Table, origin: Callable[[Sequence[Record]], Sequence[str]] = pr
         *leaking_lines(table),
         *masked_line(table),
     ]
+
+
+def earlier_worst_case(table: Table) -> list[str]:
+    """A line where the worst case is that of an earlier version, whose records keep no outcomes by image."""
+    results = [result for record in table.records for result in record.results]
+    if not any(is_worst_case(result.attack) and not result.hits for result in results):
+        return []
+    return ["The worst case, of an earlier version, may count images that are wrong when clean"]
 
 
 UNPAIRED = (

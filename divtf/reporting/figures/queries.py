@@ -25,7 +25,7 @@ def queries_figure(records: Iterable[EvaluationRecord], beside: Sequence[Record]
     if not asked:
         raise ValueError("Expected records of attacks by queries. Received: none")
     groups = grouped(asked, lambda record: record.table)
-    counts = [(title, len(group[0].epsilons)) for title, group in groups.items()]
+    counts = [(group[0].subject, len(group[0].epsilons)) for group in groups.values()]
     figure, drawn = panels(counts, size=(3.1, 2.6), columns=3)
     for group, (band, axes_row) in zip(groups.values(), drawn, strict=True):
         names = names_of(group, beside)
