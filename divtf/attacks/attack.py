@@ -131,7 +131,7 @@ class Attack:
     @property
     def queries(self) -> int:
         """What it costs otherwise: scores that it may ask for, of an image."""
-        return getattr(self.method, "queries", 0)
+        return self.method.queries
 
     def describe(self) -> dict[str, Any]:
         """Everything that, with target, images and seed, determines the result; as JSON values."""

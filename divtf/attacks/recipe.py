@@ -43,6 +43,12 @@ class Recipe:
         InputError: if a value is none of these.
     """
 
+    # Whether it takes gradients of the target, batches may be attacked on several devices at a time, and how
+    # many scores it may ask for.
+    differentiates = True
+    in_graph = True
+    queries = 0
+
     pieces: tuple[Any, ...] = ()
     update: Any = _MOMENTUM
     loss: Any = "cross_entropy"
@@ -127,16 +133,6 @@ class Recipe:
         rest = {name: value for name, value in given.items() if name not in own}
         *pieces, update, loss = (_with(part, rest) for part in parts)
         return dataclasses.replace(recipe, pieces=tuple(pieces), update=update, loss=loss)
-
-    @property
-    def differentiates(self) -> bool:
-        """Whether it takes gradients of the target: it does."""
-        return True
-
-    @property
-    def in_graph(self) -> bool:
-        """Whether batches may be attacked on several devices at a time, in one graph."""
-        return True
 
     def prepared(
         self, target: Any, members: int, image_shape: Sequence[int], threat: ThreatModel

@@ -21,6 +21,11 @@ class Search(abc.ABC):
     images depend on which others are in the batch.
     """
 
+    # As those of a `Recipe`.
+    in_graph = False
+    own_code = ""
+    queries = 0
+
     @property
     def params(self) -> dict[str, Any]:
         """All that tells the attack from others, as JSON values."""
@@ -30,16 +35,6 @@ class Search(abc.ABC):
     def gradients(self) -> int:
         """Gradients that it takes for an image at most."""
         return 0
-
-    @property
-    def in_graph(self) -> bool:
-        """Whether batches may be attacked on several devices at a time, in one graph: they are not."""
-        return False
-
-    @property
-    def own_code(self) -> str:
-        """As `Recipe.own_code`: there are no parts of your own."""
-        return ""
 
     @property
     def differentiates(self) -> bool:

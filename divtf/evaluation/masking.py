@@ -124,15 +124,9 @@ def judge_gain(further: str, fooled: np.ndarray, more: np.ndarray) -> Check:
         fooled: whether the white-box attacks fool each image, bool [n].
         more: whether the stronger attack does.
     """
-    fresh = more & ~fooled
-    holds = _within_tolerance(int(fresh.sum()), len(fresh))
-    return Check(
-        further,
-        holds,
-        float(fresh.mean()),
-        f"With {further} the white-box attack fools another {_percent(fresh.mean())} of the images"
-        f"{_but(holds, 'it had not converged, and more of the same might fool more still')}.",
-    )
+    told = f"With {further} the white-box attack fools another"
+    why = "it had not converged, and more of the same might fool more still"
+    return _judge_fresh(further, fooled, more, told, why)
 
 
 def judge_escalation(steps: int, fooled: np.ndarray, more: np.ndarray) -> Check:
@@ -143,16 +137,20 @@ def judge_escalation(steps: int, fooled: np.ndarray, more: np.ndarray) -> Check:
         fooled: whether any white-box attack before fools each image, bool [n].
         more: whether the last one does.
     """
+    told = (
+        "As more fooled more, the white box was given more and more steps: the last time, with "
+        f"{steps}, it fools another"
+    )
+    why = "it has not converged yet, and what is left is too high still"
+    return _judge_fresh("escalation", fooled, more, told, why)
+
+
+def _judge_fresh(name: str, fooled: np.ndarray, more: np.ndarray, told: str, why: str) -> Check:
+    """That `more` fools at most one point of the images which `fooled` does not."""
     fresh = more & ~fooled
     holds = _within_tolerance(int(fresh.sum()), len(fresh))
-    return Check(
-        "escalation",
-        holds,
-        float(fresh.mean()),
-        f"As more fooled more, the white box was given more and more steps: the last time, with {steps}, it "
-        f"fools another {_percent(fresh.mean())} of the images"
-        f"{_but(holds, 'it has not converged yet, and what is left is too high still')}.",
-    )
+    sentence = f"{told} {_percent(fresh.mean())} of the images{_but(holds, why)}."
+    return Check(name, holds, float(fresh.mean()), sentence)
 
 
 def judge_repetition(name: str, changed: np.ndarray) -> Check:
