@@ -106,7 +106,16 @@ def comparison_head(table: Table, reference: str) -> list[str]:
     """What stands above the lines of `comparison_lines`."""
     columns = map(column_heading, comparison_columns(table))
     beside = table.names.get(reference, reference)
-    return ["target", "epsilon", CLEAN, *columns, f"against {beside}", "coherence", "hours"]
+    against = [
+        f"against {beside}{'' if column == WORST_CASE else f', {column}'}" for column in _compared(table)
+    ]
+    return ["target", "epsilon", CLEAN, *columns, *against, "coherence", "hours"]
+
+
+def _compared(table: Table) -> list[str]:
+    """In which columns targets are compared with the reference: others than by transfer may leave nothing."""
+    kinds = [column for column in comparison_columns(table) if column in KINDS]
+    return [WORST_CASE, TRANSFER] if TRANSFER in kinds and len(kinds) > 1 else [WORST_CASE]
 
 
 def comparison_lines(
@@ -119,7 +128,10 @@ def comparison_lines(
         last = ["-" if value is None else f"{value:{form}}" for value, form in told]
         for epsilon in table.epsilons:
             cells = [cell_of(row, column, epsilon) for column in (CLEAN, *comparison_columns(table))]
-            yield row, epsilon, cells, [_difference_in_words(table, row, reference, epsilon), *last]
+            against = [
+                _difference_in_words(table, row, reference, column, epsilon) for column in _compared(table)
+            ]
+            yield row, epsilon, cells, [*against, *last]
 
 
 def _grid(table: Table, records: Sequence[ComparisonRecord]) -> list[list[str]]:
@@ -151,8 +163,9 @@ def comparison_notes(table: Table, records: Sequence[ComparisonRecord]) -> list[
             if any(name.startswith(SAME_AS) for name in own[0].surrogates)
             else []
         ),
-        f"Against {own[0].reference}: difference in everything, in points, and p of McNemar's exact test, "
-        "image by image, of each seed; over several seeds mean ± deviation of the paired difference",
+        f"Against {own[0].reference}: difference in everything, and by transfer where others were tried too, "
+        "in points, and p of McNemar's exact test, image by image, of each seed; over several seeds mean ± "
+        "deviation of the paired difference",
         "Hours: of training, in the mean over the seeds; static models, which targets share, and attacks on "
         "them are left out",
         f"{MASKED}: shows signs of masked gradients; {LEAKING}: leaks labels",
@@ -189,11 +202,11 @@ def _difference_values(
     return {"difference": mean, "p": "; ".join(str(each.p_value) for each in found) or None}
 
 
-def _difference_in_words(table: Table, row: Row, reference: str, epsilon: float) -> str:
-    """In everything, from the reference, with its test; "-" where there is none."""
+def _difference_in_words(table: Table, row: Row, reference: str, column: str, epsilon: float) -> str:
+    """In a column, from the reference, with its test; "-" where there is none."""
     if row.target == reference:
         return "-"
-    found = differences(table, row.target, reference, WORST_CASE, epsilon)
+    found = differences(table, row.target, reference, column, epsilon)
     if not found:
         return "-"
     points = [each.difference for each in found]

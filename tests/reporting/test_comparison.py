@@ -111,6 +111,9 @@ def test_difference_is_paired_with_the_reference():
     assert float(line["p"]) == pytest.approx(p)
     row = next(text for text in comparison_markdown(COMPARED).splitlines() if "| T_Div" in text)
     assert f"| {100 * (better - worse) / IMAGES:+.1f}, p = {p:.2g} |" in row
+    by_transfer = values(COMPARED)["T_Div", TRANSFER]
+    shown = f"{float(by_transfer['difference']):+.1f}, p = {float(by_transfer['p']):.2g}"
+    assert f"| {shown} |" in row.partition("p = ")[2] and by_transfer != line
     # The reference is not compared with itself.
     assert values(COMPARED)["T_Ens+Div", WORST_CASE]["difference"] in ("", "0.0")
 
