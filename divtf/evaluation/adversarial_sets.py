@@ -78,7 +78,7 @@ class AdversarialSets:
         self._batch_size = batch_size
         self._settings = surrogates.settings(self.surrogate, settings)
         self._told: dict[str, dict[str, Any]] = {}
-        self._predicted: dict[str, str] = {}  # By the digest of the images.
+        self._predicted: dict[str, str] = {}  # By the digests of surrogate and images.
 
     def images(
         self,
@@ -170,8 +170,8 @@ class AdversarialSets:
         Raises:
             InputError: if TensorFlow cannot differentiate it.
         """
-        key = surrogates.images_and_labels_digest(x, y)
-        if key not in self._told:
+        key = self._digest() + surrogates.images_and_labels_digest(x, y)
+        if key not in self._told or not self._directory:  # It may have been trained since.
             found = surrogates.without_gradient(self._given, np.asarray(x[: self._batch_size]), y)
             count = min(len(x), self._batch_size)
             measured: dict[str, Any] = {}
@@ -233,15 +233,19 @@ class AdversarialSets:
             "batch_size": self._batch_size,
         }
 
+    def _digest(self) -> str:
+        """Of the surrogate as it is now; "" where nothing is kept, since it may be any callable then."""
+        return model_digest(self.surrogate) if self._directory else ""
+
     def _attacked(self, x: Any, y: np.ndarray) -> dict[str, Any]:
         """What tells the attacked model, the images, and the libraries."""
-        images = images_digest(x)
-        if images not in self._predicted:
+        surrogate, images = self._digest(), images_digest(x)
+        if surrogate + images not in self._predicted:
             logits = all_member_logits(self.surrogate, np.asarray(x[:_ASKED]), self._batch_size)
-            self._predicted[images] = array_digest(logits.argmax(axis=-1))
+            self._predicted[surrogate + images] = array_digest(logits.argmax(axis=-1))
         return {
-            "surrogate": model_digest(self.surrogate),
-            "predicted": self._predicted[images],
+            "surrogate": surrogate,
+            "predicted": self._predicted[surrogate + images],
             "images": images,
             "labels": array_digest(y),
             **{name: metadata.version(name) for name in _LIBRARIES if _is_installed(name)},

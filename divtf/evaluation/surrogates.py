@@ -9,7 +9,11 @@ import tensorflow as tf
 from divtf.data.images import images_digest
 from divtf.errors import is_number, require
 from divtf.networks.logits import aligned_loss, member_logits, true_class_margin
+from divtf.runtime.logs import get_logger
 from divtf.storage.digests import array_digest, digest
+from divtf.storage.records import is_weak
+
+_LOG = get_logger(__name__)
 
 
 def settings(surrogate: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -68,3 +72,18 @@ def without_gradient(surrogate: Any, x: np.ndarray, y: np.ndarray) -> int:
     require(gradient is not None, "a surrogate that TensorFlow can differentiate", received)
     flat = gradient.numpy().reshape(len(x), -1)
     return int(((flat == 0).all(axis=1) | ~np.isfinite(flat).all(axis=1)).sum())
+
+
+def warn_of_weak(clean_accuracy: float, targets: Mapping[str, np.ndarray]) -> None:
+    """Warn of surrogates that get far more images wrong than a target does.
+
+    Args:
+        clean_accuracy: of the best surrogate, in [0, 1].
+        targets: for each, by name, whether it classifies each clean image as labelled: bool [n].
+    """
+    for name, hits in targets.items():
+        if is_weak(clean_accuracy, float(hits.mean())):
+            _LOG.warning(
+                f"the surrogate is right on {100 * clean_accuracy:.1f} % of the images and {name} on "
+                f"{100 * hits.mean():.1f} %: a weak attacker, under which accuracy says little"
+            )

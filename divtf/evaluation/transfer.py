@@ -17,7 +17,7 @@ from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.predictions import predictions
 from divtf.evaluation.stored import as_stored, require_storable
-from divtf.evaluation.surrogates import images_and_labels_digest
+from divtf.evaluation.surrogates import images_and_labels_digest, warn_of_weak
 from divtf.networks.logits import (
     MemberList,
     as_target,
@@ -27,7 +27,7 @@ from divtf.networks.logits import (
     require_one_label_each,
 )
 from divtf.runtime.logs import get_logger
-from divtf.storage.records import CLEAN, WORST_CASE, TransferResult, is_weak, packed
+from divtf.storage.records import CLEAN, WORST_CASE, TransferResult, packed
 
 _LOG = get_logger(__name__)
 
@@ -93,8 +93,12 @@ def evaluate_transfer(
     for images, labels in ((x, y), (x_clean, y_clean)):
         _check(attacks, [*models.values(), *attacked], images, labels)
     # Any other target may give whatever its largest entry tells the class of.
-    for model in [*attacked, *(each for each in models.values() if isinstance(each, MemberList))]:
-        require_logits(model, tf.constant(np.asarray(x[:1])))
+    first = tf.constant(np.asarray(x[:1]))
+    for model in attacked:
+        require_logits(model, first)
+    for model in models.values():
+        if isinstance(model, MemberList):
+            require_logits(model, first, differentiable=False)
     attacked_with = _attacked_with(sets, surrogate_name, stored_as, x, y) if attacks else {}
     clean_images = images_and_labels_digest(x_clean, y_clean)
     clean_hits = _hits(models, x_clean, y_clean, batch_size)
@@ -111,7 +115,7 @@ def evaluate_transfer(
     if attacks:
         unharmed = clean_hits if clean is None else _hits(models, x, y, batch_size)
         outcomes += _worst_cases(outcomes, unharmed, y)
-        _warn_of_weak_surrogate(attacked_with["surrogate_settings"], unharmed)
+        warn_of_weak(attacked_with["surrogate_settings"]["clean accuracy"], unharmed)
     results: list[TransferResult] = []
     for name in models:
         clean_counts = _counts(clean_hits[name], y_clean)
@@ -136,17 +140,6 @@ def _attacked_with(
         "stored_as": stored_as,
         "images": images_and_labels_digest(x, y),
     }
-
-
-def _warn_of_weak_surrogate(told: Mapping[str, Any], unharmed: Mapping[str, np.ndarray]) -> None:
-    """Warn of a surrogate that gets far more images wrong than a target."""
-    of_surrogate = told["clean accuracy"]
-    for name, hits in unharmed.items():
-        if is_weak(of_surrogate, float(hits.mean())):
-            _LOG.warning(
-                f"the surrogate is right on {100 * of_surrogate:.1f} % of the images and {name} on "
-                f"{100 * hits.mean():.1f} %: a weak attacker, under which accuracy says little"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Copies of members: with layers that are exact to second order, and in float64."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -15,8 +15,10 @@ from divtf.runtime.logs import get_logger
 from divtf.runtime.private_names import layers_of
 
 _LOG = get_logger(__name__)
-# The largest scale by which a layer is taken to bring bytes to the size of 1.
+# The largest scale by which a layer is taken to bring bytes to the size of 1, and the largest mean of images
+# that are of that size.
 _OF_BYTES = 0.01
+_OF_UNIT_IMAGES = 2.0
 # What Keras differentiates wrongly to second order, or not at all, and what to use in its place.
 REPLACEMENTS: dict[type, Any] = {
     keras.layers.BatchNormalization: exact.BatchNormalization,
@@ -78,11 +80,27 @@ def give_weights(copy: keras.Model, weights: Sequence[np.ndarray]) -> None:
 
 
 def takes_bytes(model: keras.Model) -> bool:
-    """Whether a model brings images of 0..255 to the size of 1 by itself, as by Rescaling(1 / 255)."""
-    layers = [layer for layer in layers_of(model) if isinstance(layer, keras.layers.Rescaling)]
-    scales = [float(np.abs(layer.scale).max()) for layer in layers]
-    # A large scale makes bytes of what is in [0, 1] before.
-    return any(scale <= _OF_BYTES for scale in scales) and max(scales) < 1 / _OF_BYTES
+    """Whether a model brings images of 0..255 to its own range by itself, before any layer of weights.
+
+    As by Rescaling(1 / 255), or by a Normalization whose mean is that of bytes.
+    """
+    for layer in _in_order(model):
+        if isinstance(layer, keras.layers.Rescaling):
+            return float(np.abs(layer.scale).max()) <= _OF_BYTES
+        if isinstance(layer, keras.layers.Normalization):
+            return layer.mean is not None and float(np.abs(layer.mean).max()) > _OF_UNIT_IMAGES
+        if layer.weights:
+            return False
+    return False
+
+
+def _in_order(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of those nested in it, the first ones first."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _in_order(layer)
+        else:
+            yield layer
 
 
 def random_images(input_shape: Sequence[int | None], count: int = 4) -> tf.Tensor:

@@ -24,9 +24,11 @@ from divtf.networks.conversion import (
 )
 from divtf.runtime import own_code
 from divtf.runtime.draws import draws_kept
+from divtf.runtime.logs import get_logger
 from divtf.runtime.private_names import layers_of
 from divtf.storage.digests import file_digest
 
+_LOG = get_logger(__name__)
 # Seeds that every generator takes, keras.utils.set_random_seed among them.
 _SEEDS = 2**31 - 1
 
@@ -151,7 +153,7 @@ def _called(
         expected = f"{model} to make a model of images {shape} and {num_classes} classes"
         with own_code.told_in_one_line(expected):
             member = function(**given)
-        return _given_bytes(_converted(model, member, shape, num_classes), shape)
+        return _converted(model, member, shape, num_classes)
 
 
 def _require_taken(model: str, function: Callable[..., Any], given: dict[str, Any]) -> None:
@@ -186,18 +188,18 @@ def _converted(source: str, member: Any, shape: tuple[int, ...], num_classes: in
         f"{source} with {num_classes} outputs, one a class of the data set",
         f"outputs of shape {found}" if hasattr(outputs, "shape") else f"a {type(outputs).__name__}",
     )
+    warn_of_bytes(source, member)
     # What is no graph is taken as it is: the Ensemble measures it.
     return convert_member(member) if is_graph(member) else member
 
 
-def _given_bytes(member: keras.Model, shape: tuple[int, ...]) -> keras.Model:
-    """A member for images in [0, 1], as runs have them, of one that rescales bytes."""
-    return _of_bytes(member, shape) if takes_bytes(member) else member
-
-
-def _of_bytes(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
-    images = keras.Input(shape, name="images")
-    return keras.Model(images, model(keras.layers.Rescaling(255.0)(images)), name=f"{model.name}_of_bytes")
+def warn_of_bytes(source: str, model: keras.Model) -> None:
+    """Warn of a model that rescales bytes: what it was trained on decides whether it is to be given them."""
+    if takes_bytes(model):
+        _LOG.warning(
+            f"{source} rescales bytes, and runs give images in [0, 1]: keras.layers.Rescaling(255) before it "
+            "gives it bytes"
+        )
 
 
 def _applications() -> dict[str, Callable[..., keras.Model]]:
@@ -222,8 +224,9 @@ def _application(model: str, shape: tuple[int, ...], num_classes: int) -> keras.
     if any(
         isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization) for layer in layers_of(made)
     ):
+        images = keras.Input(shape, name="images")
         # It brings pixels of [0, 255] to its own range by itself.
-        made = _of_bytes(made, shape)
+        made = keras.Model(images, made(keras.layers.Rescaling(255.0)(images)), name=f"{name}_of_bytes")
     return _converted(model, made, shape, num_classes)
 
 
@@ -239,9 +242,7 @@ def _saved_members(
         f"num_members={len(loaded)}, as many as there are in the files",
         f"num_members={len(seeds)}",
     )
-    members = [
-        _given_bytes(_converted(str(file.path), member, shape, num_classes), shape) for file, member in loaded
-    ]
+    members = [_converted(str(file.path), member, shape, num_classes) for file, member in loaded]
     if names.is_new(model):
         return [drawn_anew(member, seed, member.name) for member, seed in zip(members, seeds, strict=True)]
     return members

@@ -15,7 +15,7 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.guarded import Guarded
 from divtf.evaluation.stored import require_storable
-from divtf.evaluation.surrogates import images_and_labels_digest
+from divtf.evaluation.surrogates import images_and_labels_digest, warn_of_weak
 from divtf.evaluation.trials import Attempt, Standing, draws
 from divtf.pipeline import evaluation_checks, experiment, finished, shared_paths, trained
 from divtf.pipeline.budget import settings
@@ -146,6 +146,7 @@ def _evaluated(prepared: _Prepared, protocol: Protocol, skip: bool) -> list[Eval
             for name, found in standing.results.items():
                 results[name] += found
     told = {name: sets.told(x, y) for name, sets in surrogates.items()}
+    warn_of_weak(max(each["clean accuracy"] for each in told.values()), clean.standing)
     records = [
         _record(target, clean.standing[name], x, y, protocol, tuple(prepared.attacks), results[name], told)
         for name, target in targets.items()

@@ -16,6 +16,7 @@ from divtf.evaluation.gradients import gradient_statistics
 from divtf.evaluation.model_digests import weights_digest
 from divtf.evaluation.stored import as_stored
 from divtf.evaluation.transfer import evaluate_transfer
+from divtf.networks import names
 from divtf.pipeline import board, shared_ensembles, shared_paths
 from divtf.pipeline.budget import budget, settings
 from divtf.pipeline.config import RunConfig
@@ -60,7 +61,8 @@ def _training_digest(config: RunConfig, data: ImageData) -> str:
     """Of all that the weights depend on but seeds and where images of the user's own lie."""
     apart = {"seed": None, "static_seed": None}
     images = {"dataset": config.dataset_name, "images": data.spec.fingerprint}
-    return digest(config.training() | apart | images)
+    files = [file.digest for file in names.files_of(config.model)]
+    return digest(config.training() | apart | images | {"model": files or config.model})
 
 
 def attack(

@@ -14,6 +14,7 @@ from divtf.errors import InputError, first_line, require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.surrogates import settings as own_settings
 from divtf.networks.logits import MemberList, require_logits
+from divtf.networks.named import warn_of_bytes
 from divtf.pipeline import shared_ensembles, shared_paths
 from divtf.pipeline.budget import settings
 from divtf.pipeline.config import RunConfig
@@ -103,6 +104,8 @@ def _load(path: str, data: ImageData) -> Any:
             f"Expected a surrogate that Keras can load in {path}. Received: {first_line(error)}"
         ) from error
     require(isinstance(model, keras.Model), f"a Keras model in {path}", f"a {type(model).__name__}")
+    for member in getattr(model, "members", [model]):
+        warn_of_bytes(path, member)
     _, classes = require_logits(model, tf.constant(np.zeros([1, *data.spec.image_shape], "float32")))
     require(
         classes == data.spec.num_classes,

@@ -11,7 +11,7 @@ from divtf.reporting.labels import is_worst_case
 from divtf.reporting.leaking import leaking_lines
 from divtf.reporting.marks import MASKED, names_of
 from divtf.reporting.paired import COMPARED, paired_lines
-from divtf.reporting.tables import Row, Table, gains
+from divtf.reporting.tables import Row, Table, common_seeds, gains
 from divtf.reporting.transfer_matrix import TransferMatrix
 from divtf.reporting.under_attack import under_attack
 from divtf.storage.records import (
@@ -263,6 +263,14 @@ def gain(table: Table) -> list[str]:
     return [*dict.fromkeys(line for lines in told for line in lines), *([NOISE_ALONE] if alone else [])]
 
 
+def _of(table: Table, *targets: str) -> str:
+    """Of which seeds a gain is, where the targets' rows have others, too."""
+    ours, theirs = (row for row in table.rows if row.target in targets)
+    seeds = common_seeds(ours, theirs)
+    whole = len(seeds) == len(ours.records) == len(theirs.records)
+    return "" if whole else f", of seeds {', '.join(map(str, seeds))} alone"
+
+
 def _gain(table: Table, target: str, base: str) -> list[str]:
     """The lines on what a target gains over another; none if one of them is missing."""
     compared = gains(table, target, base)
@@ -280,6 +288,7 @@ def _gain(table: Table, target: str, base: str) -> list[str]:
         ]
     at = " / ".join(f"{gain.epsilon:g}" for gain in attacked)
     where = f" at epsilon {at}" if at else ""
-    line = f"{table.names[target]} over {table.names[base]}, points{where}: {', '.join(parts)}"
+    over = f"{table.names[target]} over {table.names[base]}"
+    line = f"{over}, points{where}{_of(table, target, base)}: {', '.join(parts)}"
     paired = paired_lines(table, target, base)
     return [line, *([UNPAIRED] if attacked and not paired else paired)]

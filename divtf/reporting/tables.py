@@ -209,12 +209,14 @@ def gains(table: Table, target: str = "T_Div", base: str = "T_Base") -> list[Gai
     """What a target is ahead of another: on clean images, then at each epsilon (paper, section 4.2).
 
     Returns:
-        One gain for each epsilon at which both were measured; none if the table lacks one of the two.
+        One gain for each epsilon at which both were measured, over the seeds that both have; none if the
+        table lacks one of the two, or they have no seed in common.
     """
     rows = {row.target: row for row in table.rows}
     if not {target, base} <= rows.keys():
         return []
-    mine, other = _of_common_seeds(rows[target], rows[base])
+    seeds = common_seeds(rows[target], rows[base])
+    mine, other = _of_seeds(rows[target], seeds), _of_seeds(rows[base], seeds)
     ahead = []
     for epsilon, names in [(0.0, (CLEAN,)), *((epsilon, table.attacks) for epsilon in table.epsilons)]:
         pairs = [(mine.cell(name, epsilon), other.cell(name, epsilon)) for name in names]
@@ -226,15 +228,13 @@ def gains(table: Table, target: str = "T_Div", base: str = "T_Base") -> list[Gai
     return ahead
 
 
-def _of_common_seeds(*rows: Row) -> list[Row]:
-    """The rows with those seeds alone that all have; as they are if there is none."""
-    common = set.intersection(*({record.seed for record in row.records} for row in rows))
-    return [
-        dataclasses.replace(row, records=tuple(each for each in row.records if each.seed in common))
-        if common
-        else row
-        for row in rows
-    ]
+def common_seeds(ours: Row, theirs: Row) -> list[int]:
+    """The seeds of which both targets have records, in order."""
+    return sorted({record.seed for record in ours.records} & {record.seed for record in theirs.records})
+
+
+def _of_seeds(row: Row, seeds: Sequence[int]) -> Row:
+    return dataclasses.replace(row, records=tuple(each for each in row.records if each.seed in seeds))
 
 
 def only_fooled(record: TargetRecord, result: TransferResult) -> int | None:

@@ -5,12 +5,11 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
-import marshal
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from divtf.errors import InputError, first_line, require
@@ -95,12 +94,21 @@ def imported_digest(module: str) -> str:
 
 def classes_digest(kinds: Iterable[type]) -> str:
     """A digest of what classes do: their methods as they are in this process, and their modules' source."""
-    code = []
+    told = []
     for kind in kinds:
         methods = [getattr(each, "fget", each) for each in vars(kind).values()]
-        code += [marshal.dumps(each.__code__).hex() for each in methods if isinstance(each, FunctionType)]
-        code.append(source_digest(kind.__module__))
-    return hashlib.sha256("".join(code).encode()).hexdigest()[:12]
+        told += [_told(each.__code__) for each in methods if isinstance(each, FunctionType)]
+        told.append(source_digest(kind.__module__))
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+
+
+def _told(constant: Any) -> Any:
+    """What tells a constant of code, and code itself, wherever it was compiled: no file, line or process."""
+    if isinstance(constant, CodeType):
+        return constant.co_code, constant.co_names, [_told(each) for each in constant.co_consts]
+    if isinstance(constant, frozenset):
+        return sorted(map(repr, constant))
+    return repr(constant)
 
 
 # A process that lives on, as a notebook's, keeps the code that it has imported, whatever becomes of the file.

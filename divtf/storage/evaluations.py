@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from divtf.storage.records import Record, TargetRecord, TransferResult, packed, unpacked
+from divtf.storage.records import Record, TargetRecord, TransferResult, packed, trained_how, unpacked
 from divtf.storage.typed import as_tuples, checked
 
 TRANSFER, WHITE_BOX, QUERY = "transfer", "white box", "query"
@@ -117,11 +117,7 @@ class EvaluationRecord(Record):
     def table_conditions(self) -> dict[str, Any]:
         """As `Record` has it: what was tried on which images, stored how, on surrogates trained how."""
         names = ("images", "images_digest", "query_images", "epsilons", "stored_as")
-        # How well a surrogate came out is no setting.
-        surrogates = {
-            f"surrogate {name}": {key: told[key] for key in told if key != "clean accuracy"}
-            for name, told in self.surrogates.items()
-        }
+        surrogates = {f"surrogate {name}": trained_how(told) for name, told in self.surrogates.items()}
         return {name: getattr(self, name) for name in names} | surrogates | self._tried()
 
     def _tried(self) -> dict[str, Any]:

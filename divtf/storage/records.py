@@ -43,6 +43,12 @@ def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> t
     return float(interval.low), float(interval.high)
 
 
+def trained_how(surrogate: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a surrogate, without its seed and how it came out."""
+    apart = ("seed", "clean accuracy", "no gradient at")
+    return {name: value for name, value in surrogate.items() if name not in apart}
+
+
 def is_weak(surrogate: float, target: float) -> bool:
     """Whether a surrogate of that clean accuracy is a weak attacker of a target of that one, both in [0, 1].
 
@@ -138,7 +144,7 @@ class TransferResult:
 
     def conditions(self) -> dict[str, Any]:
         """As `Record.conditions` has it; the surrogate by its training, not by how well it came out."""
-        trained = {key: told for key, told in self.surrogate_settings.items() if key != "clean accuracy"}
+        trained = trained_how(self.surrogate_settings)
         return {
             "settings": self.settings or None,
             "number of images": self.total,

@@ -10,7 +10,7 @@ from keras import layers
 from logged import logged
 
 from divtf import BatchNormalization, GradientAlignment, InputError, convert_member
-from divtf.networks.conversion import float64_copy, give_weights, is_replaced
+from divtf.networks.conversion import float64_copy, give_weights, is_replaced, takes_bytes
 from divtf.runtime.private_names import layers_of
 
 
@@ -23,6 +23,41 @@ def normalised_features(x):
 
 def layer_names(member):
     return [layer.name for layer in layers_of(member) if not isinstance(layer, layers.InputLayer)]
+
+
+def of(*first):
+    return keras.Sequential([keras.Input((8, 8, 3)), *first, layers.Flatten(), layers.Dense(3)])
+
+
+def nested():
+    x = keras.Input((8, 8, 3))
+    return keras.Model(x, of(layers.Rescaling(1 / 255))(x))
+
+
+def with_a_temperature():
+    x = keras.Input((8, 8, 3))
+    return keras.Model(x, layers.Rescaling(1 / 128)(of()(x)))
+
+
+TAKEN = {
+    "bytes": (lambda: of(layers.Rescaling(1 / 255)), True),
+    "bytes to [-1, 1]": (lambda: of(layers.Rescaling(1 / 127.5, -1)), True),
+    "bytes, by channel": (lambda: of(layers.Rescaling([1 / 255] * 3)), True),
+    "bytes that are augmented": (lambda: of(layers.RandomFlip(seed=0), layers.Rescaling(1 / 255)), True),
+    "bytes, nested": (nested, True),
+    "bytes, normalised": (lambda: of(layers.Normalization(mean=[120.0] * 3, variance=[9.0] * 3)), True),
+    "unit images": (of, False),
+    "unit images, normalised": (lambda: of(layers.Normalization(mean=0.5, variance=0.1)), False),
+    "unit images, halved": (lambda: of(layers.Rescaling(0.5)), False),
+    "unit images, made bytes": (lambda: of(layers.Rescaling(255.0), layers.Rescaling(1 / 255)), False),
+    "unit images, with a temperature": (with_a_temperature, False),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_models_that_take_bytes_are_known_by_what_comes_first(what):
+    make, expected = TAKEN[what]
+    assert takes_bytes(make()) is expected
 
 
 def test_conversion_keeps_outputs_weights_names_and_the_original(tiny_members, tiny_batch):

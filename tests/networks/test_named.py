@@ -8,6 +8,7 @@ import numpy as np
 import own_models
 import pytest
 from keras import layers
+from logged import logged
 
 import divtf
 from divtf import InputError, build_members
@@ -145,27 +146,20 @@ def of_bytes(scale=1 / 255, offset=0.0):
     return keras.Model(x, layers.Dense(CLASSES)(layers.Flatten()(layers.Rescaling(scale, offset)(x))))
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0.0), (1 / 127.5, -1.0)])
-def test_own_models_that_rescale_bytes_are_given_them(scale, offset, rng):
-    """As keras.applications are; saved again as they are then, they are given no more."""
-    plain = [of_bytes(scale, offset) for _ in range(2)]
-    for number, model in enumerate(plain):
-        model.save(f"bytes{number}.keras")
-    made = members("bytes0.keras,bytes1.keras")
-    for number, member in enumerate(made):
-        member.save(f"again{number}.keras")
-    x = rng.random((2, *SHAPE), dtype="float32")
-    for found in (made, members("again0.keras,again1.keras")):
-        for member, model in zip(found, plain, strict=True):
-            np.testing.assert_allclose(member(x), model(255 * x), rtol=1e-4, atol=1e-5)
+def test_own_models_that_rescale_bytes_are_warned_of():
+    """Runs give images in [0, 1], and files that were trained so must stay as they are."""
+    of_bytes().save("bytes.keras")
+    of_bytes(scale=0.5).save("half.keras")
+    with logged() as lines:
+        members("bytes.keras,half.keras")
+    told = [line for line in lines if "rescales bytes, and runs give images in [0, 1]" in line]
+    assert len(told) == 1 and told[0].startswith("bytes.keras")
 
 
-def test_own_models_that_scale_otherwise_are_given_unit_images(rng):
-    for number in range(2):
-        of_bytes(0.5).save(f"half{number}.keras")
-    x = rng.random((2, *SHAPE), dtype="float32")
-    for number, member in enumerate(members("half0.keras,half1.keras")):
-        np.testing.assert_array_equal(member(x), keras.models.load_model(f"half{number}.keras")(x))
+def test_an_application_is_not_warned_of():
+    with logged() as lines:
+        build_members("keras:MobileNetV3Small", 1, (32, 32, 3), CLASSES, seed=3)
+    assert not any("rescales bytes" in line for line in lines)
 
 
 def test_an_application_that_takes_unit_images_is_given_those():

@@ -177,7 +177,12 @@ class TestTables:
     def test_gains_compare_only_seeds_that_both_have(self):
         other = dataclasses.replace(DIV, seed=1, results=_record("T_Div", {"fgsm": (5, 5)}, clean=5).results)
         alone = tables.gains(tables.tables([_record(), DIV])[0])
-        assert tables.gains(tables.tables([_record(), DIV, other])[0]) == alone
+        (uneven,) = tables.tables([_record(), DIV, other])
+        assert tables.gains(uneven) == alone
+        told = captions.gain(uneven)[0]
+        assert told.startswith("T_Div over T_Base, points at epsilon 0.1 / 0.3, of seeds 0 alone: strongest")
+        assert ", of seeds" not in captions.gain(tables.tables([_record(), DIV])[0])[0]
+        assert tables.gains(tables.tables([_record(), other])[0]) == [], "of no seed that both have"
 
     def test_gains_compare_only_attacks_that_both_have(self):
         part = _record("T_Div", {"fgsm": (95,)}, clean=97)

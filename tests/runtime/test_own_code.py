@@ -68,3 +68,28 @@ def test_a_process_keeps_what_it_has_imported(place):
     (place / "someones_code.py").write_text("number = 4")
     import_module("someones_code", "model")
     assert imported_digest("someones_code") == before != source_digest("someones_code")
+
+
+METHOD = """
+class Mine:
+    def call(self, x):
+        return [value for value in x if value in {"a", "b", "c"}]
+"""
+
+
+def compiled(source, file):
+    """The class, as a notebook's kernel or a module elsewhere has it."""
+    place = {"__name__": "nowhere"}
+    exec(compile(source, file, "exec"), place)
+    return place["Mine"]
+
+
+def test_a_class_has_one_digest_wherever_and_whenever_it_was_compiled():
+    found = {
+        own_code.classes_digest([compiled(lines + METHOD, file)])
+        for lines in ("", "\n\n")
+        for file in ("/tmp/1/cell.py", "/tmp/2/cell.py")
+    }
+    assert len(found) == 1
+    for old, new in (("in {", "not in {"), ('"c"', '"d"'), ("[value", "[x")):
+        assert own_code.classes_digest([compiled(METHOD.replace(old, new), "cell.py")]) not in found

@@ -71,7 +71,7 @@ OF_A_TABLE = {
     "query images": (EVALUATION, {"query_images": 4}),
     "epsilons": (EVALUATION, {"epsilons": (0.1, 0.3)}),
     "stored as": (EVALUATION, {"stored_as": "uint8"}),
-    "surrogate's training": (EVALUATION, {"surrogates": {"plain": {"seed": 2}}}),
+    "surrogate's training": (EVALUATION, {"surrogates": {"plain": {"seed": 1, "epochs": 2}}}),
     "more surrogates": (EVALUATION, {"surrogates": {"plain": {"seed": 1}, "div": {"seed": 1}}}),
     "settings of an attack": (EVALUATION, with_trial(0, settings={"steps": 5})),
     "settings of queries": (EVALUATION, with_trial(2, settings={"initial": 0.5})),
@@ -111,6 +111,7 @@ ALIKE = {
     "training of an older version": (TABLE, {"provenance": {"commit": "an older one"}}),
     "cell of an older version": (TABLE, with_cell(settings={}, images="", surrogate_settings={})),
     "place of the surrogate": (TABLE, with_cell(surrogate="elsewhere")),
+    "surrogate's seed": (EVALUATION, {"surrogates": {"plain": {"seed": 2, "no gradient at": "1 of 8"}}}),
     "surrogate's accuracy": (TABLE, with_cell(surrogate_settings=SURROGATE | {"clean accuracy": 0.8})),
     "accuracy of an evaluation's": (
         EVALUATION,
