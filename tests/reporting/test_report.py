@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from divtf.data import paper
-from divtf.reporting import cells, labels, markdown, paired, plain_text, report, table_data, tables
+from divtf.reporting import captions, cells, labels, markdown, paired, plain_text, report, table_data, tables
 from divtf.reporting.figures import style
 from divtf.reporting.figures.accuracy import accuracy_figure
 from divtf.reporting.figures.coherence import coherence_figure
