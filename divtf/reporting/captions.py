@@ -145,7 +145,7 @@ def transfer_matrix(records: Sequence[TransferMatrixRecord], beside: Sequence[Re
     names = ", ".join(attacks(records)) or "no attack"
     lines = [
         f"Accuracy in percent at epsilon {at} on images that {names} makes on each ensemble; on a "
-        "target's own images: white box",
+        f"target's own images: white box{_counted(records)}",
         f"Images: the first {_range({result.total for record in records for result in record.results})} test "
         f"images; {_seeds(records)}. Targets of one seed start from the same weights",
     ]
@@ -159,6 +159,12 @@ def transfer_matrix(records: Sequence[TransferMatrixRecord], beside: Sequence[Re
         ]
         lines.append(f"On images of {source}: {', '.join(texts)}")
     return [*lines, *analyses(records)]
+
+
+def _counted(records: Sequence[TransferMatrixRecord]) -> str:
+    """Which images count; records of earlier versions, which keep no outcomes, count by the attacks alone."""
+    results = [result for record in records for result in record.results]
+    return "; an image counts if it is right when clean, too" if all(each.hits for each in results) else ""
 
 
 def sparsity(records: Sequence[SparsityRecord], beside: Sequence[Record] = ()) -> list[str]:
