@@ -9,7 +9,6 @@ from divtf.ensembles.ensemble import Ensemble
 from divtf.ensembles.serving import served
 from divtf.ensembles.serving.formats import FORMATS, PRECISIONS, require_installed
 from divtf.errors import require
-from divtf.networks import conversion
 from divtf.networks.logits import class_indices
 from divtf.runtime.private_names import layers_of
 
@@ -56,7 +55,8 @@ class Request:
 
 def random_images(ensemble: Ensemble) -> np.ndarray:
     """Images [4, ...] in [0, 1), float32, the same ones each time; open sizes are 32."""
-    return conversion.random_images(served.input_shape(ensemble), _RANDOM).numpy()
+    shape = [size or 32 for size in served.input_shape(ensemble)[1:]]
+    return np.random.default_rng(0).random((_RANDOM, *shape), dtype="float32")
 
 
 def _require_known(request: Request) -> None:
