@@ -116,8 +116,9 @@ def main(
     files.write_file(directory / "README.md", f"# Evaluation\n\n{published.section(made, beside)}\n")
     checked_json.write_json(directory / "evaluation.json", [record.to_json() for record in records])
     if (root / report.REPORT).exists():
-        beneath = [finished.read_record(path) for path in finished.directories(root)]
-        report.write_report(root, beneath, beside, against_paper=True)
+        beneath = finished.directories(root)
+        known = results.evaluations(beneath)
+        report.write_report(root, map(finished.read_record, beneath), known, against_paper=True)
     page = results.try_page(root)
     print()
     print(evaluation_text(records, beside))

@@ -223,7 +223,9 @@ class Record:
 
     def conditions(self) -> dict[str, Any]:
         """What must be the same of all seeds of a target in a table; None where it was not recorded."""
-        return {**self.budget, "training": self.provenance.get("training")}
+        seeds = ("surrogate seed", "static seed")
+        budget = {name: value for name, value in self.budget.items() if name not in seeds}
+        return budget | {"training": self.provenance.get("training")}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` reads it."""

@@ -195,6 +195,8 @@ def test_members_that_rescale_bytes_themselves_get_them_as_they_are(scale, offse
 
 def test_members_of_which_some_rescale_bytes_have_no_such_signature(tmp_path):
     ensemble = Ensemble([rescaling(1 / 255), rescaling(None)], CrossEntropy())
+    for member in ensemble.members:
+        member.name = "one"
     with pytest.raises(InputError, match="members that all rescale bytes, or none of them"):
         export_model(ensemble, tmp_path / "model", uint8=True)
     assert not list(tmp_path.iterdir())

@@ -107,6 +107,10 @@ def test_targets_that_were_not_tried_alike_are_refused(name):
 ALIKE = {
     "accuracy": (TABLE, with_cell(correct=6)),
     "coherence": (TABLE, {"coherence": (0.5,)}),
+    "seeds of surrogate and static model": (
+        TABLE,
+        {"budget": {"members": 3, "surrogate seed": 1001, "static seed": 2001}},
+    ),
     "commit": (TABLE, {"provenance": {"training": "t", "commit": "another"}}),
     "training of an older version": (TABLE, {"provenance": {"commit": "an older one"}}),
     "cell of an older version": (TABLE, with_cell(settings={}, images="", surrogate_settings={})),

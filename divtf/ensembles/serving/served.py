@@ -38,13 +38,13 @@ def divisor(ensemble: Ensemble) -> float:
     Raises:
         InputError: if some do, and others do not.
     """
-    found = {member.name: takes_bytes(member) for member in ensemble.members}
+    rescaling = [member.name for member in ensemble.members if takes_bytes(member)]
     require(
-        len(set(found.values())) == 1,
+        len(rescaling) in (0, len(ensemble.members)),
         "uint8=True for members that all rescale bytes, or none of them",
-        f"some that do: {', '.join(name for name, does in found.items() if does)}",
+        f"some that do: {', '.join(rescaling)}",
     )
-    return 1.0 if all(found.values()) else 255.0
+    return 1.0 if rescaling else 255.0
 
 
 def archive(ensemble: Ensemble) -> keras.export.ExportArchive:
