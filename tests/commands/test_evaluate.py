@@ -233,6 +233,24 @@ def test_a_check_that_failed_by_another_protocol_marks_its_target_in_all_reports
     assert ((root / "table.csv").read_text() != before) == marked
 
 
+def test_a_report_keeps_targets_and_marks_that_are_not_evaluated_now(runs, small, tmp_path):
+    """As of other comparisons in the same directory."""
+    root = shutil.copytree(runs, tmp_path / "root")
+    (record,) = evaluate.main(root, SMALL)
+    shutil.copytree(root / "base", root / "again")
+    config = checked_json.read_json(root / "again" / run_directory.CONFIG)
+    checked_json.write_json(root / "again" / run_directory.CONFIG, config | {"label": "T_Other"})
+    failed = {"name": "gradients", "passed": False, "figure": 0.5, "sentence": "Half of them are zero."}
+    checked_json.write_checked(
+        root / "again" / run_directory.evaluation("strong"),
+        dataclasses.replace(record, target="T_Other", checks=(failed,)).to_json(),
+    )
+    report.write_report(root, [finished.read_record(root / "base")], against_paper=True)
+    evaluate.main(root, SMALL, paths=[root / "base"])
+    table = (root / "report.md").read_text()
+    assert "| T_Base |" in table and "| T_Other † |" in table
+
+
 @needs_art
 def test_pictures_are_written_where_there_is_something_to_draw(runs, tmp_path):
     root = shutil.copytree(runs, tmp_path / "root")
