@@ -1,6 +1,7 @@
 """Two targets on the same images: compared image by image by McNemar's exact test, and seed by seed."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +11,7 @@ from divtf.storage.records import CLEAN, TransferResult
 
 COMPARED = [("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"), ("T_Ens+Div", "T_Base")]
 """Targets whose gain over another one is told where both are in a table."""
+_NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,18 @@ class Paired:
     def difference(self) -> float:
         """The first's accuracy less the second's, in points."""
         return 100 * (self.ours_only - self.theirs_only) / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference, in points: of the choice of images, not of training runs.
+
+        Source: Agresti and Min (2005), "Simple improved confidence intervals for comparing matched
+        proportions": Wald's interval after half an image is added to each of the four counts.
+        """
+        total, gained = self.total + 2, self.ours_only - self.theirs_only
+        differ = self.ours_only + self.theirs_only + 1
+        half = _NORMAL_95 * math.sqrt(differ - gained**2 / total)
+        return 100 * (gained - half) / total, 100 * (gained + half) / total
 
     @property
     def p_value(self) -> float:
@@ -73,7 +87,8 @@ def paired_lines(
     """Caption lines on what a target gains over another, at each epsilon: in the worst case, or in columns.
 
     One line compares image by image where both kept their outcomes, one seed by seed where both have
-    several; targets of one seed are a pair.
+    several; targets of one seed are a pair. The 95 % interval is of the choice of images in the first line,
+    of training runs in the second.
 
     Args:
         table: that both are rows of.
@@ -124,8 +139,8 @@ def _by_image(pairs: Pairs, base: str, epsilon: float) -> str:
             of_seed = f"seed {seed}, " if len(pairs) > 1 else ""
             images = f"{found.ours_only} image{'' if found.ours_only == 1 else 's'}"
             texts.append(
-                f"{of_seed}{signed(found.difference)} points, right where {base} is wrong {images}, the "
-                f"other way {found.theirs_only}, exact McNemar {in_words(found.p_value)}"
+                f"{of_seed}{signed(found.difference)} points {_range(found.interval)}, right where {base} is "
+                f"wrong {images}, the other way {found.theirs_only}, exact McNemar {in_words(found.p_value)}"
             )
     return f"{_at(epsilon)}{'; '.join(texts)}" if texts else ""
 
@@ -139,8 +154,22 @@ def _by_seed(pairs: Pairs, epsilon: float) -> str:
     mean, deviation = signed(statistics.fmean(differences)), statistics.stdev(differences)
     return (
         f"{_at(epsilon)}{_spread(ours)} and {_spread(theirs)}, paired difference {mean} ± "
-        f"{deviation:.1f} points, n = {len(pairs)}"
+        f"{deviation:.1f} points {_range(mean_interval(differences))}, n = {len(pairs)}"
     )
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of what several seeds gave, at least two: Student's t."""
+    from scipy import stats  # Here, since it takes most of a second.
+
+    mean, count = statistics.fmean(values), len(values)
+    half = float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+    return mean - half, mean + half
+
+
+def _range(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"(95 %: {signed(low)} to {signed(high)})"
 
 
 def _at(epsilon: float) -> str:

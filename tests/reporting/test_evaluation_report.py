@@ -322,21 +322,26 @@ def test_two_targets_are_paired_image_by_image():
     p_transfer, p_all = (scipy.stats.binomtest(n, n).pvalue for n in (2, 2))
     assert (p_transfer, p_all) == (0.5, 0.5)
     assert (
-        "- T_Div over T_Base, transfer, image by image: at epsilon 0.1 +25.0 points, right where T_Base is "
-        "wrong 2 images, the other way 0, exact McNemar p = 0.5; at epsilon 0.3 +0.0 points, right where "
-        "T_Base is wrong 0 images, the other way 0, exact McNemar p = 1\n"
+        "- T_Div over T_Base, transfer, image by image: at epsilon 0.1 +25.0 points (95 %: -11.6 to +51.6), "
+        "right where T_Base is wrong 2 images, the other way 0, exact McNemar p = 0.5; at epsilon 0.3 +0.0 points "
+        "(95 %: -19.6 to +19.6), right where T_Base is wrong 0 images, the other way 0, exact McNemar p = 1\n"
     ) in text
 
-    def pair(points, ours, p):
+    # By Agresti and Min: for b right alone of n, b / (n + 2) -+ 1.96 sqrt(b + 1 - b^2 / (n + 2)) / (n + 2).
+    def pair(ours, points, interval, p):
         counts = f"{ours} image{'' if ours == 1 else 's'}, the other way 0"
-        return f"{points} points, right where T_Base is wrong {counts}, exact McNemar p = {p}"
+        told = f"{points} points (95 %: {interval}), right where T_Base is wrong {counts}"
+        return f"{told}, exact McNemar p = {p}"
 
+    none, two = pair(0, "+0.0", "-19.6 to +19.6", 1), pair(2, "+25.0", "-11.6 to +51.6", 0.5)
+    four = pair(4, "+50.0", "+3.9 to +76.1", 0.12)
+    one_of_4, two_of_4 = pair(1, "+25.0", "-27.6 to +60.9", 1), pair(2, "+50.0", "-16.6 to +83.2", 0.5)
     pairs = {
-        "clean": pair("+0.0", 0, 1),
-        "transfer": f"at epsilon 0.1 {pair('+25.0', 2, 0.5)}; at epsilon 0.3 {pair('+0.0', 0, 1)}",
-        "white box": f"at epsilon 0.1 {pair('+50.0', 4, 0.12)}; at epsilon 0.3 {pair('+50.0', 4, 0.12)}",
-        "Square": f"at epsilon 0.1 {pair('+25.0', 1, 1)}; at epsilon 0.3 {pair('+50.0', 2, 0.5)}",
-        "everything": f"at epsilon 0.1 {pair('+25.0', 2, 0.5)}; at epsilon 0.3 {pair('+0.0', 0, 1)}",
+        "clean": none,
+        "transfer": f"at epsilon 0.1 {two}; at epsilon 0.3 {none}",
+        "white box": f"at epsilon 0.1 {four}; at epsilon 0.3 {four}",
+        "Square": f"at epsilon 0.1 {one_of_4}; at epsilon 0.3 {two_of_4}",
+        "everything": f"at epsilon 0.1 {two}; at epsilon 0.3 {none}",
     }
     assert [line for line in text.splitlines() if "image by image" in line] == [
         f"- T_Div over T_Base, {name}, image by image: {told}" for name, told in pairs.items()
@@ -356,7 +361,8 @@ def test_two_targets_are_paired_seed_by_seed():
     ours, theirs, paired = (f"{deviation:.1f}" for deviation in deviations)
     assert (
         f"- T_Div over T_Base, white box, seed by seed, mean ± deviation: at epsilon 0.1 56.2 ± {ours} % and "
-        f"18.8 ± {theirs} %, paired difference +37.5 ± {paired} points, n = 2; at epsilon 0.3 50.0 ± 0.0 %"
+        f"18.8 ± {theirs} %, paired difference +37.5 ± {paired} points (95 %: -121.3 to +196.3), n = 2; "
+        "at epsilon 0.3 50.0 ± 0.0 %"
     ) in text
     assert "- T_Div over T_Base, clean, seed by seed, mean ± deviation: 87.5 ± 0.0 % and 87.5" in text
 

@@ -340,6 +340,25 @@ class TestPaired:
         assert z == pytest.approx(-4.17, abs=5e-3)
         assert found.p_value == pytest.approx(math.erfc(abs(z) / math.sqrt(2)), rel=0.25)
 
+        low, high = found.interval  # The book's is [0.02, 0.06].
+        assert (low, high) == pytest.approx((2.1, 5.9), abs=0.05)
+
+    def test_an_interval_holds_the_true_difference_19_times_of_20(self, rng):
+        chances, total = (0.15, 0.05, 0.8), 100
+        held = []
+        for ours, theirs, _ in rng.multinomial(total, chances, size=4000):
+            low, high = paired.Paired(int(ours), int(theirs), total).interval
+            held.append(low <= 10 <= high)
+        assert 0.94 < statistics.fmean(held) < 0.965
+
+    def test_the_interval_of_a_mean_is_student_s(self):
+        """His quantiles at 97.5 % are 12.706, 4.303 and 2.262 for 1, 2 and 9 degrees of freedom."""
+        for values, quantile in {(1.0, 3.0): 12.706, (1.0, 2.0, 3.0): 4.303, tuple(range(10)): 2.262}.items():
+            half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+            middle = statistics.fmean(values)
+            expected = (middle - half, middle + half)
+            assert paired.mean_interval(values) == pytest.approx(expected, rel=1e-3)
+
     def test_counts_of_two_outcomes(self):
         assert paired.paired([True, True, False, False], [True, False, True, False]) == paired.Paired(1, 1, 4)
         assert paired.paired([True] * 3, [False] * 3) == paired.Paired(3, 0, 3)
@@ -365,19 +384,19 @@ class TestPaired:
         ]
         lines = _lines([*records, noise])
         assert (
-            "T_Div over T_Base, worst case, image by image: at epsilon 0.1 +33.5 points, right where T_Base "
-            "is wrong 68 images, the other way 1, exact McNemar p = 2e-19"
+            "T_Div over T_Base, worst case, image by image: at epsilon 0.1 +33.5 points (95 %: +26.5 to "
+            "+39.9), right where T_Base is wrong 68 images, the other way 1, exact McNemar p = 2e-19"
         ) in lines
         assert (
-            "T_Div over T_Noise, worst case, image by image: at epsilon 0.1 +0.0 points, right where T_Noise "
-            "is wrong 0 images, the other way 0, exact McNemar p = 1"
+            "T_Div over T_Noise, worst case, image by image: at epsilon 0.1 +0.0 points (95 %: -1.0 to "
+            "+1.0), right where T_Noise is wrong 0 images, the other way 0, exact McNemar p = 1"
         ) in lines
         both, ens = of("T_Ens+Div", kept(WORST_CASE, div), kept("fgsm", div)), of("T_Ens", kept("fgsm", div))
         told = [line for line in _lines([*records, ens, both]) if line.startswith("T_Ens+Div over")]
         assert [line.partition(",")[0] for line in told] == [
             *("T_Ens+Div over T_Ens", "T_Ens+Div over T_Base", "T_Ens+Div over T_Base")
         ]
-        assert "+33.5 points, right where T_Base is wrong 68 images, the other way 1" in told[-1]
+        assert "right where T_Base is wrong 68 images, the other way 1" in told[-1]
         [table] = json.loads(table_data.table_json([*records, noise]))
         assert set(lines) & {line for line in table["caption"] if "McNemar" in line}
 
@@ -390,15 +409,18 @@ class TestPaired:
         ]
         by_image, by_seed = [line for line in _lines(records) if " by " in line and "T_Div over" in line]
         assert by_image.endswith(
-            "at epsilon 0.1 seed 0, +50.0 points, right where T_Base is wrong 2 images, the other way 0, "
-            "exact McNemar p = 0.5; seed 1, +25.0 points, right where T_Base is wrong 1 image, the other way "
-            "0, exact McNemar p = 1; seed 2, +50.0 points, right where T_Base is wrong 2 images, the other "
-            "way 0, exact McNemar p = 0.5"
+            "at epsilon 0.1 seed 0, +50.0 points (95 %: -16.6 to +83.2), right where T_Base is wrong 2 "
+            "images, the other way 0, exact McNemar p = 0.5; seed 1, +25.0 points (95 %: -27.6 to +60.9), "
+            "right where T_Base is wrong 1 image, the other way 0, exact McNemar p = 1; seed 2, +50.0 points "
+            "(95 %: -16.6 to +83.2), right where T_Base is wrong 2 images, the other way 0, exact McNemar "
+            "p = 0.5"
         )
-        # 75, 75, 100 and 25, 50, 50; their differences 50, 25, 50, each of deviation 25 / sqrt(3).
+        # 75, 75, 100 and 25, 50, 50; their differences 50, 25, 50, each of deviation 25 / sqrt(3): 4.303 / 3
+        # of 25 to either side.
         assert by_seed == (
             "T_Div over T_Base, worst case, seed by seed, mean ± deviation: at epsilon 0.1 83.3 ± 14.4 % and "
-            f"41.7 ± 14.4 %, paired difference +41.7 ± {25 / math.sqrt(3):.1f} points, n = 3"
+            f"41.7 ± 14.4 %, paired difference +41.7 ± {25 / math.sqrt(3):.1f} points (95 %: +5.8 to +77.5), "
+            "n = 3"
         )
 
     def test_without_outcomes_or_a_seed_in_common_nothing_is_paired(self):
