@@ -7,7 +7,7 @@ trained stays below --runs, so that a second call goes on; --only does a part, f
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,12 +18,13 @@ from absl import app, flags
 from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient_descent
 
 from benchmarks import timing
+from benchmarks.explanation_tables import AS_TRAINED, WITH, markdown
 from divtf import Ensemble, ThreatModel, make_attack
 from divtf.attacks.attack import Attack, compose_attack
 from divtf.attacks.searches import Search
 from divtf.data import mixture
 from divtf.data.datasets import ImageData
-from divtf.data.paper import TARGETS, paper_accuracy
+from divtf.data.paper import SETUPS
 from divtf.errors import require
 from divtf.evaluation.adversarial_sets import AdversarialSets
 from divtf.evaluation.model_digests import weights_digest
@@ -35,8 +36,8 @@ from divtf.pipeline.finished import read_config
 from divtf.pipeline.parts import DataPart
 from divtf.pipeline.static_images import static_changes
 from divtf.pipeline.trained import restore, train
-from divtf.reporting.markdown import grid_markdown
 from divtf.storage import run_directory
+from divtf.storage.records import packed
 
 RUNS = flags.DEFINE_string("runs", "runs/table2_conv3", "Directory of a table's runs, T_Ens among them.")
 EPOCHS = flags.DEFINE_integer("epochs", 2, "Of the targets that are trained here.", lower_bound=1)
@@ -46,8 +47,6 @@ SURROGATES = flags.DEFINE_list(
     "surrogates", None, "Names of those from which targets are attacked; all of them."
 )
 OUTPUT = flags.DEFINE_string("output", None, "Write PATH.json and, for reading, PATH.md.")
-
-Trained = Callable[[], Ensemble]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +83,11 @@ class CleverHans(Search):
 # Name in the tables -> what is tried, at an epsilon.
 ATTACKS: dict[str, tuple[str, Mapping[str, Any]] | CleverHans] = {
     **{name: (name, {}) for name in ("fgsm", "rfgsm", "ifgsm", "mifgsm", "pgd_cw")},
-    "pgd_cw, step epsilon": ("pgd_cw", {"step": 1.0}),
-    "ifgsm, loss of the mean probability": ("ifgsm", {"loss": "mean_probability"}),
-    "ifgsm, CleverHans's own loss": CleverHans(),
-    "ifgsm, CleverHans's own, of probabilities taken for logits": CleverHans(probabilities=True),
+    f"pgd_cw{WITH}a step of epsilon": ("pgd_cw", {"step": 1.0}),
+    f"ifgsm{WITH}the loss of the mean probability": ("ifgsm", {"loss": "mean_probability"}),
+    f"ifgsm{WITH}CleverHans's own loss": CleverHans(),
+    f"ifgsm{WITH}CleverHans's own loss of probabilities taken for logits": CleverHans(probabilities=True),
 }
-AS_TRAINED = "as published"
 
 
 def surrogates(config: RunConfig) -> dict[str, RunConfig]:
@@ -98,7 +96,7 @@ def surrogates(config: RunConfig) -> dict[str, RunConfig]:
     return {
         AS_TRAINED: base(seed),
         **{f"seed {other}": base(other) for other in (seed + 1, seed + 2)},
-        **{f"{epochs} epochs": base(seed, epochs=epochs) for epochs in (2, 5) if epochs < config.epochs},
+        **{f"{epochs} epochs": base(seed, epochs=epochs) for epochs in (2, 5, 10) if epochs != config.epochs},
         "the static model": base(config.static_seed),
     }
 
@@ -145,16 +143,16 @@ class Variant:
 
 def variants(config: RunConfig) -> dict[str, Variant]:
     """T_Ens as the pipeline trains it, and with one thing changed."""
-    epochs = EPOCHS.value
-    return {
-        f"T_Ens, {epochs} epochs": Variant(),
-        f"T_Ens, {epochs} epochs, one static network": Variant({"static_models": ("plain1",)}),
-        f"T_Ens, {epochs} epochs, static model of {config.epochs}": Variant(static_epochs=config.epochs),
-        f"T_Ens, {epochs} epochs, budgets drawn once": Variant(budgets_once=True),
-        f"T_Ens, {epochs} epochs, uniform budgets": Variant({"static_budgets": "uniform"}),
-        f"T_Ens, {epochs} epochs, static model attacked by I-FGSM": Variant({"static_attacks": ("ifgsm",)}),
-        "T_Ens, 5 epochs": Variant({"epochs": 5}),
+    ours, whole = f"T_Ens of {config.epochs} epochs", SETUPS[config.model].epochs
+    changed = {
+        "one static network": Variant({"static_models": ("plain1",)}),
+        f"a static model of {whole} epochs": Variant(static_epochs=whole),
+        "budgets drawn once": Variant(budgets_once=True),
+        "uniform budgets": Variant({"static_budgets": "uniform"}),
+        "the static model attacked by I-FGSM": Variant({"static_attacks": ("ifgsm",)}),
+        "5 epochs": Variant({"epochs": 5}),
     }
+    return {ours: Variant()} | {f"{ours}{WITH}{change}": variant for change, variant in changed.items()}
 
 
 def attacks(config: RunConfig) -> dict[str, Attack]:
@@ -168,52 +166,64 @@ def attacks(config: RunConfig) -> dict[str, Attack]:
     }
 
 
-def attacked(base: RunConfig, config: RunConfig, data: ImageData) -> tuple[AdversarialSets, dict[str, Any]]:
-    """The sets of a surrogate, and its images by each attack, which are kept there."""
-    sets = shared_ensembles.adversarial_sets(*shared_ensembles.ensemble(base, data))
-    images = data.test_set(IMAGES.value)
-    return sets, {title: sets.images(attack, *images)[0] for title, attack in attacks(config).items()}
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What targets are tried with.
+
+    Attributes:
+        config: of T_Ens, in the budget of what is trained here.
+        data: training and test images.
+        images: those of the test images that are attacked [n, ...], and their classes [n].
+        root: where targets are trained.
+    """
+
+    config: RunConfig
+    data: ImageData
+    images: tuple[Any, np.ndarray]
+    root: Path
+
+    def attacked(self, base: RunConfig) -> tuple[AdversarialSets, dict[str, Any]]:
+        """The sets of a surrogate, and its images by each attack, which are kept there."""
+        sets = shared_ensembles.adversarial_sets(*shared_ensembles.ensemble(base, self.data))
+        made = {title: sets.images(attack, *self.images)[0] for title, attack in attacks(self.config).items()}
+        return sets, made
+
+    def target(self, name: str, runs: Mapping[str, RunConfig]) -> Ensemble:
+        """One of the table's runs, or of the variants, which is trained if need be."""
+        if name in runs:
+            return restore(runs[name], self.data.spec, Path(runs[name].run_dir))
+        return variants(self.config)[name].train(self.config, self.data, self.root / name)
+
+    def hits(self, target: Ensemble, images: Any) -> str:
+        """Which images a target classifies as labelled, `packed`."""
+        return packed(predictions(target, images) == self.images[1])
+
+    def hits_from(self, base: RunConfig, target: Ensemble) -> dict[str, str]:
+        """The same under each attack from a surrogate."""
+        sets, images = self.attacked(base)
+        depends = {
+            "target": weights_digest(target),
+            "attacks": [attack.describe() for attack in attacks(self.config).values()],
+        }
+
+        def measure() -> dict[str, str]:
+            return {title: self.hits(target, made) for title, made in images.items()}
+
+        return sets.kept("explanation", depends, *self.images, measure)
 
 
-def measured(
-    target: Ensemble, bases: Mapping[str, RunConfig], config: RunConfig, data: ImageData
-) -> dict[str, dict[str, float]]:
-    """Clean accuracy, and that under each attack from each surrogate, in percent."""
-    x, y = data.test_set(IMAGES.value)
+def trained_runs(root: Path) -> dict[str, RunConfig]:
+    """The runs of a table that are trained, by target, all of the seed of the first of them.
 
-    def accuracy(images: Any) -> float:
-        return 100 * float(np.mean(predictions(target, images) == y))
-
-    found = {"none": {"clean": accuracy(x)}}
-    depends = {
-        "target": weights_digest(target),
-        "attacks": [attack.describe() for attack in attacks(config).values()],
-    }
-    for name, base in bases.items():
-        sets, images = attacked(base, config, data)
-        found[name] = sets.kept(
-            "explanation",
-            depends,
-            x,
-            y,
-            lambda images=images: {t: accuracy(each) for t, each in images.items()},
-        )
-    return found
-
-
-def targets(
-    root: Path, runs: Sequence[RunConfig], config: RunConfig, data: ImageData
-) -> Mapping[str, Trained]:
-    """What gives each target: of the table those that are trained, and the variants."""
-    shorter = dataclasses.replace(config, epochs=EPOCHS.value)
-    ours = [run for run in runs if _epochs_of(Path(run.run_dir)) >= run.epochs]
-    return {
-        **{run.target: lambda run=run: restore(run, data.spec, Path(run.run_dir)) for run in ours},
-        **{
-            name: lambda name=name, each=each: each.train(shorter, data, root / name)
-            for name, each in variants(config).items()
-        },
-    }
+    Raises:
+        InputError: if a table was not begun there.
+    """
+    begun = sorted(path.parent for path in root.glob(f"*/{run_directory.CONFIG}"))
+    require(bool(begun), f"a table's runs below {root}", "none")
+    runs = [dataclasses.replace(read_config(path), run_dir=str(path)) for path in begun]
+    trained = [run for run in runs if _epochs_of(Path(run.run_dir)) >= run.epochs]
+    require(bool(trained), f"a trained run below {root}", "none")
+    return {run.target: run for run in trained if run.seed == trained[0].seed}
 
 
 def _epochs_of(directory: Path) -> int:
@@ -221,52 +231,37 @@ def _epochs_of(directory: Path) -> int:
     return len(path.read_text("utf-8").splitlines()) if path.is_file() else 0
 
 
-def markdown(record: Mapping[str, Any]) -> str:
-    """For each surrogate a table of accuracies in percent, targets by attacks, with those of the paper."""
-    lines, found = timing.head(record), record["found"]
-    for surrogate in dict.fromkeys(name for of_target in found.values() for name in of_target):
-        shown = {name: of_target[surrogate] for name, of_target in found.items() if surrogate in of_target}
-        attacks = list(next(iter(shown.values())))
-        grid = [["accuracy, %", *attacks]]
-        for name, values in shown.items():
-            grid.append([name, *(f"{values[attack]:.1f}" for attack in attacks)])
-            if surrogate == AS_TRAINED and name in TARGETS:
-                papers = [
-                    paper_accuracy(record["budget"]["model"], name, attack, record["budget"]["epsilon"])
-                    for attack in attacks
-                ]
-                grid.append([f"{name}, paper", *("" if value is None else f"{value:g}" for value in papers)])
-        lines += [f"## Surrogate: {surrogate}", "", grid_markdown(grid, numbers=True), ""]
-    return "\n".join(lines)
-
-
 def main() -> None:
-    begun = sorted(path.parent for path in Path(RUNS.value).glob(f"*/{run_directory.CONFIG}"))
-    require(bool(begun), f"a table's runs below {RUNS.value}", "none")
-    runs = [dataclasses.replace(read_config(path), run_dir=str(path)) for path in begun]
-    config, root = dataclasses.replace(runs[0], mode="ens"), Path(RUNS.value) / "explanations"
-    data, found = load_data(config.part(DataPart)), {}
-    bases, only = surrogates(config), ONLY.value or []
-    wanted = {name: base for name, base in bases.items() if name in (SURROGATES.value or bases)}
-    known = targets(root, runs, config, data)
-    unknown = {*only, *(SURROGATES.value or [])} - {*bases, *known}
-    require(not unknown, f"names of {', '.join([*bases, *known])}", ", ".join(unknown))
-    for name, base in bases.items():
-        if name in only:
-            attacked(base, config, data)
-    for name, target in known.items():
-        if not only or name in only:
-            found[name] = measured(target(), wanted, config, data)
-            print(f"{name}: {found[name]}", flush=True)
-    if OUTPUT.value:
-        budget = {
-            "model": config.model,
-            "images": IMAGES.value,
-            "epsilon": config.largest_epsilon,
-            "epochs here": EPOCHS.value,
-        }
-        record = timing.made("What differences from the paper's Table 2 come of", budget) | {"found": found}
-        timing.write(Path(OUTPUT.value), record, markdown(record))
+    runs = trained_runs(Path(RUNS.value))
+    table = next(iter(runs.values()))
+    require(table.model in SETUPS, f"runs of {', '.join(SETUPS)}", table.model)
+    config = dataclasses.replace(table, mode="ens", epochs=EPOCHS.value)
+    data = load_data(config.part(DataPart))
+    bench = Bench(config, data, data.test_set(IMAGES.value), Path(RUNS.value) / "explanations")
+    bases, names = surrogates(table), [*runs, *variants(config)]
+    only, sources = ONLY.value or [*bases, *names], SURROGATES.value or list(bases)
+    unknown = {*only, *sources} - {*bases, *names}
+    require(not unknown, f"names of {', '.join([*bases, *names])}", ", ".join(unknown))
+    for name in [name for name in bases if name in only]:
+        bench.attacked(bases[name])
+    budget = {
+        "model": table.model,
+        "images": len(bench.images[1]),
+        "epsilon": table.largest_epsilon,
+        "seed": table.seed,
+        "epochs": table.epochs,
+        "epochs here": EPOCHS.value,
+        "precision": table.precision,
+    }
+    record = timing.made("What differences from the paper's Table 2 come of", budget)
+    record["found"] = {}
+    for name in [name for name in names if name in only]:
+        target = bench.target(name, runs)
+        found = {"none": {"clean": bench.hits(target, bench.images[0])}}
+        record["found"][name] = found | {source: bench.hits_from(bases[source], target) for source in sources}
+        print(f"{name}: measured", flush=True)
+        if OUTPUT.value:
+            timing.write(Path(OUTPUT.value), record, markdown(record))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ row() {
 }
 seeds() {
     for seed in 0 1 2; do
-        run divtf.table2 --flagfile=flags/mnist.flags --modes="$1" --seed=$seed --run_dir=runs/mnist_seeds
+        run divtf.table2 --flagfile=flags/mnist_seeds.flags --modes="$1" --seed=$seed
     done
 }
 explain() {

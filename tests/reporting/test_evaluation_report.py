@@ -323,8 +323,9 @@ def test_two_targets_are_paired_image_by_image():
     assert (p_transfer, p_all) == (0.5, 0.5)
     assert (
         "- T_Div over T_Base, transfer, image by image: at epsilon 0.1 +25.0 points (95 %: -11.6 to +51.6), "
-        "right where T_Base is wrong 2 images, the other way 0, exact McNemar p = 0.5; at epsilon 0.3 +0.0 points "
-        "(95 %: -19.6 to +19.6), right where T_Base is wrong 0 images, the other way 0, exact McNemar p = 1\n"
+        "right where T_Base is wrong 2 images, the other way 0, exact McNemar p = 0.5; at epsilon 0.3 +0.0 "
+        "points (95 %: -19.6 to +19.6), right where T_Base is wrong 0 images, the other way 0, exact McNemar "
+        "p = 1\n"
     ) in text
 
     # By Agresti and Min: for b right alone of n, b / (n + 2) -+ 1.96 sqrt(b + 1 - b^2 / (n + 2)) / (n + 2).
