@@ -87,8 +87,8 @@ def evaluation_summaries(records: Sequence[EvaluationRecord], beside: Sequence[R
             cells = [row.cell(WORST_CASE, epsilon) for epsilon in table.epsilons]
             marks = "".join(row.marks)
             kept.append(f"{row.target} {' / '.join(f'{cell.accuracy:.1f}{marks}' for cell in cells if cell)}")
-        tried = f"under everything that protocol {group[0].tried_by} tries, on {group[0].images} images"
-        sentences.append(f"{tried}: {', '.join(kept)}")
+        tried = f"everything that protocol {group[0].tried_by} tries, on {group[0].images} images"
+        sentences.append(f"{table.title}, under {tried}: {', '.join(kept)}")
     return sentences
 
 

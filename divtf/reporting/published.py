@@ -239,7 +239,7 @@ def index_section(results: Mapping[str, Published], titles: Mapping[str, str]) -
         if published:
             page = f"{name}/README.md"
             records = [f"[{kind}]({name}/{KINDS[kind].file})" for kind in published]
-            line = f"**[{titles[name]}]({page})**: {_summary(published)}. Records: {', '.join(records)}"
+            line = f"**[{titles[name]}]({page})**<br>{_summary(published)}<br>Records: {', '.join(records)}"
             file, output = _first_picture(published)
             picture = f'<img src="{name}/{file}" width="320" alt="{output.title}">'
             rows.append(f"| {line} | [{picture}]({page}) |")
@@ -250,7 +250,7 @@ def _summary(published: Published) -> str:
     beside = _all_of(published)
     by_the_paper = [captions.summary(table) for table in marked_tables(published["table"], beside)]
     evaluated = [*published.get("evaluation", ()), *published.get("comparison", ())]
-    return "; ".join([*by_the_paper, *evaluation_summaries(evaluated, beside)])
+    return "<br>".join([*by_the_paper, *evaluation_summaries(evaluated, beside)])
 
 
 def _first_picture(published: Published) -> tuple[str, Output]:

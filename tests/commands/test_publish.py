@@ -205,7 +205,7 @@ def test_words_around_the_marks_stay_and_give_the_index_its_title(repository):
     publish.main(Path("runs/a"), "mine")
     assert page.read_text().startswith("# Mine, at last\n\nBefore.\n\n<!-- mine -->\n\n### conv3 on mnist\n")
     assert page.read_text().endswith("(table.json).\n\n<!-- /mine -->\n\nAfter.\n")
-    assert "**[Mine, at last](mine/README.md)**: conv3 on mnist, REDUCED budget" in index()
+    assert "**[Mine, at last](mine/README.md)**<br>conv3 on mnist, REDUCED budget" in index()
 
 
 def index():
@@ -219,7 +219,7 @@ def test_index_has_every_name_once(repository):
     assert index().startswith("# Results\n\n<!-- results -->\n")
     lines = [line for line in index().splitlines() if line.startswith("| **")]
     assert [line.split("]")[0] for line in lines] == ["| **[mine", "| **[other"]
-    assert "T_Base 50.0 / 50.0. Records: [table](mine/table.json)" in lines[0]
+    assert "T_Base 50.0 / 50.0<br>Records: [table](mine/table.json)" in lines[0]
     assert (
         '[<img src="mine/accuracy.png" width="320" alt="accuracy against epsilon">](mine/README.md)'
         in lines[0]
@@ -530,7 +530,7 @@ def test_runs_without_attacks_and_with_one_member_have_a_table_only(repository):
     publish.main(Path("runs/a"), "mine")
     assert files_of() == {"README.md", "table.json", "table.png", "table.csv"}
     assert "coherence.png" not in page_of()
-    assert "on clean images: T_Base 90.0. Records" in index() and '<img src="mine/table.png"' in index()
+    assert "on clean images: T_Base 90.0<br>Records" in index() and '<img src="mine/table.png"' in index()
 
 
 def test_what_cannot_be_drawn_leaves_all_as_it_was(repository, monkeypatch):
