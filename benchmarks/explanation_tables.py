@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks import timing
-from divtf.data.paper import TARGETS, paper_accuracy
-from divtf.reporting.cells import signed
+from divtf.data.paper import SETUPS, TARGETS, paper_accuracy
+from divtf.reporting.cells import signed, signed_range
 from divtf.reporting.markdown import grid_markdown
 from divtf.reporting.paired import paired
 from divtf.storage.records import unpacked
@@ -54,7 +54,7 @@ def accuracy(record: Mapping[str, Any], place: Place) -> float:
 
 def markdown(record: Mapping[str, Any]) -> str:
     """The table of explanations, then for each surrogate one of accuracies, targets by attacks."""
-    lines = [*timing.head(record), "## With and without each explanation", ""]
+    lines = [*timing.head(record), *_reduced(record["budget"]), "## With and without each explanation", ""]
     grid = [["explanation", "target", "attack", "without, %", "with, %", "points (95 %)", "paper, %"]]
     grid += [_line(record, *explanation) for explanation in explanations(record["found"])]
     lines += [grid_markdown(grid), ""]
@@ -74,6 +74,12 @@ def paper_target(target: str) -> str:
     return target.partition(" of ")[0]
 
 
+def _reduced(budget: Mapping[str, Any]) -> list[str]:
+    whole = SETUPS[budget["model"]].epochs
+    shorter = min(budget["epochs"], budget["epochs here"]) < whole
+    return [f"REDUCED: fewer epochs than the paper's {whole}", ""] if shorter else []
+
+
 def _outcomes(record: Mapping[str, Any], place: Place) -> tuple[bool, ...]:
     target, surrogate, attack = place
     return unpacked(record["found"][target][surrogate][attack], record["budget"]["images"])
@@ -89,12 +95,11 @@ def _paper(record: Mapping[str, Any], target: str, attack: str) -> str:
 
 def _line(record: Mapping[str, Any], explanation: str, with_it: Place, without: Place) -> list[str]:
     compared = paired(_outcomes(record, with_it), _outcomes(record, without))
-    low, high = compared.interval
     target, _, attack = without
     return [
         *(explanation, target, attack),
         *(f"{accuracy(record, place):.1f}" for place in (without, with_it)),
-        f"{signed(compared.difference)} ({signed(low)} to {signed(high)})",
+        f"{signed(compared.difference)} ({signed_range(compared.interval)})",
         _paper(record, target, attack),
     ]
 
@@ -105,6 +110,7 @@ def _grid(record: Mapping[str, Any], surrogate: str) -> list[list[str]]:
     grid = [["accuracy, %", *attacks]]
     for target in shown:
         grid.append([target, *(f"{accuracy(record, (target, surrogate, attack)):.1f}" for attack in attacks)])
-        if surrogate in ("none", AS_TRAINED) and target in TARGETS:
-            grid.append([f"{target}, paper", *(_paper(record, target, attack) for attack in attacks)])
+        if surrogate in ("none", AS_TRAINED) and WITH not in target and paper_target(target) in TARGETS:
+            papers = [_paper(record, target, attack) for attack in attacks]
+            grid.append([f"{paper_target(target)}, paper", *papers])
     return grid

@@ -39,7 +39,7 @@ from divtf.pipeline.trained import restore, train
 from divtf.storage import run_directory
 from divtf.storage.records import packed
 
-RUNS = flags.DEFINE_string("runs", "runs/table2_conv3", "Directory of a table's runs, T_Ens among them.")
+RUNS = flags.DEFINE_string("runs", "runs/table2_conv3", "Directory of a table's runs.")
 EPOCHS = flags.DEFINE_integer("epochs", 2, "Of the targets that are trained here.", lower_bound=1)
 IMAGES = flags.DEFINE_integer("images", 2000, "Attack the first test images.", lower_bound=1)
 ONLY = flags.DEFINE_list("only", None, "Names of targets to measure and surrogates to attack; all of them.")
@@ -203,7 +203,8 @@ class Bench:
         sets, images = self.attacked(base)
         depends = {
             "target": weights_digest(target),
-            "attacks": [attack.describe() for attack in attacks(self.config).values()],
+            "attacks": {title: attack.describe() for title, attack in attacks(self.config).items()},
+            "kept": "which images stand",
         }
 
         def measure() -> dict[str, str]:

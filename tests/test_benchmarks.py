@@ -158,7 +158,7 @@ def test_explanations_stand_beside_the_figures_without_them():
     environment = {"command": "explain", "commit": "abc", "cpus": 2, "platform": "Linux"}
     record = {
         "title": "Why",
-        "budget": {"images": 8, "model": "conv3", "epsilon": 0.3},
+        "budget": {"images": 8, "model": "conv3", "epsilon": 0.3, "epochs": 10, "epochs here": 2},
         "environment": environment,
         "found": found,
     }
@@ -172,7 +172,12 @@ def test_explanations_stand_beside_the_figures_without_them():
         ["surrogate: seed 1", "T_Div", "ifgsm", "25.0", "12.5", "-12.5 (-37.0 to +17.0)", "20.4"],
         ["training: care", "T_Ens of 2 epochs", "ifgsm", "37.5", "75.0", "+37.5 (-4.5 to +64.5)", "56.3"],
     ]
-    assert "| T_Div, paper | 20.4 | 20.4 | 34.3 |" in text
+    assert "| T_Div, paper | 20.4 | 20.4 | 34.3 |\n| T_Ens of 2 epochs | 37.5 | 12.5 | 0.0 |\n" in text
+    assert (
+        "| T_Ens, paper | 56.3 | 56.3 | 61.3 |\n| T_Ens of 2 epochs with care | 75.0 | 100.0 | 0.0 |\n"
+        in text
+    )
+    assert "REDUCED: fewer epochs than the paper's 10" in text
     assert "## Surrogate: seed 1\n\n| accuracy, % | ifgsm | ifgsm with a change | fgsm |" in text
 
 

@@ -19,6 +19,11 @@ def signed(points: float) -> str:
     return f"{round(points, 1) + 0.0:+.1f}"
 
 
+def signed_range(interval: tuple[float, float]) -> str:
+    """The bounds of a difference, as "-0.1 to +1.3"."""
+    return " to ".join(map(signed, interval))
+
+
 def heading(name: str) -> str:
     """What stands above the column of an attack."""
     return name.replace(WORST_CASE, "worst case")

@@ -5,13 +5,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from divtf.reporting.cells import heading, signed
+from divtf.reporting.cells import heading, signed, signed_range
 from divtf.reporting.tables import Row, Table
-from divtf.storage.records import CLEAN, TransferResult
+from divtf.storage.records import CLEAN, NORMAL_95, TransferResult
 
 COMPARED = [("T_Div", "T_Base"), ("T_Div", "T_Noise"), ("T_Ens+Div", "T_Ens"), ("T_Ens+Div", "T_Base")]
 """Targets whose gain over another one is told where both are in a table."""
-_NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Paired:
         """
         total, gained = self.total + 2, self.ours_only - self.theirs_only
         differ = self.ours_only + self.theirs_only + 1
-        half = _NORMAL_95 * math.sqrt(differ - gained**2 / total)
+        half = NORMAL_95 * math.sqrt(differ - gained**2 / total)
         return 100 * (gained - half) / total, 100 * (gained + half) / total
 
     @property
@@ -139,8 +138,9 @@ def _by_image(pairs: Pairs, base: str, epsilon: float) -> str:
             of_seed = f"seed {seed}, " if len(pairs) > 1 else ""
             images = f"{found.ours_only} image{'' if found.ours_only == 1 else 's'}"
             texts.append(
-                f"{of_seed}{signed(found.difference)} points {_range(found.interval)}, right where {base} is "
-                f"wrong {images}, the other way {found.theirs_only}, exact McNemar {in_words(found.p_value)}"
+                f"{of_seed}{signed(found.difference)} points (95 %: {signed_range(found.interval)}), right "
+                f"where {base} is wrong {images}, the other way {found.theirs_only}, exact McNemar "
+                f"{in_words(found.p_value)}"
             )
     return f"{_at(epsilon)}{'; '.join(texts)}" if texts else ""
 
@@ -154,7 +154,7 @@ def _by_seed(pairs: Pairs, epsilon: float) -> str:
     mean, deviation = signed(statistics.fmean(differences)), statistics.stdev(differences)
     return (
         f"{_at(epsilon)}{_spread(ours)} and {_spread(theirs)}, paired difference {mean} ± "
-        f"{deviation:.1f} points {_range(mean_interval(differences))}, n = {len(pairs)}"
+        f"{deviation:.1f} points (95 %: {signed_range(mean_interval(differences))}), n = {len(pairs)}"
     )
 
 
@@ -165,11 +165,6 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     mean, count = statistics.fmean(values), len(values)
     half = float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
     return mean - half, mean + half
-
-
-def _range(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"(95 %: {signed(low)} to {signed(high)})"
 
 
 def _at(epsilon: float) -> str:

@@ -19,7 +19,11 @@ WORST_CASE = "worst_case"
 STORED_AS = ("float32", "uint8", "jpeg")
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
+NORMAL_95 = 1.959963984540054
+"""Standard normal quantile of a two-sided interval of 95 %."""
+
+
+def wilson_interval(correct: int, total: int, z: float = NORMAL_95) -> tuple[float, float]:
     """Wilson score interval of a proportion.
 
     Args:
