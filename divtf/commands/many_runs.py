@@ -63,6 +63,11 @@ def configs_from_flags(
     )
     given_models = names.joined(flag_values.models)
     models = config_flags.distinct("models", given_models, [*SETUPS, *filter(names.is_own, given_models)])
+    require(
+        flag_values.seeds is None or not flag_values["seed"].present,
+        "one of --seeds and --seed",
+        f"--seed={flag_values.seed} beside --seeds",
+    )
     given = [str(flag_values.seed)] if flag_values.seeds is None else flag_values.seeds
     seeds = config_flags.distinct("seeds", config_flags.parse_list("seeds", given, int))
     require(

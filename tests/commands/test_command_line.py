@@ -201,6 +201,7 @@ def test_table_of_a_defence_without_gal_may_have_one_member():
         (["--seeds=1,1"], "Expected --seeds as distinct values"),
         (["--seeds=-1"], "Expected --seed as a whole number"),
         (["--seeds=0,1000"], "Expected distinct seeds"),
+        (["--seeds=0,1", "--seed=5"], "Expected one of --seeds and --seed. Received: --seed=5 beside"),
         (["--num_members=1"], "Expected --num_members of at least 2 for mode div"),
         (["--export=model"], "Expected --export without a path for several targets"),
     ],
