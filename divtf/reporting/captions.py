@@ -178,9 +178,9 @@ def sparsity(records: Sequence[SparsityRecord], beside: Sequence[Record] = ()) -
     return [*lines, *budgets(records), *provenance(records), *hours(records)]
 
 
-def _seeds(records: Sequence[Record]) -> str:
+def _seeds(records: Sequence[Record], separator: str = ": ") -> str:
     seeds = sorted({record.seed for record in records})
-    return f"seed{'s' if len(seeds) > 1 else ''}: {', '.join(map(str, seeds))}"
+    return f"seed{'s' if len(seeds) > 1 else ''}{separator}{', '.join(map(str, seeds))}"
 
 
 def analyses(records: Sequence[Any]) -> list[str]:
@@ -192,12 +192,14 @@ def analyses(records: Sequence[Any]) -> list[str]:
 
 
 def _shared(name: str, records: Sequence[Any], value: Callable[[Any], Any]) -> list[str]:
-    """A line for each value, and the targets that have it where they differ."""
+    """A line for each value; the targets that have it where they differ, and seeds where those do."""
     groups = grouped(records, lambda record: str(value(record) or "not recorded"))
+    targets = {text: dict.fromkeys(record.target for record in group) for text, group in groups.items()}
+    by_seed = sum(map(len, targets.values())) > len({record.target for record in records})
     lines = []
     for text, group in groups.items():
-        targets = ", ".join(dict.fromkeys(record.target for record in group))
-        lines.append(f"{name}{f' of {targets}' if len(groups) > 1 else ''}: {text}")
+        whose = ", ".join(targets[text]) + (f" at {_seeds(group, ' ')}" if by_seed else "")
+        lines.append(f"{name}{f' of {whose}' if len(groups) > 1 else ''}: {text}")
     return lines
 
 

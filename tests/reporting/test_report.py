@@ -560,6 +560,14 @@ class TestMarkdown:
         assert "- Commit of T_Base: 0123abc\n- Commit of T_Div: not recorded\n" in text
         assert "seed: 0" in text
 
+    def test_caption_tells_seeds_where_a_target_was_trained_in_several_ways(self):
+        later = [
+            dataclasses.replace(_record(), seed=seed, provenance={"commit": "fedc321"}) for seed in (1, 2)
+        ]
+        text = markdown.table_markdown([_record(), *later])
+        assert "- Commit of T_Base at seed 0: 0123abc\n- Commit of T_Base at seeds 1, 2: fedc321\n" in text
+        assert "- Budget: members 3" in text
+
     def test_hours_of_training_are_told_for_each_target(self):
         def took(record, hours):
             return dataclasses.replace(record, provenance={"hours": hours})
