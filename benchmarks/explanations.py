@@ -1,4 +1,4 @@
-"""Why T_Ens keeps less than in the paper: python -m benchmarks.explanations --runs=runs/table2_conv3.
+"""Why targets keep less than in the paper: python -m benchmarks.explanations --runs=runs/table2_conv3.
 
 What the paper leaves open, and may matter, is measured with and without: the attack (CleverHans's own loss,
 the step of PGD-CW), the surrogate (its seed, its epochs, the static model itself), and the training of T_Ens
@@ -142,8 +142,9 @@ class Variant:
 
 
 def variants(config: RunConfig) -> dict[str, Variant]:
-    """T_Ens as the pipeline trains it, and with one thing changed."""
-    ours, whole = f"T_Ens of {config.epochs} epochs", SETUPS[config.model].epochs
+    """T_Ens and T_Ens+Div as the pipeline trains them, and T_Ens with one thing changed."""
+    budget, whole = f"of {config.epochs} epochs", SETUPS[config.model].epochs
+    ours = f"T_Ens {budget}"
     changed = {
         "one static network": Variant({"static_models": ("plain1",)}),
         f"a static model of {whole} epochs": Variant(static_epochs=whole),
@@ -152,7 +153,11 @@ def variants(config: RunConfig) -> dict[str, Variant]:
         "the static model attacked by I-FGSM": Variant({"static_attacks": ("ifgsm",)}),
         "5 epochs": Variant({"epochs": 5}),
     }
-    return {ours: Variant()} | {f"{ours}{WITH}{change}": variant for change, variant in changed.items()}
+    return {
+        ours: Variant(),
+        **{f"{ours}{WITH}{change}": variant for change, variant in changed.items()},
+        f"T_Ens+Div {budget}": Variant({"mode": "ens_div"}),
+    }
 
 
 def attacks(config: RunConfig) -> dict[str, Attack]:
