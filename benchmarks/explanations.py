@@ -171,6 +171,10 @@ def attacks(config: RunConfig) -> dict[str, Attack]:
     }
 
 
+Attacked = tuple[AdversarialSets, dict[str, Any]]
+"""The sets of a surrogate, and its images by each attack, which are kept there."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Bench:
     """What targets are tried with.
@@ -187,8 +191,8 @@ class Bench:
     images: tuple[Any, np.ndarray]
     root: Path
 
-    def attacked(self, base: RunConfig) -> tuple[AdversarialSets, dict[str, Any]]:
-        """The sets of a surrogate, and its images by each attack, which are kept there."""
+    def attacked(self, base: RunConfig) -> Attacked:
+        """A surrogate, attacked."""
         sets = shared_ensembles.adversarial_sets(*shared_ensembles.ensemble(base, self.data))
         made = {title: sets.images(attack, *self.images)[0] for title, attack in attacks(self.config).items()}
         return sets, made
@@ -203,9 +207,9 @@ class Bench:
         """Which images a target classifies as labelled, `packed`."""
         return packed(predictions(target, images) == self.images[1])
 
-    def hits_from(self, base: RunConfig, target: Ensemble) -> dict[str, str]:
+    def hits_from(self, attacked: Attacked, target: Ensemble) -> dict[str, str]:
         """The same under each attack from a surrogate."""
-        sets, images = self.attacked(base)
+        sets, images = attacked
         depends = {
             "target": weights_digest(target),
             "attacks": {title: attack.describe() for title, attack in attacks(self.config).items()},
@@ -246,10 +250,10 @@ def main() -> None:
     bench = Bench(config, data, data.test_set(IMAGES.value), Path(RUNS.value) / "explanations")
     bases, names = surrogates(table), [*runs, *variants(config)]
     only, sources = ONLY.value or [*bases, *names], SURROGATES.value or list(bases)
-    unknown = {*only, *sources} - {*bases, *names}
-    require(not unknown, f"names of {', '.join([*bases, *names])}", ", ".join(unknown))
-    for name in [name for name in bases if name in only]:
-        bench.attacked(bases[name])
+    for given, known in ((only, [*bases, *names]), (sources, list(bases))):
+        unknown = [name for name in given if name not in known]
+        require(not unknown, f"names of {', '.join(known)}", ", ".join(unknown))
+    attacked = {name: bench.attacked(base) for name, base in bases.items() if name in {*only, *sources}}
     budget = {
         "model": table.model,
         "images": len(bench.images[1]),
@@ -264,7 +268,9 @@ def main() -> None:
     for name in [name for name in names if name in only]:
         target = bench.target(name, runs)
         found = {"none": {"clean": bench.hits(target, bench.images[0])}}
-        record["found"][name] = found | {source: bench.hits_from(bases[source], target) for source in sources}
+        record["found"][name] = found | {
+            source: bench.hits_from(attacked[source], target) for source in sources
+        }
         print(f"{name}: measured", flush=True)
         if OUTPUT.value:
             timing.write(Path(OUTPUT.value), record, markdown(record))

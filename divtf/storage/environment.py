@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -19,8 +20,8 @@ def environment() -> dict[str, Any]:
     """What a number depends on beside the configuration: versions, machine, commit, command."""
     packages = ("divtf", "tensorflow", "keras", "cleverhans", "tensorflow-datasets", "numpy")
     return {
-        # -m keeps the module's name only in orig_argv.
-        "command": " ".join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        # -m keeps the module's name only in orig_argv. Quoted, since it is there to be run again.
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

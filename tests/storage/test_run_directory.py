@@ -64,13 +64,18 @@ def test_empty_directory_is_a_new_one(tmp_path):
 
 
 def test_record_names_the_first_command_and_every_commit(tmp_path, monkeypatch):
-    for commit, argument in (("aaa", "--one"), ("bbb", "--resume"), ("", "--resume"), ("aaa", "--resume")):
+    for commit, argument in (
+        ("aaa", "--run_dir=my runs"),
+        ("bbb", "--resume"),
+        ("", "--resume"),
+        ("aaa", "--resume"),
+    ):
         monkeypatch.setattr(environment, "_commit", lambda commit=commit: commit)
         monkeypatch.setattr(environment.sys, "orig_argv", ["python", "-m", "divtf.main", argument])
         with run_directory.open_run(tmp_path / "run", {}, resume=True):
             made = run_directory.environment_of(tmp_path / "run")
     assert made["commit"] == "aaa, bbb, unknown"
-    assert made["command"].endswith("-m divtf.main --one")
+    assert made["command"].endswith("-m divtf.main '--run_dir=my runs'"), "as a shell takes it"
 
 
 def test_going_on_keeps_the_history_of_environments(tmp_path):
